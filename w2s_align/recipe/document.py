@@ -1,0 +1,123 @@
+"""A recipe file as it was written: its values, and the line that each of them stands on.
+
+Reads YAML by the safe loader only. Duplicate keys, which YAML silently overrides, are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from w2s_align.errors import Problem, UserError
+
+Place = tuple[str, ...]
+
+
+@dataclass
+class Document:
+    """Values of a YAML file with their lines.
+
+    Attributes:
+        name: How the file is called in messages.
+        text: The file's text.
+        data: Its values.
+        lines: Line (from 1) of each key, by its path, e.g. ``("steps", "weak", "model")``.
+        overridden: Paths set on the command line, with what was typed.
+    """
+
+    name: str
+    text: str
+    data: dict[str, Any]
+    lines: dict[Place, int] = field(default_factory=dict)
+    overridden: dict[Place, str] = field(default_factory=dict)
+
+    def where(self, place: Place) -> str:
+        """Return ``file:line`` of a place, or of the nearest place around it that has a line."""
+        for end in range(len(place), 0, -1):
+            if place[:end] in self.overridden:
+                return f"command line ({self.overridden[place[:end]]})"
+            if place[:end] in self.lines:
+                return f"{self.name}:{self.lines[place[:end]]}"
+        return self.name
+
+
+def read_document(path: Path) -> Document:
+    """Read a YAML file.
+
+    Raises:
+        UserError: The file is missing, unreadable, no YAML, or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"There is no recipe {path}.", fix="`w2s recipes` lists the shipped ones.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The recipe {path} cannot be read: {error}.") from None
+    return parse_document(text, path.name)
+
+
+def parse_document(text: str, name: str) -> Document:
+    """Parse the text of a recipe; ``name`` is how messages call it.
+
+    Raises:
+        UserError: It is no YAML, not a mapping, or a key stands twice.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        problems = _duplicates(node, name) if node is not None else []
+        data = loader.construct_document(node) if node is not None else None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"This is no valid YAML: {error.problem}.", where=f"{name}:{line}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"This is no valid YAML: {error}.", where=name) from None
+    finally:
+        loader.dispose()
+    if problems:
+        raise UserError.all(problems)
+    if not isinstance(data, dict):
+        raise UserError(
+            "A recipe is a mapping with name, seed and steps.", fix="See recipes/quickstart.yaml.", where=name
+        )
+    lines: dict[Place, int] = {}
+    _collect_lines(node, (), lines)
+    return Document(name, text, data, lines)
+
+
+def _duplicates(node: yaml.Node, name: str) -> list[Problem]:
+    problems: list[Problem] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[Hashable, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                problems.append(
+                    Problem(
+                        f"The key {key.value} stands twice; the first is in line {seen[key.value]}.",
+                        where=f"{name}:{line}",
+                        fix="Keep one of them.",
+                    )
+                )
+            seen[key.value] = line
+            problems += _duplicates(value, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            problems += _duplicates(value, name)
+    return problems
+
+
+def _collect_lines(node: yaml.Node, place: Place, lines: dict[Place, int]) -> None:
+    """Walk the node after construction, when ``<<`` merges have been flattened into it (own keys come last)."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            lines[(*place, str(key.value))] = key.start_mark.line + 1
+            _collect_lines(value, (*place, str(key.value)), lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*place, str(index))] = value.start_mark.line + 1
+            _collect_lines(value, (*place, str(index)), lines)

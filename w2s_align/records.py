@@ -1,0 +1,255 @@
+"""The rows that cross steps: Prompt, Response, Score, Pair. Each is documented here, once, with its Arrow schema.
+
+Artifacts hold these rows as Parquet files. A record is a frozen dataclass for code that works on single rows; code
+that works on many rows uses the Arrow table of the same schema and never makes a Python object per row.
+
+    table = to_table([Prompt.of("What is 2 + 2?", answer="4")])
+    rows = from_table(Prompt, table)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+Message: TypeAlias = dict[str, str]
+"""One turn of a chat: exactly ``{"role": ..., "content": ...}``, as in every Hugging Face dataset of conversations."""
+
+FinishReason: TypeAlias = Literal["stop", "length", "error"]
+"""Why a response ended: by itself, cut at the token limit, or never made (``text`` is null)."""
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+class Settings(BaseModel):
+    """Base of every typed group of options: unknown keys are refused, and the text under a field is its help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question for a model.
+
+    Attributes:
+        id: Digest of the messages: the same prompt has the same id in every run and on every machine.
+        messages: The chat so far; the last turn is the user's.
+        answer: The gold answer, or None. Used by scorers that say so and for diagnosis, never to make label-free pairs.
+        task: Where the prompt comes from, e.g. ``gsm8k``; also names the default answer check.
+        group: Prompts of one group never end up on both sides of a split (e.g. paraphrases); None is a group of one.
+        meta: Anything else about the prompt, JSON-serialisable.
+    """
+
+    id: str
+    messages: list[Message]
+    answer: str | None = None
+    task: str = ""
+    group: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("messages", MESSAGES, nullable=False),
+            pa.field("answer", pa.string()),
+            pa.field("task", pa.string(), nullable=False),
+            pa.field("group", pa.string()),
+            pa.field("meta", pa.string(), nullable=False, metadata={"encoding": "json"}),
+        ]
+    )
+
+    @classmethod
+    def of(cls, prompt: str | Sequence[Message], **fields: Any) -> Prompt:
+        """Make a prompt from a text (one user turn) or from messages; the id is computed.
+
+        Args:
+            prompt: The user's text, or the whole chat.
+            **fields: ``answer``, ``task``, ``group``, ``meta``.
+        """
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        return cls(id=prompt_id(messages), messages=messages, **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a model wrote for a prompt.
+
+    Attributes:
+        prompt_id: ``Prompt.id``.
+        sample: 0 .. n-1, when a model answers the same prompt several times.
+        model: Name of the model that wrote it: a hub id, or the name of the step that made the model.
+        text: The answer as text, without special tokens; None when there is none (``finish_reason`` is ``error``).
+        reasoning: The thinking part, when it was separated from the answer.
+        finish_reason: ``stop``, ``length`` (cut at ``max_tokens``) or ``error``.
+        prompt_tokens: Length of the rendered prompt in the model's tokens.
+        completion_tokens: Length of the answer in the model's tokens, end-of-turn included.
+        seed: Seed of this very request; None for greedy decoding.
+        logprob: Sum of the token log-probabilities in nats, when it was asked for.
+        error: Why there is no answer.
+    """
+
+    prompt_id: str
+    sample: int
+    model: str
+    text: str | None
+    reasoning: str | None = None
+    finish_reason: FinishReason = "stop"
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    seed: int | None = None
+    logprob: float | None = None
+    error: str | None = None
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("prompt_id", pa.string(), nullable=False),
+            pa.field("sample", pa.int32(), nullable=False),
+            pa.field("model", pa.string(), nullable=False),
+            pa.field("text", pa.string()),
+            pa.field("reasoning", pa.string()),
+            pa.field("finish_reason", pa.string(), nullable=False),
+            pa.field("prompt_tokens", pa.int32()),
+            pa.field("completion_tokens", pa.int32()),
+            pa.field("seed", pa.int64()),
+            pa.field("logprob", pa.float64()),
+            pa.field("error", pa.string()),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a scorer says about a response.
+
+    Attributes:
+        prompt_id: ``Response.prompt_id``.
+        sample: ``Response.sample``.
+        model: ``Response.model``.
+        scorer: Name of the scorer, e.g. ``exact``.
+        value: Higher is better; None when the response could not be scored, which is never the same as 0.
+        detail: The reason of a None, else what the scorer saw (e.g. the extracted answer).
+    """
+
+    prompt_id: str
+    sample: int
+    model: str
+    scorer: str
+    value: float | None
+    detail: str = ""
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("prompt_id", pa.string(), nullable=False),
+            pa.field("sample", pa.int32(), nullable=False),
+            pa.field("model", pa.string(), nullable=False),
+            pa.field("scorer", pa.string(), nullable=False),
+            pa.field("value", pa.float64()),
+            pa.field("detail", pa.string(), nullable=False),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """TRL's conversational preference format with an explicit prompt, plus where it comes from.
+
+    Attributes:
+        prompt: Messages up to and including the last user turn.
+        chosen: One assistant turn.
+        rejected: One assistant turn.
+        prompt_id: ``Prompt.id``.
+        chosen_model: Model that wrote the chosen response.
+        rejected_model: Model that wrote the rejected response.
+        chosen_sample: ``Response.sample`` of the chosen response.
+        rejected_sample: ``Response.sample`` of the rejected response.
+        score_chosen: Score of the chosen response, where a scorer was used.
+        score_rejected: Score of the rejected response, where a scorer was used.
+        delta: ``score_chosen - score_rejected``.
+        rule: Name of the pair rule, with ``+reversed`` or ``+tied`` for the controls.
+    """
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    prompt_id: str
+    chosen_model: str
+    rejected_model: str
+    chosen_sample: int
+    rejected_sample: int
+    score_chosen: float | None
+    score_rejected: float | None
+    delta: float | None
+    rule: str
+
+    SCHEMA: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("prompt", MESSAGES, nullable=False),
+            pa.field("chosen", MESSAGES, nullable=False),
+            pa.field("rejected", MESSAGES, nullable=False),
+            pa.field("prompt_id", pa.string(), nullable=False),
+            pa.field("chosen_model", pa.string(), nullable=False),
+            pa.field("rejected_model", pa.string(), nullable=False),
+            pa.field("chosen_sample", pa.int32(), nullable=False),
+            pa.field("rejected_sample", pa.int32(), nullable=False),
+            pa.field("score_chosen", pa.float64()),
+            pa.field("score_rejected", pa.float64()),
+            pa.field("delta", pa.float64()),
+            pa.field("rule", pa.string(), nullable=False),
+        ]
+    )
+
+
+Record = TypeVar("Record", Prompt, Response, Score, Pair)
+
+
+def prompt_id(messages: Sequence[Message]) -> str:
+    """Return the id of a prompt: 16 hexadecimal digits of SHA-256 over its roles and contents."""
+    turns = [[message["role"], message["content"]] for message in messages]
+    return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+@cache
+def _json_columns(schema: pa.Schema) -> frozenset[str]:
+    return frozenset(f.name for f in schema if f.metadata and f.metadata.get(b"encoding") == b"json")
+
+
+def to_table(records: Iterable[Record], record: type[Record] | None = None) -> pa.Table:
+    """Turn records into an Arrow table.
+
+    Args:
+        records: Records of one class.
+        record: The class; needed only when ``records`` may be empty.
+
+    Raises:
+        ValueError: There are no records and ``record`` does not say of which class.
+    """
+    rows = list(records)
+    if record is None:
+        if not rows:
+            raise ValueError("say of which record the empty table is: to_table([], Prompt)")
+        record = type(rows[0])
+    encoded = _json_columns(record.SCHEMA)
+    columns = {
+        f.name: [
+            json.dumps(getattr(row, f.name), ensure_ascii=False) if f.name in encoded else getattr(row, f.name)
+            for row in rows
+        ]
+        for f in dataclasses.fields(record)
+    }
+    return pa.table(columns, schema=record.SCHEMA)
+
+
+def from_table(record: type[Record], table: pa.Table) -> list[Record]:
+    """Turn a table (or a batch of one) into records; columns that the record does not have are left out."""
+    encoded = _json_columns(record.SCHEMA)
+    names = [f.name for f in dataclasses.fields(record)]
+    rows = table.select(names).to_pylist()
+    return [record(**{k: json.loads(v) if k in encoded else v for k, v in row.items()}) for row in rows]

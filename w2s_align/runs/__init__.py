@@ -1,0 +1,10 @@
+"""What happens to a recipe: plan, keys, artifacts, execution, resume. Imports no torch.
+
+from w2s_align import load_recipe
+run = load_recipe("recipes/quickstart.yaml").run()
+run.table("pairs")                                # an Arrow table
+"""
+
+from w2s_align.runs.run import LoadedRecipe, Run, StepCrashed, load_recipe, recipe_from_text
+
+__all__ = ["LoadedRecipe", "Run", "StepCrashed", "load_recipe", "recipe_from_text"]

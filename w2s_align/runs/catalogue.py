@@ -1,0 +1,184 @@
+"""What there is to use: kinds of steps with their options, shipped recipes, and the JSON schema of both."""
+
+from __future__ import annotations
+
+import shutil
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from rich.markup import escape
+from rich.table import Table
+
+from w2s_align.errors import UserError, did_you_mean
+from w2s_align.recipe.load import NAME
+from w2s_align.recipe.schema import Reads, reads_of
+from w2s_align.steps import CATALOGUE, Step
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the shipped recipes: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).parent.parent
+    installed = package / "shipped_recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the shipped recipes by name, e.g. ``quickstart`` or ``delta_learning/tulu3_8b``."""
+    folder = recipes_folder()
+    return {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+def find_recipe(given: str) -> Path:
+    """Return the file that a user means: a path, or the name of a shipped recipe.
+
+    Raises:
+        UserError: There is neither.
+    """
+    path = Path(given)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    name = given.removeprefix("recipes/").removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    raise UserError(f"There is no recipe {given}.", fix=did_you_mean(name, shipped))
+
+
+def copy_recipe(name: str, source: str) -> Path:
+    """Copy a recipe into the current folder under a new name.
+
+    Raises:
+        UserError: The name is no name, the file is there already, or the source does not exist.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no recipe name.", fix="Use letters, digits, - and _.")
+    target = Path(f"{name}.yaml")
+    if target.exists():
+        raise UserError(f"{target} is there already.", fix="Choose another name, or move it away.")
+    original = find_recipe(source)
+    shutil.copyfile(original, target)
+    text = target.read_text(encoding="utf-8")
+    old = yaml.safe_load(text)["name"]
+    target.write_text(text.replace(f"name: {old}", f"name: {name}", 1), encoding="utf-8")
+    return target
+
+
+def recipes_table() -> Table:
+    """Return the shipped recipes with what each is for."""
+    table = Table("recipe", "steps", "what it is for", box=None, header_style="dim")
+    for name, path in shipped_recipes().items():
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        table.add_row(name, str(len(data["steps"])), escape(data.get("description", "").strip()))
+    return table
+
+
+def kinds_table() -> Table:
+    """Return every kind of step with what it reads and writes."""
+    table = Table("kind", "reads", "writes", "what it does", box=None, header_style="dim")
+    for kind, step in CATALOGUE.items():
+        reads = ", ".join(dict.fromkeys(" or ".join(r.types) for _, r in reading_fields(step)))
+        table.add_row(kind, reads, step.writes, (step.__doc__ or "").strip().split("\n")[0])
+    return table
+
+
+def reading_fields(step: type[Step]) -> Iterator[tuple[str, Reads]]:
+    """Yield the fields that take a reference to another step."""
+    for name, info in step.model_fields.items():
+        reads = reads_of(info)
+        if reads is not None:
+            yield name, reads
+
+
+def kind_table(kind: str) -> Table:
+    """Return the options of a kind of step.
+
+    Raises:
+        UserError: There is no such kind.
+    """
+    if kind not in CATALOGUE:
+        raise UserError(f"{kind} is no kind of step.", fix=did_you_mean(kind, CATALOGUE))
+    step = CATALOGUE[kind]
+    table = Table("option", "type", "default", "meaning", box=None, header_style="dim")
+    table.title = f"{kind} writes {step.writes}. {(step.__doc__ or '').strip()}"
+    table.title_justify = "left"
+    _add_options(table, step, "")
+    return table
+
+
+def _add_options(table: Table, model: type[BaseModel], prefix: str) -> None:
+    for name, info in model.model_fields.items():
+        if name == "kind":
+            continue
+        reads = reads_of(info)
+        kind = type_name(info.annotation)
+        if reads is not None:
+            kind = " or ".join(f"${t}" for t in reads.types) + (" or name" if reads.literal else "")
+        default = "required" if info.is_required() else _default(info.get_default(call_default_factory=True))
+        table.add_row(prefix + name, escape(kind), escape(default), escape((info.description or "").strip()))
+        for group in _groups(info.annotation):
+            _add_options(table, group, f"{prefix}{name}.")
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return ""
+    return "" if value is None else str(value)
+
+
+def _groups(annotation: Any) -> list[type[BaseModel]]:
+    parts = [annotation, *typing.get_args(annotation)]
+    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+
+
+def type_name(annotation: Any) -> str:
+    """Return a type as a user writes it: ``int or none``, ``train | test``."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " | ".join(str(a) for a in arguments)
+    if origin in (typing.Union, UnionType):
+        return " or ".join(type_name(a) for a in arguments)
+    if origin is not None and origin is not typing.Annotated:
+        return f"{origin.__name__} of {' to '.join(type_name(a) for a in arguments)}"
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if annotation is type(None):
+        return "null"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "options"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON schema of recipes; editors read it for completion and checks."""
+    definitions: dict[str, Any] = {}
+    variants = []
+    for kind, step in CATALOGUE.items():
+        definition = step.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= definition.pop("$defs", {})
+        definition["required"] = sorted({"kind", *definition.get("required", [])})
+        definitions[f"step_{kind}"] = definition
+        variants.append({"$ref": f"#/$defs/step_{kind}"})
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "w2s_align recipe",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["name", "steps"],
+        "properties": {
+            "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
+            "seed": {"type": "integer", "default": 0},
+            "description": {"type": "string"},
+            "steps": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": {"pattern": f"^{NAME.pattern}$"},
+                "additionalProperties": {"oneOf": variants},
+            },
+        },
+        "$defs": definitions,
+    }

@@ -1,0 +1,162 @@
+"""What a run looks like in the terminal: one line for each step, live bars for those at work, a table at the end.
+
+Text that models wrote is printed as text: control characters, which could steer the terminal, are taken out.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from w2s_align.recipe import Recipe
+from w2s_align.runs.execute import Event, Outcome
+from w2s_align.runs.plan import Planned
+from w2s_align.runs.run import Run
+from w2s_align.runs.store import Store
+
+LINE_EVERY = 15.0
+"""Seconds between two progress lines of a step when the output is no terminal."""
+
+
+def print_rich(renderable: RenderableType) -> None:
+    """Print to standard output."""
+    Console().print(renderable, highlight=False)
+
+
+def printable(text: str) -> str:
+    """Return a text that is safe to print: no control characters but newlines, no markup."""
+    return escape("".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+
+
+class Display:
+    """Shows a run while it goes on.
+
+    Args:
+        recipe: The recipe that runs.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._console = Console(stderr=not sys.stdout.isatty(), highlight=False)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._bars: dict[str, TaskID] = {}
+        self._last_line: dict[str, float] = {}
+        self._width = max((len(name) for name in recipe.nodes), default=0)
+        self._cached = 0
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def on_event(self, event: Event) -> None:
+        """Show one event."""
+        if event.kind == "cached":
+            self._cached += 1
+        elif event.kind == "started":
+            self._bars[event.name] = self._progress.add_task(event.name, total=None, note="")
+            self._last_line[event.name] = time.monotonic()
+            if event.note == "started":
+                self._line(event.name, "goes on from where it was")
+        elif event.kind == "progress":
+            self._show_progress(event)
+        elif event.kind == "waiting":
+            self._line(event.name, f"waits: {event.note}")
+        else:
+            if event.name in self._bars:
+                self._progress.remove_task(self._bars.pop(event.name))
+            words = {"done": "[green]done[/]", "failed": "[red]failed[/]", "skipped": "[yellow]skipped[/]"}
+            note = f"  {event.note}" if event.note else f"  {event.seconds:.1f} s"
+            self._line(event.name, words[event.kind] + note)
+
+    def _show_progress(self, event: Event) -> None:
+        bar = self._bars[event.name]
+        counter = f"{event.done:,}/{event.total:,}  " if event.total else ""
+        self._progress.update(bar, completed=event.done, total=event.total or None, note=counter + escape(event.note))
+        if not self._console.is_terminal and time.monotonic() - self._last_line[event.name] > LINE_EVERY:
+            self._last_line[event.name] = time.monotonic()
+            self._line(event.name, counter + escape(event.note))
+
+    def _line(self, name: str, text: str) -> None:
+        self._console.print(f"  {name:<{self._width}}  {text}")
+
+    def summary(self, run: Run, outcome: Outcome) -> None:
+        """Show what became of the run: crashes with the end of their logs, or the verdict and where the page is."""
+        console = self._console
+        if self._cached:
+            console.print(f"  {self._cached} of {len(outcome.states)} artifacts were there already.")
+        for name, text, log in outcome.crashes:
+            console.print(f"\n[red]Step {name} broke.[/] The end of what it said:")
+            console.print(printable("\n".join(text.strip().splitlines()[-12:])), style="dim")
+            console.print(f"The whole log: {log}\nRunning the same command again goes on from here.")
+        if outcome.ok:
+            show_verdict(console, run)
+        _show_warnings(console, run, outcome)
+
+
+def show_verdict(console: Console, run: Run) -> None:
+    """Show the verdict of a finished run and where its page is, or only where the run is."""
+    verdict = run.verdict()
+    if verdict:
+        console.print(f"\n[bold]{printable(verdict)}[/]\n")
+    where = run.report or run.path
+    console.print(f"{'Report' if run.report else 'Run'}: {where}", soft_wrap=True)
+
+
+def _show_warnings(console: Console, run: Run, outcome: Outcome) -> None:
+    """Show what the steps of this very execution warned about."""
+    for name, state in outcome.states.items():
+        if state == "done":
+            for warning in run.artifact(name).manifest["warnings"]:
+                console.print(f"[yellow]{name}:[/] {printable(warning)}")
+
+
+def plan_table(recipe: Recipe, planned: Mapping[str, Planned], runs_dir: Path) -> Table:
+    """Return the plan: every artifact, whether it is there, and how many rows it has or will be asked for."""
+    done = sum(item.status == "cached" for item in planned.values())
+    table = Table("step", "kind", "status", "rows", "reads", "key", box=None, header_style="dim")
+    table.title = f"{recipe.name}: {len(planned)} artifacts, {done} there already"
+    table.title_justify = "left"
+    colour = {"cached": "green", "started": "yellow", "to do": "default"}
+    store = Store(runs_dir)
+    for name, item in planned.items():
+        reads = ", ".join(dict.fromkeys(item.node.inputs.values()))
+        table.add_row(
+            name,
+            item.node.config.kind,
+            f"[{colour[item.status]}]{item.status}[/]",
+            _rows(item, store),
+            reads if len(reads) < 60 else f"{len(set(item.node.inputs.values()))} artifacts",
+            item.key[:8],
+        )
+    return table
+
+
+def _rows(item: Planned, store: Store) -> str:
+    if item.status == "cached":
+        artifact = store.find(item.node.config.kind, item.key)
+        kept: Any = artifact.manifest["counts"].get("kept") if artifact else None
+        return "" if kept is None else f"{kept:,}"
+    limit = getattr(item.node.config, "limit", None)
+    return "" if limit is None else f"up to {limit:,}"

@@ -1,0 +1,254 @@
+"""A run: one execution of a recipe, with its own folder that points to the artifacts.
+
+    <root>/runs/<recipe name>/<run id>/    recipe.yaml, resolved.yaml, run.json, steps/<name> -> artifact, report.html
+    <root>/runs/<recipe name>/latest       -> <run id>
+
+Running the same recipe again goes on in the same run as long as nothing in it has changed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from w2s_align.errors import UserError
+from w2s_align.recipe import Recipe, apply_overrides, load, parse_document, read_document
+from w2s_align.runs.execute import Event, Executor, Outcome
+from w2s_align.runs.keys import digest
+from w2s_align.runs.machine import Machine, this_machine
+from w2s_align.runs.plan import Planned, plan
+from w2s_align.runs.store import Store, write_json
+from w2s_align.steps import CATALOGUE
+from w2s_align.steps.work import Artifact
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DEFAULT_ROOT = Path("w2s_runs")
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe that can be planned and run, from Python as from the command line.
+
+    Attributes:
+        recipe: The checked recipe.
+    """
+
+    recipe: Recipe
+
+    def plan(self, runs_dir: Path | str = DEFAULT_ROOT) -> dict[str, Planned]:
+        """Return what would run and what is there already, by node name."""
+        return plan(self.recipe, Store(Path(runs_dir)))
+
+    def run(
+        self,
+        runs_dir: Path | str = DEFAULT_ROOT,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        machine: Machine | None = None,
+    ) -> Run:
+        """Run the recipe; what is done already is not done again.
+
+        Args:
+            runs_dir: Folder of runs and artifacts.
+            on_event: Called for everything that happens.
+            machine: Cores and GPUs to use. Default: all of this machine.
+
+        Raises:
+            UserError: The recipe cannot work, or a step was refused. What was finished stays.
+            StepCrashed: A step broke.
+        """
+        run, outcome = execute(self.recipe, Store(Path(runs_dir)), machine or this_machine(), on_event or _silent)
+        if outcome.problems:
+            raise UserError.all(outcome.problems)
+        if outcome.crashes:
+            raise StepCrashed(outcome.crashes)
+        return run
+
+
+class StepCrashed(RuntimeError):
+    """Steps that broke, each with its name, the end of its log or traceback, and the log file."""
+
+    def __init__(self, crashes: Sequence[tuple[str, str, str]]) -> None:
+        self.crashes = list(crashes)
+        super().__init__("\n\n".join(f"step {name} broke:\n{text}\nlog: {log}" for name, text, log in crashes))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has been started, finished or not.
+
+    Attributes:
+        path: Its folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """Open the run in a folder.
+
+        Raises:
+            UserError: The folder is no run.
+        """
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise UserError(f"{path} is no run.", fix="Give a folder such as w2s_runs/runs/<recipe name>/latest.")
+        return cls(path.resolve())
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The content of ``run.json``: status, and key, state and seconds of every node."""
+        return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
+
+    @property
+    def report(self) -> Path | None:
+        """The page, when the recipe has a report step that is done."""
+        page = self.path / "report.html"
+        return page if page.exists() else None
+
+    def verdict(self) -> str:
+        """Return the sentence that the report begins with, or nothing when there is no report."""
+        for name, node in self.state["nodes"].items():
+            if node["kind"] == "report" and node["state"] in ("cached", "done"):
+                return str(self.artifact(name).manifest["result"].get("verdict", ""))
+        return ""
+
+    def artifact(self, name: str) -> Artifact:
+        """Return the artifact of a step (``weak``), of one of its seeds (``dpo@1``), or of an implied node."""
+        link = self.path / "steps" / _link_name(name)
+        if not link.exists():
+            raise UserError(f"This run has no finished step {name}.", fix=f"There is: {', '.join(self.names())}.")
+        return Artifact.open(link.resolve())
+
+    def names(self) -> list[str]:
+        """Return the names of all finished nodes."""
+        return [name for name, item in self.state["nodes"].items() if item["state"] in ("cached", "done")]
+
+    def table(self, name: str, table: str | None = None) -> pa.Table:
+        """Return the rows of a step's artifact as an Arrow table."""
+        return self.artifact(name).table(table)
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read and check a recipe.
+
+    Args:
+        path: A YAML file.
+        overrides: Texts of the form ``step.field=value``.
+
+    Raises:
+        UserError: With everything that is wrong in it.
+
+    Example:
+        >>> run = load_recipe("recipes/quickstart.yaml").run()
+        >>> run.table("pairs").to_pandas()
+    """
+    document = read_document(Path(path))
+    apply_overrides(document, overrides)
+    return LoadedRecipe(load(document, CATALOGUE))
+
+
+def recipe_from_text(text: str, name: str = "recipe.yaml") -> LoadedRecipe:
+    """Check a recipe given as text; ``name`` is how messages call it."""
+    return LoadedRecipe(load(parse_document(text, name), CATALOGUE))
+
+
+def execute(recipe: Recipe, store: Store, machine: Machine, on_event: Callable[[Event], None]) -> tuple[Run, Outcome]:
+    """Plan and run a recipe, keeping the run's folder up to date all the while.
+
+    Returns:
+        The run, and what became of its steps.
+    """
+    planned = plan(recipe, store)
+    store.require_writable()
+    run = _open_run(recipe, store)
+    outcome = Outcome()
+
+    def record(event: Event) -> None:
+        if event.kind not in ("progress", "cached"):
+            _record(run, recipe, planned, store, outcome, "running")
+        on_event(event)
+
+    status = "interrupted"
+    try:
+        Executor(recipe, planned, store, machine, record, outcome).run()
+        status = "done" if outcome.ok else "failed"
+    finally:
+        _record(run, recipe, planned, store, outcome, status)
+    return run, outcome
+
+
+def _silent(event: Event) -> None:
+    pass
+
+
+def _link_name(name: str) -> str:
+    return name.replace("/", ".")
+
+
+def _open_run(recipe: Recipe, store: Store) -> Run:
+    """Return the latest run if it is of the very same recipe, else a new one."""
+    folder = store.root / "runs" / recipe.name
+    latest = folder / "latest"
+    recipe_digest = digest(dict(recipe.resolved))
+    if (latest / "run.json").is_file():
+        run = Run.open(latest)
+        if run.state.get("recipe") == recipe_digest:
+            return run
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = folder / stamp
+    attempt = 1
+    while path.exists():
+        attempt += 1
+        path = folder / f"{stamp}-{attempt}"
+    (path / "steps").mkdir(parents=True)
+    (path / "recipe.yaml").write_text(recipe.text, encoding="utf-8")
+    (path / "resolved.yaml").write_text(yaml.safe_dump(dict(recipe.resolved), sort_keys=False), encoding="utf-8")
+    write_json(path / "run.json", {"recipe": recipe_digest, "status": "running", "nodes": {}})
+    _link(latest, Path(path.name))
+    return Run.open(path)
+
+
+def _record(
+    run: Run, recipe: Recipe, planned: dict[str, Planned], store: Store, outcome: Outcome, status: str
+) -> None:
+    """Write run.json and the links to everything that is finished."""
+    before = run.state
+    nodes = {}
+    for name, item in planned.items():
+        kind = item.node.config.kind
+        state = outcome.states.get(name, "waiting")
+        nodes[name] = {
+            "kind": kind,
+            "key": item.key,
+            "state": state,
+            "seconds": outcome.seconds.get(name),
+        }
+        if state in ("cached", "done"):
+            target = store.path(kind, item.key)
+            _link(run.path / "steps" / _link_name(name), Path(os.path.relpath(target, run.path / "steps")))
+            if item.node.config.writes == "report":
+                for page in ("report.html", "report.md"):
+                    _link(run.path / page, Path(os.path.relpath(target / page, run.path)))
+    write_json(
+        run.path / "run.json", {"recipe": before["recipe"], "name": recipe.name, "status": status, "nodes": nodes}
+    )
+
+
+def _link(link: Path, target: Path) -> None:
+    """Point a symbolic link to a target, replacing an older one in one move."""
+    if link.is_symlink() and link.readlink() == target:
+        return
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)

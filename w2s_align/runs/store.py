@@ -1,0 +1,133 @@
+"""The artifact store: folders that appear whole or not at all, and that two processes never make at the same time.
+
+<root>/artifacts/<kind>/<key>/            a finished artifact
+<root>/artifacts/<kind>/<key>.partial/    one being made, or left by a killed process, to go on from
+<root>/locks/<kind>-<key>                 held by the process that makes it; freed by the system when it dies
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from w2s_align.errors import UserError
+from w2s_align.steps.work import MANIFEST, Artifact
+
+
+class Store:
+    """All artifacts below one folder.
+
+    Args:
+        root: Folder of the runs; it is made when something is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def path(self, kind: str, key: str) -> Path:
+        """Return where an artifact is, or will be."""
+        return self.root / "artifacts" / kind / key
+
+    def partial(self, kind: str, key: str) -> Path:
+        """Return the folder in which an artifact is made."""
+        return self.root / "artifacts" / kind / f"{key}.partial"
+
+    def find(self, kind: str, key: str) -> Artifact | None:
+        """Return an artifact if it is finished."""
+        path = self.path(kind, key)
+        return Artifact.open(path) if (path / MANIFEST).is_file() else None
+
+    def require_writable(self) -> None:
+        """Refuse a folder that cannot be written, before any work is done.
+
+        Raises:
+            UserError: With the way out.
+        """
+        probe = self.root / f".probe-{os.getpid()}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_text("x")
+            probe.unlink()
+        except OSError as error:
+            raise storage_error(error, self.root) from None
+
+    @contextmanager
+    def lock(self, kind: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the right to make an artifact; a twin in another process waits here.
+
+        Args:
+            kind: Kind of the step.
+            key: Key of the artifact.
+            waiting: Called once when another process holds the lock.
+        """
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{kind}-{key}").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def commit(self, kind: str, key: str, manifest: Mapping[str, Any]) -> Path:
+        """Turn the partial folder into the artifact: manifest last, then one rename.
+
+        Returns:
+            The artifact's folder.
+        """
+        partial, path = self.partial(kind, key), self.path(kind, key)
+        write_json(partial / MANIFEST, manifest)
+        if path.exists():  # without a manifest, so no artifact: somebody else's left-over
+            shutil.rmtree(path)
+        partial.rename(path)
+        _sync(path.parent)
+        return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader never sees half of it, and a power cut leaves the old or the new file."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Say whether the disk refused to take more; libraries in C wrap the system's error into their own."""
+    full = "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
+    return full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
+
+
+def storage_error(error: BaseException, path: Path) -> UserError:
+    """Say in words why a file could not be written."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and is_storage_error(error)):
+        return UserError(
+            f"The disk of {path} is full.",
+            fix="Free some space, or give another folder with --runs-dir, and run the same command again: "
+            "it goes on from where it was.",
+        )
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(
+            f"{path} cannot be written: {os.strerror(number)}.", fix="Give a folder of your own with --runs-dir."
+        )
+    return UserError(f"{path} cannot be written: {error}.", fix="Give another folder with --runs-dir.")

@@ -1,0 +1,90 @@
+"""generate: a model answers prompts.
+
+Reads prompts (and the model of another step); writes data/responses-*.parquet (records.Response).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from w2s_align.generation.settings import Engine, EngineResources, Sampling
+from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Resources
+from w2s_align.steps.identity import model_identity, model_name
+from w2s_align.steps.step import Step
+from w2s_align.steps.work import Work
+
+
+class GenerateResources(EngineResources, Resources):
+    """What a generation may use of the machine."""
+
+
+class Generate(Step):
+    """Let a model answer prompts: vLLM where it is installed, else transformers."""
+
+    kind: Literal["generate"] = "generate"
+    model: Annotated[str, Reads(("model",), literal=True, named=True)]
+    """The model that answers: a hub id, a folder, or $step."""
+    prompts: PromptsRef
+    """What it is asked."""
+    sampling: Sampling
+    """How tokens are drawn. Nothing is taken from the model's own defaults."""
+    engine: Engine = Engine()
+    """What else can change an answer: engine, number format, context, chat template options."""
+    resources: GenerateResources = GenerateResources()
+    """What the step may use of the machine; changes nothing in what it writes."""
+
+    writes: ClassVar[ArtifactType] = "responses"
+
+    def identity(self) -> dict[str, Any]:
+        """Return the engine with its version, and the content of a model that no step made."""
+        from w2s_align.generation import engine_version, resolve_engine_name
+
+        name = resolve_engine_name(self.engine.name)
+        found: dict[str, Any] = {"engine": name, "version": engine_version(name)}
+        if not self.model.startswith("$"):
+            found["model"] = model_identity(self.model, self.engine.revision)
+        return found
+
+    def process(self) -> str | None:
+        """Share a process with other generations: importing an engine costs more than a small model's work."""
+        return "generate"
+
+    def run(self, work: Work) -> None:
+        """Generate, going on from what an earlier try finished."""
+        from w2s_align.generation import generate
+
+        result = generate(
+            work.model("model", self.model),
+            work.inputs["prompts"].table(),
+            self.sampling,
+            out=work.out,
+            model_name=work.sources.get("model", model_name(self.model)),
+            seed=self.seed or 0,
+            engine=self.engine,
+            resources=self.resources,
+            engines=_engines(),
+            progress=work.progress,
+        )
+        account = result.to_json()
+        dropped = {reason: len(ids) for reason, ids in result.dropped.items()}
+        work.counts.update(rows_in=result.prompts, kept=result.rows, dropped=dropped, **result.finish_reasons)
+        work.warnings += account.pop("warnings")
+        if result.truncated_share > 0.05:
+            work.warnings.append(
+                f"{result.truncated_share:.0%} of the answers were cut at {self.sampling.max_tokens} tokens; "
+                "raise sampling.max_tokens."
+            )
+        work.result.update(account)
+
+
+_cache: Any = None
+
+
+def _engines() -> Any:
+    """Return the engine cache of this process: a next job for the same model finds its engine running."""
+    global _cache
+    if _cache is None:
+        from w2s_align.generation import EngineCache
+
+        _cache = EngineCache()
+    return _cache

@@ -1,0 +1,148 @@
+"""report: one self-contained page and a Markdown summary of an evaluation and everything it was made from.
+
+Reads results and, through them, every artifact behind; writes report.html, report.md, report.json and plots/.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from w2s_align.recipe.schema import ArtifactType, Resources, ResultsRef
+from w2s_align.steps.step import Step
+from w2s_align.steps.work import Artifact, Work
+
+if TYPE_CHECKING:
+    from w2s_align.evaluation import Results
+    from w2s_align.reporting import PairAudit, Sample, StepCost, TrainingCurve
+
+MOST_PAIRS = 20_000
+"""Pairs whose lengths and deltas are drawn; more would not change the picture."""
+
+
+class ReportStep(Step):
+    """Make the page: verdict, arms, pairs, training curves, samples, cost, recipe, versions."""
+
+    kind: Literal["report"] = "report"
+    of: ResultsRef
+    """The evaluation that it is about."""
+    title: str | None = None
+    """Title of the page. Default: the recipe's name."""
+    resources: Resources = Resources(cpus=1, gpus=0)
+    """What the step may use of the machine."""
+
+    writes: ClassVar[ArtifactType] = "report"
+    uses_seed: ClassVar[bool] = False
+    shows_recipe: ClassVar[bool] = True
+
+    def run(self, work: Work) -> None:
+        """Gather everything behind the results and write the page."""
+        from w2s_align.evaluation import Results
+        from w2s_align.reporting import ReportData, write_report
+
+        source = work.inputs["of"]
+        results = Results.model_validate_json((source.path / "results.json").read_text(encoding="utf-8"))
+        verdict = source.manifest["result"]["verdict"]
+        names = work.recipe["names"]
+        behind = [(names.get(f"{a.kind}/{a.key}", a.manifest["name"]), a) for a in _behind(source)]
+        samples, total = _samples(source, results, verdict["arm"])
+        data = ReportData(
+            title=self.title or work.recipe["name"],
+            subtitle=f"seed {work.recipe['seed']}",
+            recipe=work.recipe["text"],
+            results=results.model_dump(mode="json"),
+            verdict=verdict,
+            pairs=[_pairs(name, a) for name, a in behind if a.type == "pairs"],
+            curves=[_curve(name, a) for name, a in behind if a.kind in ("dpo", "sft")],
+            samples=samples,
+            samples_total=total,
+            steps=[_cost(name, a) for name, a in behind],
+            versions={k: v for _, a in behind for k, v in a.manifest["versions"].items()},
+            warnings=[f"{name}: {text}" for name, a in behind for text in a.manifest["warnings"]],
+        )
+        write_report(data, work.out)
+        work.result["verdict"] = verdict["sentence"]
+        work.counts.update(kept=len(samples), problems=total)
+
+
+def _behind(source: Artifact) -> list[Artifact]:
+    """Return an artifact and all it was made from, each after what it read."""
+    found: dict[str, Artifact] = {}
+
+    def visit(artifact: Artifact) -> None:
+        if artifact.key not in found:
+            for _, read in artifact.inputs():
+                visit(read)
+            found[artifact.key] = artifact
+
+    visit(source)
+    return list(found.values())
+
+
+def _pairs(name: str, artifact: Artifact) -> PairAudit:
+    import pyarrow.parquet as pq
+
+    from w2s_align.reporting import PairAudit
+
+    audit: dict[str, Any] = artifact.manifest["result"]["audit"]
+    table = artifact.table("train").slice(0, MOST_PAIRS)
+    lengths = pq.read_table(artifact.path / "lengths.parquet").slice(0, MOST_PAIRS)
+    unit = "chars" if lengths["chosen_tokens"].null_count or lengths["rejected_tokens"].null_count else "tokens"
+    gold = audit["gold"]
+    scored = sum(gold.get(k, 0) for k in ("right over wrong", "wrong over right", "both right", "both wrong"))
+    dropped = audit["dropped"]
+    return PairAudit(
+        name=name,
+        pairs=artifact.manifest["counts"]["kept"],
+        rule=table["rule"][0].as_py(),
+        dropped={reason: facts["rows"] for reason, facts in dropped.items()},
+        examples={reason: [str(e) for e in facts["examples"]] for reason, facts in dropped.items()},
+        deltas=table["delta"].drop_null().to_pylist(),
+        chosen_lengths=lengths[f"chosen_{unit}"].to_pylist(),
+        rejected_lengths=lengths[f"rejected_{unit}"].to_pylist(),
+        length_unit="characters" if unit == "chars" else "tokens",
+        chosen_right=(gold["right over wrong"] + gold["both right"]) / scored if scored else None,
+        rejected_right=(gold["wrong over right"] + gold["both right"]) / scored if scored else None,
+    )
+
+
+def _curve(name: str, artifact: Artifact) -> TrainingCurve:
+    from w2s_align.reporting import TrainingCurve
+
+    lines = (artifact.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return TrainingCurve(name, artifact.kind, rows, artifact.manifest["result"]["alarms"])
+
+
+def _samples(source: Artifact, results: Results, treatment: str | None) -> tuple[list[Sample], int]:
+    """Put the first seed's answers of all arms side by side, in the setting that the verdict is about."""
+    import pyarrow.compute as pc
+
+    from w2s_align.reporting import collect_samples
+
+    setting = results.settings[0]
+    scores = source.table("scores")
+    arms = {}
+    for arm in results.arms:
+        responses = source.input(f"implied.{arm.name}/0/{setting}").table()
+        run = arm.settings[setting].seeds[0].seed
+        mine = (pc.field("arm") == arm.name) & (pc.field("run") == run) & (pc.field("setting") == setting)
+        arms[arm.name] = (responses, scores.filter(mine))
+    problems = source.input("prompts").table()
+    return collect_samples(problems, arms, baseline=results.baseline, treatment=treatment or results.baseline)
+
+
+def _cost(name: str, artifact: Artifact) -> StepCost:
+    from w2s_align.reporting import StepCost
+
+    manifest = artifact.manifest
+    counts, result = manifest["counts"], manifest["result"]
+    return StepCost(
+        name=name,
+        kind=artifact.kind,
+        seconds=manifest["seconds"],
+        rows=counts.get("kept"),
+        tokens=result.get("completion_tokens") or result.get("tokens"),
+        key=artifact.key,
+        counts={k: v for k, v in counts.items() if k != "detail"},
+    )

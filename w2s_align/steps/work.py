@@ -1,0 +1,142 @@
+"""What a step sees while it runs: its inputs as artifacts, the folder it writes into, and where to report progress.
+
+An artifact is a folder: its data, and ``artifact.json``, written last, that says what made it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from w2s_align.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MANIFEST = "artifact.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact, opened for reading.
+
+    Attributes:
+        path: Its folder.
+        manifest: The content of its ``artifact.json``.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Artifact:
+        """Open the artifact in a folder.
+
+        Raises:
+            UserError: The folder holds no finished artifact.
+        """
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(
+                f"{path} holds no finished artifact.",
+                why=f"There is no {MANIFEST} in it.",
+                fix="Run the recipe again: it goes on from where it was.",
+            ) from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path / MANIFEST} is damaged: {error}.", fix=f"Delete {path} and run again.") from None
+        return cls(path.resolve(), manifest)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the step that made it."""
+        return str(self.manifest["kind"])
+
+    @property
+    def type(self) -> str:
+        """What it holds: prompts, responses, scores, pairs, model, results, report."""
+        return str(self.manifest["type"])
+
+    @property
+    def key(self) -> str:
+        """Digest of everything that can change its content."""
+        return str(self.manifest["key"])
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model in Hugging Face format."""
+        return self.path / "model"
+
+    def table(self, name: str | None = None) -> pa.Table:
+        """Read the rows of the artifact.
+
+        Args:
+            name: Files ``data/<name>*.parquet``; by default those named after the artifact's type.
+        """
+        import pyarrow.dataset as ds
+
+        files = sorted((self.path / "data").glob(f"{name or self.type}*.parquet"))
+        if not files:
+            raise FileNotFoundError(f"{self.path}/data has no {name or self.type}*.parquet")
+        return ds.dataset([str(f) for f in files], format="parquet").to_table()
+
+    def inputs(self) -> Iterator[tuple[str, Artifact]]:
+        """Yield what it was made from, by the place that read it."""
+        root = self.path.parent.parent
+        for place, made_by in self.manifest["inputs"].items():
+            yield place, Artifact.open(root / made_by["kind"] / made_by["key"])
+
+    def input(self, place: str) -> Artifact:
+        """Return the artifact that was read at ``place``."""
+        made_by = self.manifest["inputs"][place]
+        return Artifact.open(self.path.parent.parent / made_by["kind"] / made_by["key"])
+
+
+@dataclass
+class Work:
+    """One step at work.
+
+    Attributes:
+        name: Name of the node, for messages and for what records who made a row.
+        out: Folder to write into; it becomes the artifact when the step ends. What is in it already was left by an
+            earlier try that was killed, and is there to go on from.
+        inputs: The artifacts that the step reads, by the place in its options that names them.
+        sources: Names of the nodes behind ``inputs``, by the same places.
+        recipe: The resolved recipe and the text it came from; only for steps that show it.
+        progress: Report ``progress(done, total, note)``; cheap, call it often.
+        counts: Rows in, kept and dropped by reason; fill it in.
+        result: Anything else for ``artifact.json``, JSON-serialisable; fill it in.
+        warnings: Sentences for the user, shown at once and kept in the artifact.
+    """
+
+    name: str
+    out: Path
+    inputs: Mapping[str, Artifact]
+    sources: Mapping[str, str]
+    progress: Callable[[int, int, str], None]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def data(self) -> Path:
+        """Folder for the Parquet files."""
+        folder = self.out / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write(self, table: pa.Table, name: str) -> Path:
+        """Write rows as ``data/<name>.parquet``."""
+        import pyarrow.parquet as pq
+
+        path = self.data / f"{name}.parquet"
+        pq.write_table(table, path, compression="zstd")
+        return path
+
+    def model(self, place: str, value: str) -> str:
+        """Return the model that a field names: the folder of the step's model, or the value itself."""
+        return str(self.inputs[place].model) if place in self.inputs else value
