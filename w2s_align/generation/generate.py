@@ -1,0 +1,88 @@
+"""Let a model answer prompts: the one public function of generation.
+
+Reads prompts and a model; writes ``journal.jsonl`` while it works, and at the end ``data/responses-*.parquet`` and
+``generation.json`` (last). Killed at any moment, the same call goes on and ends with the same rows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from w2s_align.generation.account import Progress
+from w2s_align.generation.engines import EngineCache, resolve_engine_name
+from w2s_align.generation.job import Job, Prompts, different_prompts
+from w2s_align.generation.models import find_model
+from w2s_align.generation.result import Generation
+from w2s_align.generation.settings import Engine, EngineResources, Sampling
+
+
+def generate(
+    model: str | Path,
+    prompts: Prompts,
+    sampling: Sampling,
+    *,
+    out: Path | None = None,
+    model_name: str | None = None,
+    seed: int = 0,
+    engine: Engine | None = None,
+    resources: EngineResources | None = None,
+    engines: EngineCache | None = None,
+    progress: Progress | None = None,
+) -> Generation:
+    """Let a model answer prompts, ``sampling.n`` times each.
+
+    The smallest use, with everything in memory::
+
+        result = generate("Qwen/Qwen2.5-0.5B-Instruct", ["What is 2 + 2?"], Sampling(temperature=0, max_tokens=64))
+        result.table()["text"]
+
+    With a folder, finished answers are on disk within a second. If the process dies, call again with the same
+    arguments: what is finished is not made again, and the result is the same. When all is done, the folder holds
+    ``data/*.parquet``.
+
+        generate(model, prompts, Sampling(temperature=1, max_tokens=512, n=4), out=Path("answers"), seed=1)
+
+    What is done to a prompt: the model's own chat template turns it into token ids, once; the first ones are checked
+    for the known mistakes (two BOS tokens, no generation prompt); the ids go to the engine as they are. Sampling is
+    what ``sampling`` says and nothing else; the model's ``generation_config.json`` is only asked which tokens end an
+    answer. The seed of an answer is computed from ``seed``, the prompt's id and the number of the sample alone
+    (:func:`request_seed`), so neither order nor restarts change it. With half-precision weights the same seed can
+    still give another text on another machine or under another load, since floating-point sums depend on the order;
+    the distribution is the same.
+
+    Args:
+        model: Folder with an ordinary Hugging Face model, or a hub id.
+        prompts: Texts (one user turn each), ``Prompt`` records, or a table of ``Prompt.SCHEMA``. A prompt that is
+            given twice is answered once.
+        sampling: How tokens are drawn.
+        out: Folder for progress and result; without it the answers stay in memory and a crash loses them.
+        model_name: What the column ``model`` says; by default ``model``.
+        seed: Seed of the whole job.
+        engine: Which engine and what else can change answers.
+        resources: How much of the machine the engine takes.
+        engines: Keeps the engine for a next call. Without it the engine is closed before this function returns.
+        progress: Called about twice a second.
+
+    Returns:
+        The answers in the order of the prompts, with counts of everything that was dropped, cut or truncated.
+
+    Raises:
+        UserError: No prompts; a model without tokenizer, chat template or config; a template that renders wrongly; an
+            engine that is not installed or has too little memory; a prompt that is too long, if ``engine.too_long`` is
+            ``error``; a full disk; an output folder that holds another job.
+    """
+    engine = engine or Engine()
+    engine = engine.model_copy(update={"name": resolve_engine_name(engine.name)})
+    with ExitStack() as stack:
+        folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        table, duplicated = different_prompts(prompts)
+        files = find_model(model, engine.revision)
+        job = Job(files, model_name or str(model), table, duplicated, sampling, engine, seed)
+        result = job.finished(folder)
+        if result is None:
+            engines = engines if engines is not None else stack.enter_context(EngineCache())
+            result = job.run(folder, engines, resources or EngineResources(), progress)
+        return replace(result, _table=result.table(), paths=[]) if out is None else result

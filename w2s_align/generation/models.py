@@ -1,0 +1,138 @@
+"""Find a model's files and read from them what generation must know, without loading a weight.
+
+Reads a local folder, or a hub id through the hub's cache; writes nothing of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from w2s_align.errors import UserError
+
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"]
+"""What is fetched of a model on the hub: no pickles, no copies of the weights in other formats."""
+
+STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model in the ordinary Hugging Face layout, on this machine.
+
+    Attributes:
+        name: What the user called it: a folder or a hub id.
+        folder: Where its files are.
+        config: ``config.json``.
+        generation_config: ``generation_config.json``; empty when there is none.
+    """
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    generation_config: Mapping[str, Any]
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """The part of the configuration that describes the language model (all of it, for a text-only model)."""
+        return self.config.get("text_config") or self.config
+
+    def stored_dtype(self) -> str:
+        """Return the number format that the weights are stored in: ``float32``, ``bfloat16`` or ``float16``.
+
+        vLLM's own ``auto`` turns float32 into half precision, so the answer is always given to an engine in full.
+        """
+        for config in (self.config, self.text_config):
+            dtype = config.get("dtype") or config.get("torch_dtype")
+            if dtype in STORED_DTYPES.values():
+                return str(dtype)
+        return self._dtype_of_weights()
+
+    def _dtype_of_weights(self) -> str:
+        first = min(self.folder.glob("*.safetensors"))
+        with first.open("rb") as file:  # the header: its length as 8 bytes, then JSON
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        dtypes = [STORED_DTYPES.get(t["dtype"]) for key, t in header.items() if key != "__metadata__"]
+        return next((dtype for dtype in dtypes if dtype is not None), "bfloat16")
+
+    def eos_token_ids(self) -> set[int]:
+        """Return the ids that end a text according to ``generation_config.json`` and ``config.json``."""
+        ids: set[int] = set()
+        for config in (self.generation_config, self.text_config, self.config):
+            eos = config.get("eos_token_id")
+            ids.update([eos] if isinstance(eos, int) else eos or [])
+        return ids
+
+    def fingerprint(self) -> list[tuple[str, int, int]]:
+        """Return name, size and time of each file: changes when a folder is written again under the same name."""
+        stats = ((path.name, path.stat()) for path in sorted(self.folder.iterdir()) if path.is_file())
+        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def find_model(model: str | Path, revision: str | None = None) -> ModelFiles:
+    """Return the files of a model.
+
+    Args:
+        model: A folder with ``config.json``, safetensors weights and a tokenizer; or a hub id such as
+            ``Qwen/Qwen2.5-0.5B-Instruct``, taken from the hub's cache or downloaded into it.
+        revision: Branch, tag or commit, for a hub id.
+
+    Raises:
+        UserError: There is no such folder or hub model, or a file that is needed is not in it.
+    """
+    name = str(model)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        looks_like_path = isinstance(model, Path) or name.startswith(("/", ".", "~")) or name.count("/") > 1
+        if folder.exists():
+            raise UserError(
+                f"The model {name} is a file, not a folder.", fix="Give the folder that holds config.json."
+            )
+        if looks_like_path:
+            raise UserError(f"There is no model folder {name}.", fix="Check the path, or give a hub id (owner/name).")
+        folder = _from_hub(name, revision)
+    config = _read_json(folder / "config.json")
+    if config is None:
+        raise UserError(
+            f"The model folder {folder} has no config.json.",
+            why="It is not a model in the Hugging Face layout.",
+            fix="Give the folder that holds config.json and *.safetensors (an adapter must be merged into its base).",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"The model folder {folder} has no *.safetensors weights.",
+            why="Other formats (pickled .bin files, GGUF) are not loaded.",
+            fix="Save the model with save_pretrained() of a current transformers version.",
+        )
+    return ModelFiles(name, folder, config, _read_json(folder / "generation_config.json") or {})
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+    except Exception as error:  # the hub's client raises many kinds: no such id, gated, no network, offline mode
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{name}{f' (revision {revision})' if revision else ''} is no folder here and cannot be had from the hub.",
+            why=f"{type(error).__name__}: {reason}",
+            fix="Check the spelling and the network (HF_HUB_OFFLINE), log in with `hf auth login` for a gated model, "
+            "or give a local folder.",
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON.", why=str(error), fix="Fetch or save the model again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} does not hold a JSON object.", fix="Fetch or save the model again.")
+    return content

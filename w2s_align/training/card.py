@@ -1,0 +1,66 @@
+"""The model card of a trained model: where it comes from, how it was trained, what the training looked like.
+
+Reads a :class:`TrainingReport`; writes ``README.md`` into the model's folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from w2s_align.training.report import TrainingReport
+
+METHODS = {"dpo": "direct preference optimisation", "sft": "supervised fine-tuning"}
+
+
+def write_card(report: TrainingReport) -> Path:
+    """Write the model card of a training and return its path."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    is_hub_id = not Path(report.start).exists()
+    data = ModelCardData(
+        base_model=report.start if is_hub_id else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["trl", report.method, "weak-to-strong"] + (["lora"] if report.adapter_dir else []),
+    )
+    name = report.start if is_hub_id else Path(report.start).name
+    how = METHODS.get(report.method, report.method)
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {name}, {how}",
+        f"Trained from `{name}` by {how} (TRL {report.versions['trl']}) for {report.steps} steps of "
+        f"{report.batch['batch_size']} rows, seed {report.seed}.",
+        "## Data",
+        _table(["rows", "number"], [[key, value] for key, value in report.counts.items()]),
+        _table(
+            ["tokens", "min", "mean", "max", "total"],
+            [
+                [side, size["min"], f"{size['mean']:.1f}", size["max"], size["total"]]
+                for side, size in report.lengths.items()
+            ],
+        ),
+        "## Settings",
+        _table(["setting", "value"], [[key, f"`{value}`"] for key, value in report.settings.items()]),
+        "## Metrics",
+        _table(
+            ["mean over", "first tenth of steps", "last tenth"],
+            [
+                [key, f"{first:.4g}", f"{report.metrics['last'].get(key, float('nan')):.4g}"]
+                for key, first in report.metrics.get("first", {}).items()
+            ],
+        ),
+    ]
+    warnings = [f"- step {a['step']}, {a['kind']}: {a['message']}" for a in report.alarms]
+    warnings += [f"- {note}" for note in report.notes]
+    if warnings:
+        parts += ["## Look at this", "\n".join(warnings)]
+    parts += ["## Versions", ", ".join(f"{key} {value}" for key, value in report.versions.items())]
+    path = Path(report.model_dir) / "README.md"
+    ModelCard("\n\n".join(parts) + "\n", ignore_metadata_errors=True).save(path)
+    return path
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> str:
+    lines: list[list[Any]] = [list(header), ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

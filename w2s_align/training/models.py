@@ -1,0 +1,299 @@
+"""The model that training starts from, and the proof that what was saved is what was trained.
+
+Reads a model folder or a hub id; writes ``model/`` (safetensors, config, tokenizer with chat template, generation
+config) and ``adapter/``. Every saved model is opened again from disk: it must load, differ from its start, and give
+the logits that the trained model gave in memory (spec: peers_and_style B1 items 17 and 23).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from w2s_align.errors import UserError
+from w2s_align.training.settings import Lora
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
+"""Largest accepted difference of logits, relative to the largest logit, by the dtype of the saved model."""
+
+
+@dataclass(frozen=True)
+class StartModel:
+    """A model that training can start from.
+
+    Attributes:
+        path: Local folder, or the hub id as it was given.
+        tokenizer: Its tokenizer, with a chat template.
+        generation_config: Its generation config; an empty one when it has none.
+        dtype: Name of the dtype it is stored in, e.g. ``bfloat16``.
+        parameters: Number of parameters.
+        context: Longest sequence it was made for, in tokens; None when its config does not say.
+    """
+
+    path: str
+    tokenizer: PreTrainedTokenizerBase
+    generation_config: GenerationConfig
+    dtype: str
+    parameters: int
+    context: int | None
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens at which its generation ends: those of its generation config and its tokenizer's EOS."""
+        ids = self.generation_config.eos_token_id
+        listed = [ids] if isinstance(ids, int) else list(ids or [])
+        eos = self.tokenizer.eos_token_id
+        return frozenset([*listed, *([eos] if isinstance(eos, int) else [])])
+
+    def load(self, dtype: str = "float32", **kwargs: Any) -> PreTrainedModel:
+        """Load its weights on the CPU in evaluation mode."""
+        return load_model(self.path, dtype, **kwargs)
+
+
+def open_start(model: str | os.PathLike[str]) -> StartModel:
+    """Read everything about a start model but its weights.
+
+    Args:
+        model: A model folder or a hub id.
+
+    Raises:
+        UserError: It does not exist, has no config or no tokenizer, is an adapter or quantised, or has no chat
+            template.
+    """
+    path = str(model)
+    if Path(path).is_dir():
+        _check_folder(Path(path))
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The model {path} cannot be opened.",
+            str(error).split("\n")[0],
+            "Give a model folder, or a hub id that exists and that you may read.",
+        ) from error
+    if getattr(config, "quantization_config", None):
+        raise UserError(
+            f"The model {path} is stored quantised.", "Training starts from full weights.", "Give the original model."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"The model {path} has no usable tokenizer.",
+            str(error).split("\n")[0],
+            "Copy tokenizer.json and tokenizer_config.json of the model into its folder.",
+        ) from error
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"The tokenizer of {path} has no chat template.",
+            "Data are chats; without a template they cannot be turned into tokens.",
+            "Start from an instruction-tuned model, or put a chat_template.jinja into the model's folder.",
+        )
+    if tokenizer.eos_token is None:
+        raise UserError(
+            f"The tokenizer of {path} has no EOS token.",
+            "Batches could not be padded, and answers would have no end.",
+            "Set eos_token in its tokenizer_config.json.",
+        )
+    try:
+        generation = GenerationConfig.from_pretrained(path)
+    except OSError:
+        generation = GenerationConfig.from_model_config(config)
+    dtype = str(config.dtype or "float32").removeprefix("torch.")
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return StartModel(path, tokenizer, generation, dtype, _count_parameters(config), context)
+
+
+def load_model(path: str | os.PathLike[str], dtype: str = "float32", **kwargs: Any) -> PreTrainedModel:
+    """Load a causal language model on the CPU in evaluation mode.
+
+    Args:
+        path: A model folder or a hub id.
+        dtype: Name of the dtype to load it in.
+        **kwargs: For ``AutoModelForCausalLM.from_pretrained``.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, **kwargs).eval()
+    return model
+
+
+def lora_config(lora: Lora) -> Any:
+    """Return the ``peft.LoraConfig`` of an adapter."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def save_model(model: Any, start: StartModel, out: Path, save_dtype: str) -> None:
+    """Write a trained model as ``out/model``, and its adapter, when it has one, as ``out/adapter``.
+
+    An adapter is merged in float32 into a fresh copy of the start model, never into the copy it was trained on, so
+    that a base that was loaded in lower precision costs nothing.
+
+    Args:
+        model: The trained model, or the ``PeftModel`` around it.
+        start: What it was trained from; its tokenizer and generation config are kept as they are.
+        out: Folder to write into.
+        save_dtype: Name of the dtype of the written weights.
+    """
+    import torch
+
+    if hasattr(model, "peft_config"):
+        adapter = out / "adapter"
+        shutil.rmtree(adapter, ignore_errors=True)
+        # "auto" asks the hub for the base's vocabulary; the embeddings are not trained here.
+        model.save_pretrained(str(adapter), save_embedding_layers=False)
+        _check_adapter(adapter)
+        model = merge_adapter(start, adapter)
+    model = model.to(getattr(torch, save_dtype))
+    model.generation_config = start.generation_config
+    partial, folder = out / "model.partial", out / "model"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(str(partial))
+    start.tokenizer.save_pretrained(str(partial))
+    partial.replace(folder)
+
+
+def merge_adapter(start: StartModel, adapter: Path) -> Any:
+    """Return the start model in float32 with an adapter merged into it."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(start.load("float32"), str(adapter)).merge_and_unload(safe_merge=True)
+
+
+def probe_logits(model: Any, rows: list[list[int]]) -> list[torch.Tensor]:
+    """Return a model's logits in float32 on the CPU for a few token sequences."""
+    import torch
+
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits = [model(input_ids=torch.tensor([row], device=device)).logits[0].float().cpu() for row in rows]
+    model.train(was_training)
+    return logits
+
+
+def verify_model(
+    folder: Path, start: StartModel, save_dtype: str, rows: list[list[int]], trained: list[torch.Tensor]
+) -> dict[str, Any]:
+    """Open a saved model again, and compare it with its start and with what was trained.
+
+    Args:
+        folder: The saved model.
+        start: What it was trained from.
+        save_dtype: Name of the dtype it was saved in.
+        rows: Token sequences to compare logits on.
+        trained: :func:`probe_logits` of the trained model in memory.
+
+    Returns:
+        ``changed_share`` (share of weights that differ from the start's, both in ``save_dtype``), ``max_change``,
+        ``logit_error`` (largest difference to the trained model) and ``logit_change`` (largest difference to the
+        start), the last two relative to the largest logit.
+
+    Raises:
+        UserError: No weight or no output differs from the start, or the saved model is not the one that was trained.
+    """
+    saved, before = load_model(folder, save_dtype), start.load(save_dtype)
+    share, largest = _difference(saved, before)
+    change = _largest_difference(probe_logits(saved, rows), probe_logits(before, rows))
+    if not share or not change:
+        raise UserError(
+            "Training changed no weight of the saved model." if not share else "Training changed no output.",
+            f"In {save_dtype} it equals the model that training started from.",
+            "Raise learning_rate or the number of steps"
+            + ("." if save_dtype == "float32" else ", or set save_dtype: float32, which keeps smaller changes."),
+        )
+    scale = max(float(logits.abs().max()) for logits in trained)
+    error = _largest_difference(probe_logits(saved, rows), trained) / scale
+    if not error <= TOLERANCE[save_dtype]:
+        raise UserError(
+            "The saved model is not the model that was trained.",
+            f"Its logits differ by {error:.2g} of the largest logit; {TOLERANCE[save_dtype]:g} is accepted for "
+            f"{save_dtype}.",
+            "Set save_dtype: float32; if that does not help, please report it as a bug.",
+        )
+    return {"changed_share": share, "max_change": largest, "logit_error": error, "logit_change": change / scale}
+
+
+def _difference(model: Any, other: Any) -> tuple[float, float]:
+    """Return the share of weights that differ, and the largest difference.
+
+    A difference below a billionth of a tensor's largest weight counts as none: in float32 only a weight that is almost
+    zero, as a padding token's are, can move by so little.
+    """
+    old = dict(other.named_parameters())
+    changed, total, largest = 0, 0, 0.0
+    for name, weight in model.named_parameters():
+        difference = (weight.detach().float() - old[name].detach().float()).abs()
+        changed += int((difference > 1e-9 * old[name].detach().float().abs().max()).sum())
+        total += weight.numel()
+        largest = max(largest, float(difference.max()))
+    return changed / total, largest
+
+
+def _largest_difference(first: list[torch.Tensor], second: list[torch.Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True))
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise UserError(
+            f"{folder} is an adapter, not a model.",
+            "The reference of a training is the model it starts from, which an adapter alone is not.",
+            "Merge it into its base first, and give the merged model.",
+        )
+    missing = [name for name in ("config.json",) if not (folder / name).exists()]
+    if not list(folder.glob("*.safetensors")):
+        missing.append("model.safetensors")
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
+        missing.append("tokenizer.json")
+    if missing:
+        raise UserError(
+            f"The model folder {folder} lacks {', '.join(missing)}.",
+            "A start model has weights as safetensors, a config and a tokenizer.",
+            "Save it with model.save_pretrained(folder) and tokenizer.save_pretrained(folder).",
+        )
+
+
+def _check_adapter(adapter: Path) -> None:
+    """Refuse an adapter that would change nothing, e.g. one that a sharded run saved empty (peft#2892)."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    moved = [name for name, value in tensors.items() if "lora_B" in name and bool(value.any())]
+    if not moved:
+        raise UserError(
+            "The trained adapter changes nothing: every LoRA-B matrix is zero.",
+            "Either no step had a usable learning rate, or the adapter was saved empty.",
+            "Raise learning_rate (adapters usually need ten times that of full training) or the number of steps.",
+        )
+
+
+def _count_parameters(config: Any) -> int:
+    """Count parameters without allocating them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())

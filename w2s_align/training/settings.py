@@ -1,0 +1,347 @@
+"""What a training run is told: optimiser, schedule, batch, lengths, loss, adapter; and the resources it may use.
+
+The names are those of TRL and transformers. ``TrainSettings`` and what derives from it change the trained weights;
+``TrainResources`` holds what does not in exact arithmetic (micro batch, recomputation, checkpoints, device).
+Nothing heavy is imported here, so that a recipe is checked in an instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from w2s_align.records import Settings
+
+DPO_LOSSES = (
+    "sigmoid",
+    "sigmoid_norm",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+)
+"""Every ``loss_type`` of TRL 1.16's DPO trainer (spec: delta_learning 8.3)."""
+
+NORMALISED_LOSSES = frozenset({"sigmoid_norm", "ipo"})
+"""Losses over log-ratios per token, where a useful beta is 10 to 100 times that of a summed loss."""
+
+BATCH_SORTED_LOSSES = frozenset({"aot", "aot_unpaired"})
+"""Losses that sort log-ratios within one forward pass, so that the micro batch is part of the method."""
+
+DIFFERENCE_LOSSES = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"})
+"""Losses for which TRL accepts another f-divergence than reverse KL."""
+
+SCHEDULERS = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+)
+"""Learning-rate schedules of transformers that need no evaluation during training."""
+
+RENAMED: dict[str, str] = {
+    "loss_type": "Use loss: one name, or a list of names with loss_weights.",
+    "warmup_ratio": "Use warmup_steps: a number below 1 is a share of all steps (0.03 = 3 %).",
+    "min_lr_rate": "Use lr_scheduler_type: cosine_with_min_lr and lr_scheduler_kwargs: {min_lr_rate: 0.1}.",
+    "max_prompt_length": "Use max_length for prompt and response together, and too_long for what happens beyond it.",
+    "max_completion_length": "Use max_length for prompt and response together, and too_long.",
+    "max_seq_length": "Use max_length.",
+    "truncation_mode": "Use too_long: drop, truncate (keeps the start) or error.",
+    "per_device_train_batch_size": "Use batch_size (rows per optimiser step, over all devices) and, under resources, "
+    "micro_batch_size.",
+    "train_batch_size": "Use batch_size: rows per optimiser step, over all devices.",
+    "gradient_accumulation_steps": "Use batch_size: accumulation fills what devices x micro_batch_size leave.",
+    "gradient_checkpointing": "Write it under resources: it does not change the result.",
+    "activation_checkpointing": "Use gradient_checkpointing, under resources.",
+    "torch_dtype": "Use dtype: the precision of the arithmetic; weights are always trained in float32.",
+    "bf16": "Use dtype: bfloat16.",
+    "fp16": "Use dtype: bfloat16 or float32; float16 is not offered, its range is too small for log-probabilities.",
+    "epochs": "Use num_train_epochs.",
+    "lr": "Use learning_rate.",
+    "lr_scheduler": "Use lr_scheduler_type.",
+    "evaluation_strategy": "Evaluate with a step of its own after training.",
+    "eval_strategy": "Evaluate with a step of its own after training.",
+    "overwrite_output_dir": "Leave it out: every training has its own folder.",
+    "output_dir": "Leave it out: every training has its own folder.",
+    "save_steps": "Use save_every, under resources.",
+    "tokenizer": "Leave it out: the student's own tokenizer and chat template are used.",
+    "rpo_alpha": "Use loss: [sigmoid, sft] with loss_weights: [1.0, alpha].",
+    "nll_loss_coef": "Use loss: [sigmoid_norm, sft] with loss_weights: [1.0, coefficient].",
+    "reference_free": "Reference-free losses (SimPO, ORPO, CPO) have their own kind of step.",
+    "ref_model": "Leave it out: the reference is always the model that training starts from.",
+    "use_liger_kernel": "Leave it out: the trainer has its own fused output head.",
+    "use_liger_loss": "Leave it out: the trainer has its own fused output head.",
+    "padding_free": "Leave it out: TRL 1.16 ignores it for DPO.",
+    "lora_r": "Use adapter: {r: ...}.",
+    "lora_alpha": "Use adapter: {alpha: ...}.",
+    "lora_dropout": "Use adapter: {dropout: ...}.",
+    "use_peft": "Use adapter: {r: 64}.",
+    "peft_config": "Use adapter: {r: 64, alpha: 128}.",
+}
+"""Arguments that were renamed, removed or live elsewhere -> what to write instead (spec: peers_and_style D3)."""
+
+
+def one_of(value: str, names: tuple[str, ...], what: str) -> str:
+    """Return ``value`` if it is one of ``names``.
+
+    Raises:
+        ValueError: It is not; the message names the closest match.
+    """
+    if value in names:
+        return value
+    close = difflib.get_close_matches(value, names, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise ValueError(f"{value!r} is not a {what}.{hint} Known: {', '.join(names)}.")
+
+
+class Lora(Settings):
+    """A low-rank adapter (LoRA, arXiv 2106.09685). It is trained alone, then merged into the full-precision base."""
+
+    r: int = Field(64, gt=0)
+    """Rank of the update."""
+    alpha: float = Field(128.0, gt=0)
+    """The update is scaled by alpha / r (by alpha / sqrt(r) with use_rslora)."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the adapter. TRL's DPO switches every dropout off unless disable_dropout is false."""
+    target_modules: str | list[str] = "all-linear"
+    """Which layers: all-linear (every linear layer but the output head), a regular expression, or names."""
+    use_rslora: bool = False
+    """Rank-stabilised scaling (arXiv 2312.03732)."""
+    use_dora: bool = False
+    """Weight-decomposed adapter (arXiv 2402.09353)."""
+
+
+class TrainSettings(Settings):
+    """What every kind of training takes. The names are those of transformers' TrainingArguments."""
+
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate. It has no default: a wrong one is the most frequent reason why a training shows nothing."""
+    num_train_epochs: float = Field(1.0, gt=0)
+    """Passes over the data."""
+    max_steps: int | None = Field(None, gt=0)
+    """Optimiser steps; replaces num_train_epochs."""
+    batch_size: int = Field(32, gt=0)
+    """Rows (pairs, for preferences) per optimiser step over all devices and micro batches: the effective batch."""
+    lr_scheduler_type: str = "cosine_with_min_lr"
+    """Schedule of the learning rate, by its name in transformers."""
+    lr_scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the schedule; cosine_with_min_lr gets min_lr_rate 0.1 when nothing is said."""
+    warmup_steps: float = Field(0.03, ge=0)
+    """Steps of linear warm-up; a number below 1 is a share of all steps, rounded up."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of AdamW's first moment."""
+    adam_beta2: float = Field(0.95, ge=0, lt=1)
+    """Decay of AdamW's second moment."""
+    adam_epsilon: float = Field(1e-8, gt=0)
+    """AdamW's epsilon."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """The gradient is scaled down to this norm; 0 turns it off."""
+    max_length: int | None = Field(2048, gt=1)
+    """Longest prompt + response in the student's tokens; null for no limit."""
+    too_long: Literal["drop", "truncate", "error"] = "drop"
+    """What happens to a longer row: drop it, cut the end of its response (which loses its end-of-turn), or stop.
+    Rows are counted by side. A row whose prompt alone fills max_length is always dropped, or an error."""
+    template_check: Literal["error", "warn"] = "error"
+    """What happens when the student's chat template renders a prompt differently alone than with its answer, doubles
+    the BOS token, or does not end an answer with exactly one end-of-turn."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the student's chat template, e.g. {enable_thinking: false}."""
+    adapter: Lora | None = None
+    """Train a low-rank adapter in place of all parameters."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the arithmetic: auto is bfloat16 on an accelerator that has it, else float32. The trained weights
+    and the optimiser are float32 in every case, so that small learning rates still move them."""
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the saved model; auto is the one that the start model is stored in."""
+    trl: dict[str, Any] = Field(default_factory=dict)
+    """Any other argument of TRL's configuration class, by TRL's own name."""
+
+    @field_validator("lr_scheduler_type")
+    @classmethod
+    def _known_schedule(cls, value: str) -> str:
+        return one_of(value, SCHEDULERS, "learning-rate schedule")
+
+    @property
+    def scheduler_kwargs(self) -> dict[str, Any]:
+        """``lr_scheduler_kwargs`` with the default floor of a cosine schedule that needs one."""
+        needs_floor = self.lr_scheduler_type in ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
+        if needs_floor and not {"min_lr", "min_lr_rate"} & self.lr_scheduler_kwargs.keys():
+            return {**self.lr_scheduler_kwargs, "min_lr_rate": 0.1}
+        return dict(self.lr_scheduler_kwargs)
+
+    def advice(self) -> list[str]:
+        """Return sentences about settings that are allowed but rarely meant."""
+        return []
+
+
+class SFTSettings(TrainSettings):
+    """Supervised fine-tuning on responses; the loss counts response tokens only."""
+
+    loss: Literal["nll", "dft"] = "nll"
+    """nll: cross entropy. dft: dynamic fine-tuning (arXiv 2508.05629)."""
+    side: Literal["chosen", "rejected"] = "chosen"
+    """Which side of preference pairs is the response; without effect for other data."""
+
+
+class DPOSettings(TrainSettings):
+    """Direct preference optimisation (arXiv 2305.18290) and its relatives. The reference is the start model."""
+
+    loss: str | list[str] = "sigmoid"
+    """Name of the loss, or several names that are summed with loss_weights. sigmoid_norm is the length-normalised
+    loss of delta learning."""
+    loss_weights: list[float] | None = None
+    """One weight for each name in loss; all 1 when not given."""
+    beta: float = Field(0.1, gt=0)
+    """Strength of the pull towards the reference: about 0.1 for losses over whole responses, 5 to 10 for
+    sigmoid_norm, whose log-ratios are per token."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of flipped labels for robust (below 0.5), epsilon of exo_pair (1e-3), smoothing of aot; ignored by
+    sigmoid and sigmoid_norm."""
+    f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"
+    """Divergence between policy and reference (arXiv 2309.16240)."""
+    f_alpha_divergence_coef: float = 0.5
+    """Alpha of alpha_divergence."""
+    ld_alpha: float | None = Field(None, ge=0, le=1)
+    """Weight of the tokens beyond the length that both sides share (LD-DPO, arXiv 2409.06411)."""
+    use_weighting: bool = False
+    """Weight pairs by the policy's probability of them (WPO, arXiv 2406.11827)."""
+    discopop_tau: float = Field(0.05, gt=0)
+    """Temperature of discopop (arXiv 2406.08414)."""
+    disable_dropout: bool = True
+    """Switch off all dropout, the adapter's included, so that policy and reference agree at the start."""
+
+    @field_validator("loss")
+    @classmethod
+    def _known_losses(cls, value: str | list[str]) -> str | list[str]:
+        if not value:
+            raise ValueError("loss is empty; name at least one loss.")
+        for name in [value] if isinstance(value, str) else value:
+            one_of(name, DPO_LOSSES, "loss of TRL's DPO trainer")
+        return value
+
+    @model_validator(mode="after")
+    def _possible_together(self) -> DPOSettings:
+        names = set(self.losses)
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.losses):
+            raise ValueError(f"loss has {len(self.losses)} names and loss_weights {len(self.loss_weights)} numbers.")
+        if "exo_pair" in names and self.label_smoothing == 0:
+            raise ValueError("exo_pair needs label_smoothing above 0; its paper uses 1e-3.")
+        if "robust" in names and self.label_smoothing >= 0.5:
+            raise ValueError("robust needs label_smoothing below 0.5: the share of flipped labels.")
+        if self.f_divergence_type != "reverse_kl" and not names <= DIFFERENCE_LOSSES:
+            others = ", ".join(sorted(names - DIFFERENCE_LOSSES))
+            raise ValueError(f"{others} has no form for f_divergence_type {self.f_divergence_type}; use reverse_kl.")
+        if self.use_weighting and names & BATCH_SORTED_LOSSES:
+            raise ValueError("use_weighting cannot be combined with aot losses, which sort the pairs of a batch.")
+        return self
+
+    @property
+    def losses(self) -> list[str]:
+        """The names in ``loss`` as a list."""
+        return [self.loss] if isinstance(self.loss, str) else list(self.loss)
+
+    @property
+    def micro_batches_are_exact(self) -> bool:
+        """Whether a batch may be split into several forward passes without changing the method."""
+        return not BATCH_SORTED_LOSSES & set(self.losses)
+
+    def advice(self) -> list[str]:
+        """Return sentences about settings that are allowed but rarely meant."""
+        notes = []
+        summed = [name for name in self.losses if name not in NORMALISED_LOSSES and name != "sft"]
+        if "sigmoid_norm" in self.losses and self.beta < 1:
+            notes.append(
+                f"sigmoid_norm with beta {self.beta:g}: its log-ratios are per token, so that this is far below the "
+                "usual strength; published runs use 5 to 10."
+            )
+        if summed and self.beta > 1:
+            notes.append(
+                f"{', '.join(summed)} with beta {self.beta:g}: these log-ratios are summed over the response; "
+                "published runs use 0.01 to 0.5."
+            )
+        if self.label_smoothing > 0 and {"sigmoid", "sigmoid_norm"} >= set(self.losses):
+            notes.append("label_smoothing has no effect on sigmoid and sigmoid_norm in TRL; use robust.")
+        if self.adapter and self.adapter.dropout > 0 and self.disable_dropout:
+            notes.append("The adapter's dropout has no effect: disable_dropout switches it off for DPO.")
+        return notes
+
+    def start_loss(self) -> float | None:
+        """Return the loss of a policy that equals its reference (spec: delta_learning 8.3).
+
+        Returns:
+            The value, or None where it depends on the data (``sft`` in the list, pair weighting, active dropout).
+        """
+        if "sft" in self.losses or self.use_weighting or not self.disable_dropout:
+            return None
+        weights = self.loss_weights or [1.0] * len(self.losses)
+        return sum(weight * self._start_value(name) for name, weight in zip(self.losses, weights, strict=True))
+
+    def _start_value(self, name: str) -> float:
+        if name in ("sigmoid", "sigmoid_norm", "robust", "aot", "aot_unpaired"):
+            return math.log(2)
+        if name in ("nca_pair", "bco_pair"):
+            return 2 * math.log(2)
+        if name in ("hinge", "apo_zero", "apo_down"):
+            return 1.0
+        if name == "ipo":
+            return 1 / (4 * self.beta**2)
+        if name == "sppo_hard":
+            return 1 / (2 * self.beta**2)
+        if name == "discopop":
+            return 0.5 * math.log(2) + 0.5
+        if name == "exo_pair":
+            smoothing = self.label_smoothing
+            return 0.5 * math.log(0.5 / (1 - smoothing)) + 0.5 * math.log(0.5 / smoothing)
+        raise ValueError(f"no known start value for the loss {name}")
+
+
+class TrainResources(Settings):
+    """What a training may use. Nothing here is meant to change the result: it is equal up to rounding."""
+
+    micro_batch_size: int | None = Field(None, gt=0)
+    """Rows in one forward pass on one device; must divide the effective batch. By default as many as keep a pass
+    below 16,384 tokens at the longest row. Two means are taken per pass and so depend on it slightly: the sft term of
+    a DPO loss, and the last batch of an epoch where it is not full."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Recompute activations to save memory, for about 30 % more time; auto: from a billion parameters on."""
+    precompute_ref_log_probs: bool = True
+    """Compute the reference log-probabilities once, before training, and keep no second model in memory."""
+    precompute_ref_batch_size: int | None = Field(None, gt=0)
+    """Pairs per pass of that computation; the micro batch by default."""
+    save_every: int | None = Field(None, gt=0)
+    """Optimiser steps between checkpoints; by default one is made whenever save_minutes have passed."""
+    save_minutes: float = Field(10.0, gt=0)
+    """Minutes between checkpoints when save_every is not given."""
+    keep_checkpoints: int = Field(2, ge=2)
+    """Checkpoints kept during training; all are removed at its end. Two, because the newest may be half written."""
+    dataloader_num_workers: int = Field(0, ge=0)
+    """Processes that make batches; 0 is the training process itself."""
+    dataset_num_proc: int | None = Field(None, gt=0)
+    """Processes that tokenise pairs inside TRL."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto: the accelerator if there is one."""
+    attn_implementation: str | None = None
+    """Attention kernel by its name in transformers, e.g. sdpa or flash_attention_2."""
+    cache_dir: str | None = None
+    """Where tokens and reference log-probabilities are kept for later runs over the same pairs and start model; by
+    default inside the output folder, removed at the end."""

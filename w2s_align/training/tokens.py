@@ -1,0 +1,156 @@
+"""Chats to tokens with the student's own template, and the checks that the tokens mean what the chat means.
+
+Reads messages and a tokenizer; writes nothing. The rendering is the one that TRL's trainers do, so what is checked is
+what is trained on. A template can break training silently in four ways, each found here (spec: delta_learning 7.5,
+peers_and_style B1 items 1 to 7): the prompt is no prefix of prompt + answer, BOS is doubled, the end-of-turn is
+missing, or it is doubled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from w2s_align.errors import UserError
+from w2s_align.records import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EXPLANATIONS = {
+    "not_prefix": "The chat template renders the prompt differently alone than followed by its answer: the model "
+    "would train on a context that it never sees when it generates.",
+    "double_bos": "The text starts with two BOS tokens: template and tokenizer both add one.",
+    "no_end_of_turn": "The answer does not end with an end-of-turn token: the model would never learn to stop.",
+    "double_end_of_turn": "The answer ends with two end-of-turn tokens.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One tokenised row: what the model reads, and from where on it is trained."""
+
+    ids: list[int]
+    """Prompt and response."""
+    start: int
+    """Index of the first response token; everything from here on carries loss."""
+
+
+@dataclass
+class ChatEncoder:
+    """Tokenises chats with one template and audits the result.
+
+    Args:
+        tokenizer: The student's tokenizer, with its chat template.
+        stop_ids: Tokens at which the student's generation ends.
+        template_kwargs: Arguments of the chat template.
+        on_problem: ``error`` raises at the first problem, ``warn`` counts it in ``problems``.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    stop_ids: frozenset[int]
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    on_problem: Literal["error", "warn"] = "error"
+    problems: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    _blank: dict[int, bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        marked = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        self.ends = self.stop_ids | marked | set(self.tokenizer.all_special_ids)
+        self.unstoppable: Counter[int] = Counter()
+
+    def encode(self, prompts: Sequence[list[Message]], *sides: Sequence[list[Message]]) -> list[tuple[Answer, ...]]:
+        """Tokenise prompts with one or more answers each.
+
+        Args:
+            prompts: Messages up to the last user turn.
+            *sides: For each side, one answer (a list with the assistant turn) per prompt.
+
+        Returns:
+            For each prompt one :class:`Answer` per side; all sides of a prompt share ``start``.
+
+        Raises:
+            UserError: The template is wrong for a row and ``on_problem`` is ``error``, or it cannot render a chat.
+        """
+        if not prompts:
+            return []
+        alone = self._tokenise(prompts, add_generation_prompt=True)
+        full = [self._tokenise([[*p, *a] for p, a in zip(prompts, side, strict=True)]) for side in sides]
+        rows = []
+        for prompt_ids, *side_ids in zip(alone, *full, strict=True):
+            start = min(_common_prefix(prompt_ids, ids) for ids in side_ids)
+            for ids in side_ids:
+                self._audit(prompt_ids, ids, start)
+            rows.append(tuple(Answer(ids, start) for ids in side_ids))
+        return rows
+
+    def notes(self) -> list[str]:
+        """Return one sentence per kind of problem that was found and allowed."""
+        found = [
+            f"{count} rows: {EXPLANATIONS[kind]} For example: {self.examples[kind]}"
+            for kind, count in self.problems.items()
+        ]
+        for token, count in self.unstoppable.items():
+            found.append(
+                f"{count} answers end with {self.tokenizer.convert_ids_to_tokens(token)!r}, at which the student's "
+                "generation config does not stop: add its id to eos_token_id in generation_config.json."
+            )
+        return found
+
+    def _tokenise(self, chats: Sequence[list[Message]], add_generation_prompt: bool = False) -> list[list[int]]:
+        try:
+            texts = self.tokenizer.apply_chat_template(
+                list(chats), tokenize=False, add_generation_prompt=add_generation_prompt, **self.template_kwargs
+            )
+        except Exception as error:  # jinja2 raises its own classes, templates raise by raise_exception()
+            roles = sorted({" > ".join(message["role"] for message in chat) for chat in chats})
+            raise UserError(
+                "The student's chat template refuses a chat of the data.",
+                f"It says: {error}. Roles in these chats: {'; '.join(roles[:5])}.",
+                "Use chats that the template knows, or a student with another template.",
+            ) from error
+        # As in apply_chat_template(tokenize=True): the template has written the special tokens already.
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _audit(self, prompt_ids: list[int], ids: list[int], start: int) -> None:
+        if start < len(prompt_ids):
+            here = max(0, start - 5)
+            self._report("not_prefix", f"{self._show(prompt_ids[here:])} against {self._show(ids[here : start + 8])}")
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            self._report("double_bos", self._show(ids[:8]))
+        tail = [i for i in ids[max(start, len(ids) - 8) :] if not self._is_blank(i)]
+        if not tail or tail[-1] not in self.ends:
+            self._report("no_end_of_turn", self._show(ids[-8:]))
+        elif len(tail) > 1 and tail[-2] in self.ends:
+            self._report("double_end_of_turn", self._show(ids[-8:]))
+        elif tail[-1] not in self.stop_ids:
+            self.unstoppable[tail[-1]] += 1
+
+    def _report(self, kind: str, example: str) -> None:
+        if self.on_problem == "error":
+            raise UserError(
+                EXPLANATIONS[kind],
+                f"Tokens: {example}",
+                "Correct the student's chat template, or accept it with template_check: warn.",
+            )
+        self.problems[kind] += 1
+        self.examples.setdefault(kind, example)
+
+    def _is_blank(self, token: int) -> bool:
+        if token not in self._blank:
+            self._blank[token] = token not in self.ends and not self.tokenizer.decode([token]).strip()
+        return self._blank[token]
+
+    def _show(self, ids: list[int]) -> str:
+        return " ".join(repr(self.tokenizer.decode([i])) for i in ids)
+
+
+def _common_prefix(first: list[int], second: list[int]) -> int:
+    if first == second[: len(first)]:
+        return len(first)
+    return next(i for i, (a, b) in enumerate(zip([*first, None], [*second, None], strict=False)) if a != b)
