@@ -18,10 +18,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from w2s_align.lab import lab_tokenizer
+    from w2s_align.lab import build_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    tokenizer = lab_tokenizer()
+    tokenizer = build_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -78,7 +78,11 @@ def test_an_option_known_from_elsewhere_is_answered_with_its_replacement() -> No
 
 
 def test_all_mistakes_are_reported_at_once() -> None:
-    text = GOOD.replace("$weak,", "$weka,").replace("kind: prompts", "kind: prompt").replace("max_tokens: 8}\n  w", "}\n  w")
+    text = (
+        GOOD.replace("$weak,", "$weka,")
+        .replace("kind: prompts", "kind: prompt")
+        .replace("max_tokens: 8}\n  w", "}\n  w")
+    )
     found = problems(text)
     assert [line.split("  ")[0] for line in found] == ["recipe.yaml:4", "recipe.yaml:9", "recipe.yaml:11"]
     assert "Did you mean prompts?" in found[0]
@@ -93,7 +97,10 @@ def test_a_missing_reference_suggests_a_step_that_fits() -> None:
 
 def test_the_wrong_kind_of_artifact_is_refused() -> None:
     (found,) = problems(GOOD.replace("pairs: $pairs", "pairs: $weak"))
-    assert found == "recipe.yaml:12  dpo.pairs refers to $weak, which writes responses.  Here pairs belong.  Did you mean $pairs?"
+    assert (
+        found
+        == "recipe.yaml:12  dpo.pairs refers to $weak, which writes responses.  Here pairs belong.  Did you mean $pairs?"
+    )
 
 
 def test_a_value_where_a_reference_belongs_is_refused() -> None:
@@ -157,8 +164,13 @@ def test_overrides_set_values_and_are_named_in_messages() -> None:
 
 
 def test_an_override_of_one_step_leaves_the_other_user_of_an_anchor_alone() -> None:
-    text = GOOD.replace("sampling: {temperature: 0, max_tokens: 8}\n  weaker", "sampling: &s {temperature: 0, max_tokens: 8}\n  weaker")
-    text = text.replace("prompts: $prompts, sampling: {temperature: 0, max_tokens: 8}}\n  pairs", "prompts: $prompts, sampling: *s}\n  pairs")
+    text = GOOD.replace(
+        "sampling: {temperature: 0, max_tokens: 8}\n  weaker", "sampling: &s {temperature: 0, max_tokens: 8}\n  weaker"
+    )
+    text = text.replace(
+        "prompts: $prompts, sampling: {temperature: 0, max_tokens: 8}}\n  pairs",
+        "prompts: $prompts, sampling: *s}\n  pairs",
+    )
     recipe = parse(text, "weaker.sampling.max_tokens=99")
     assert recipe.nodes["weaker"].config.model_dump()["sampling"]["max_tokens"] == 99
     assert recipe.nodes["weak"].config.model_dump()["sampling"]["max_tokens"] == 8

@@ -81,7 +81,9 @@ def test_renaming_a_step_does_not_make_its_readers_anew(prompts_file: Path, tmp_
     assert before["dpo"] == after["dpo"]
 
 
-def test_a_changed_weight_file_changes_the_key(prompts_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_weight_file_changes_the_key(
+    prompts_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model = tmp_path / "model"
     model.mkdir()

@@ -159,7 +159,9 @@ def _lab_rows(name: str, split: str, limit: int | None, seed: int, options: dict
 
     if limit is None:
         raise UserError(f"lab/{name} makes as many prompts as you want.", fix="Add limit: 1000, for example.")
-    yield from lab.problems(f"lab/{name}", limit, seed=seed, split=split, **options)
+    if split not in ("train", "test"):
+        raise UserError(f"lab/{name} has no split {split}.", fix="Use train or test.")
+    yield from lab.problems(f"lab/{name}", limit, seed=seed, split="test" if split == "test" else "train", **options)
 
 
 def _reasoning_gym_rows(

@@ -27,6 +27,7 @@ class Document:
         data: Its values.
         lines: Line (from 1) of each key, by its path, e.g. ``("steps", "weak", "model")``.
         overridden: Paths set on the command line, with what was typed.
+        folder: Folder of the file; a recipe's own data files lie beside it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Document:
     data: dict[str, Any]
     lines: dict[Place, int] = field(default_factory=dict)
     overridden: dict[Place, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     def where(self, place: Place) -> str:
         """Return ``file:line`` of a place, or of the nearest place around it that has a line."""
@@ -57,7 +59,9 @@ def read_document(path: Path) -> Document:
         raise UserError(f"There is no recipe {path}.", fix="`w2s recipes` lists the shipped ones.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The recipe {path} cannot be read: {error}.") from None
-    return parse_document(text, path.name)
+    document = parse_document(text, path.name)
+    document.folder = path.absolute().parent
+    return document
 
 
 def parse_document(text: str, name: str) -> Document:

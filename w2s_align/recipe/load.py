@@ -123,7 +123,7 @@ def _load_step(
         ]
     values = {"seed": seed} | {str(key): value for key, value in raw.items() if value is not None or key != "seed"}
     try:
-        return catalogue[kind].model_validate(values), []
+        return catalogue[kind].model_validate(values, context={"folder": document.folder}), []
     except ValidationError as error:
         items = _distinct(error)
         problems = [_explain(document, name, catalogue[kind], item) for item in items]

@@ -126,7 +126,7 @@ def _prompts(artifact: Artifact, start: int, rows: int) -> RenderableType:
 
 def _responses(artifact: Artifact, start: int, rows: int) -> RenderableType:
     table = artifact.table()
-    prompts = {p["id"]: p["messages"] for p in artifact.input("prompts").table().to_pylist()}
+    prompts = {p["id"]: p["messages"] for p in artifact.prompts().table().to_pylist()}
     panels = []
     for row in table.slice(start, rows).to_pylist():
         title = f"{row['model']}  sample {row['sample']}  {row['finish_reason']}  {row['completion_tokens']} tokens"
@@ -172,10 +172,9 @@ def _model(artifact: Artifact, start: int, rows: int) -> RenderableType:
 
 
 def _results(artifact: Artifact, start: int, rows: int) -> RenderableType:
-    from w2s_align.evaluation import Results
     from w2s_align.reporting import summary_table
 
-    return summary_table(Results.model_validate_json((artifact.path / "results.json").read_text(encoding="utf-8")))
+    return summary_table(json.loads((artifact.path / "results.json").read_text(encoding="utf-8")))
 
 
 def _nothing(artifact: Artifact, start: int, rows: int) -> RenderableType:

@@ -3,10 +3,12 @@
 Importing it imports no torch: the domain packages are imported when a step runs.
 """
 
+from w2s_align.steps.cut import Cut
 from w2s_align.steps.dpo import Dpo
 from w2s_align.steps.evaluate import Evaluate
 from w2s_align.steps.generate import Generate
 from w2s_align.steps.import_model import ImportModel
+from w2s_align.steps.lab_model import LabModelStep
 from w2s_align.steps.pair import PairStep
 from w2s_align.steps.prompts import Prompts
 from w2s_align.steps.report import ReportStep
@@ -19,6 +21,7 @@ CATALOGUE: dict[str, type[Step]] = {
     for step in (
         Prompts,
         Generate,
+        Cut,
         ScoreStep,
         PairStep,
         Sft,
@@ -26,6 +29,7 @@ CATALOGUE: dict[str, type[Step]] = {
         Evaluate,
         ReportStep,
         ImportModel,
+        LabModelStep,
     )
 }
 """Every kind of step, by the name that a recipe uses."""

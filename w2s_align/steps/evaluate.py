@@ -95,8 +95,7 @@ class Evaluate(Step):
         """Score all arms' answers and compare them."""
         import pyarrow as pa
 
-        from w2s_align.evaluation import verdict
-        from w2s_align.evaluation.arms import Answers, Arm, ArmRun, evaluate_arms
+        from w2s_align.evaluation import Answers, Arm, ArmRun, evaluate_arms, verdict
         from w2s_align.scoring import score
 
         problems = work.inputs["prompts"].table()

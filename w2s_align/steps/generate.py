@@ -68,6 +68,10 @@ class Generate(Step):
         account = result.to_json()
         dropped = {reason: len(ids) for reason, ids in result.dropped.items()}
         work.counts.update(rows_in=result.prompts, kept=result.rows, dropped=dropped, **result.finish_reasons)
+        for ids in ("dropped", "cut", "unknown_tokens", "duplicated"):
+            found = account.pop(ids)  # generation.json has the ids of all prompts that something happened to
+            if ids != "dropped" and found:
+                work.counts[ids] = len(found)
         work.warnings += account.pop("warnings")
         if result.truncated_share > 0.05:
             work.warnings.append(

@@ -127,7 +127,7 @@ def _write_beside(work: Work, pairs: Pairs) -> None:
 
 def _prompts(responses: list[Artifact]) -> pa.Table:
     """Return the prompts behind responses, each once."""
-    behind = {artifact.input("prompts").path: artifact.input("prompts") for artifact in responses}
+    behind = {artifact.prompts().path: artifact.prompts() for artifact in responses}
     tables = [artifact.table() for artifact in behind.values()]
     if len(tables) == 1:
         return tables[0]

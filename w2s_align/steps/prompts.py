@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from w2s_align.errors import UserError
 from w2s_align.recipe.schema import ArtifactType, Resources
@@ -50,6 +50,15 @@ class Prompts(Step):
 
     writes: ClassVar[ArtifactType] = "prompts"
 
+    @field_validator("source")
+    @classmethod
+    def _beside_the_recipe(cls, source: str, info: ValidationInfo) -> str:
+        """Find a file beside the recipe when there is none in the current folder."""
+        folder = (info.context or {}).get("folder")
+        if folder is not None and not Path(source).exists() and (folder / source).is_file():
+            return str(folder / source)
+        return source
+
     def content(self) -> dict[str, Any]:
         """Leave out where a file lies: its name says the task, its digest the content."""
         path = Path(self.source).expanduser()
@@ -61,7 +70,10 @@ class Prompts(Step):
             raise UserError("part: test needs a held-out share.", fix="Add hold_out: 0.1, for example.")
         path = Path(self.source).expanduser()
         if not path.is_file() and (path.suffix in (".jsonl", ".json", ".csv", ".parquet") or self.source[:1] in "./~"):
-            raise UserError(f"There is no file {self.source}.", fix="Paths are relative to the current folder.")
+            raise UserError(
+                f"There is no file {self.source}.",
+                fix="Paths are relative to the current folder, or to the recipe's.",
+            )
 
     def identity(self) -> dict[str, Any]:
         """Return the digest of a local file, the revision of a hub dataset, or the version of a generator."""

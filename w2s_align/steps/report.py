@@ -6,7 +6,7 @@ Reads results and, through them, every artifact behind; writes report.html, repo
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from w2s_align.recipe.schema import ArtifactType, Resources, ResultsRef
 from w2s_align.steps.step import Step
@@ -84,25 +84,17 @@ def _pairs(name: str, artifact: Artifact) -> PairAudit:
 
     from w2s_align.reporting import PairAudit
 
-    audit: dict[str, Any] = artifact.manifest["result"]["audit"]
     table = artifact.table("train").slice(0, MOST_PAIRS)
     lengths = pq.read_table(artifact.path / "lengths.parquet").slice(0, MOST_PAIRS)
     unit = "chars" if lengths["chosen_tokens"].null_count or lengths["rejected_tokens"].null_count else "tokens"
-    gold = audit["gold"]
-    scored = sum(gold.get(k, 0) for k in ("right over wrong", "wrong over right", "both right", "both wrong"))
-    dropped = audit["dropped"]
-    return PairAudit(
-        name=name,
-        pairs=artifact.manifest["counts"]["kept"],
+    return PairAudit.of(
+        name,
+        artifact.manifest["result"]["audit"],
         rule=table["rule"][0].as_py(),
-        dropped={reason: facts["rows"] for reason, facts in dropped.items()},
-        examples={reason: [str(e) for e in facts["examples"]] for reason, facts in dropped.items()},
         deltas=table["delta"].drop_null().to_pylist(),
         chosen_lengths=lengths[f"chosen_{unit}"].to_pylist(),
         rejected_lengths=lengths[f"rejected_{unit}"].to_pylist(),
         length_unit="characters" if unit == "chars" else "tokens",
-        chosen_right=(gold["right over wrong"] + gold["both right"]) / scored if scored else None,
-        rejected_right=(gold["wrong over right"] + gold["both right"]) / scored if scored else None,
     )
 
 

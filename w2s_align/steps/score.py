@@ -32,7 +32,7 @@ class ScoreStep(Step):
 
         responses = work.inputs["responses"]
         scores = score(
-            responses.input("prompts").table(),
+            responses.prompts().table(),
             responses.table(),
             self.scorer,
             progress=work.progress,

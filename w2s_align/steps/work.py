@@ -94,6 +94,10 @@ class Artifact:
         made_by = self.manifest["inputs"][place]
         return Artifact.open(self.path.parent.parent / made_by["kind"] / made_by["key"])
 
+    def prompts(self) -> Artifact:
+        """Return the prompts behind responses, also when another step has changed these."""
+        return self.input("prompts") if "prompts" in self.manifest["inputs"] else self.input("responses").prompts()
+
 
 @dataclass
 class Work:

@@ -1,0 +1,82 @@
+"""Measures whether the intervals cover the truth and whether the tests raise false alarms as often as they say.
+
+    python scripts/check_coverage.py [--studies 2000] [--resamples 2000]
+
+Each simulated study draws problems with their own difficulty (a Gaussian shared by the arms) and answers to them, and
+runs the functions of w2s_align.evaluation.statistics. The truth is the mean over the population of problems, known by
+construction. Prints one line per size and number of answers; 95 % intervals should cover in 93 to 97 % of the studies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+from scipy import stats
+
+from w2s_align.evaluation import mean_interval, paired_difference, performance_gap_recovered
+
+SIZES = (50, 200, 1000)
+ANSWERS = (1, 8)
+MEANS = {"weak": 0.30, "student": 0.60, "ceiling": 0.75}
+SHARED = 0.8
+"""Standard deviation of what a problem's difficulty has in common for all arms, on the probit scale."""
+OWN = 0.4
+"""Standard deviation of what is particular to one arm and problem."""
+
+
+def chances(rng: np.random.Generator, size: int, means: list[float]) -> np.ndarray:
+    """Return each arm's chance to solve each problem (arms x problems); the mean over the population is ``means``."""
+    scale = np.sqrt(1 + SHARED**2 + OWN**2)
+    shared = rng.normal(0, SHARED, size)
+    own = rng.normal(0, OWN, (len(means), size))
+    return stats.norm.cdf(stats.norm.ppf(means)[:, None] * scale + shared + own)
+
+
+def covers(interval, truth: float) -> bool:
+    return interval.low is not None and interval.low - 1e-12 <= truth <= interval.high + 1e-12
+
+
+def study(rng: np.random.Generator, size: int, answers: int, resamples: int) -> dict[str, float | None]:
+    """Run one study; return for each check whether it held (None where it is not defined)."""
+    weak, student, ceiling = rng.binomial(answers, chances(rng, size, list(MEANS.values()))) / answers
+    options = {"resamples": resamples, "seed": int(rng.integers(2**31))}
+    pgr = performance_gap_recovered(weak, student, ceiling, **options)
+    true_pgr = (MEANS["student"] - MEANS["weak"]) / (MEANS["ceiling"] - MEANS["weak"])
+    same = chances(rng, size, [0.5])[0]
+    null = paired_difference(*(rng.binomial(answers, same, (2, size)) / answers), **options)
+    easy = rng.binomial(answers, chances(rng, size, [0.9])[0]) / answers
+    difference = paired_difference(student, weak, **options)
+    return {
+        "accuracy 60 %": covers(mean_interval(student, **options), MEANS["student"]),
+        "accuracy 90 %": covers(mean_interval(easy, **options), 0.9),
+        "difference": covers(difference, MEANS["student"] - MEANS["weak"]),
+        "difference, null": covers(null, 0.0),
+        "PGR": covers(pgr, true_pgr) if pgr.value is not None else None,
+        "false alarms": null.p is not None and null.p < 0.05,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    for answers in ANSWERS:
+        for size in SIZES:
+            rng = np.random.default_rng([options.seed, size, answers])
+            start = time.perf_counter()
+            found = [study(rng, size, answers, options.resamples) for _ in range(options.studies)]
+            parts = []
+            for name in found[0]:
+                held = [f[name] for f in found if f[name] is not None]
+                left = f" ({len(found) - len(held)} not defined)" if len(held) < len(found) else ""
+                parts.append(f"{name} {100 * np.mean(held):.1f} %{left}")
+            seconds = time.perf_counter() - start
+            print(f"{size:>5} problems, {answers} answers: {'; '.join(parts)}  [{seconds:.0f} s]", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What a report consists of beside the page: Markdown, JSON, plots, the terminal table; reports with parts missing."""
+
+import dataclasses
+import io
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from rich.console import Console
+from simulated_report import report_data
+from simulated_study import study
+
+from w2s_align.evaluation import Results, evaluate_arms
+from w2s_align.pairing import audit
+from w2s_align.records import Pair, Prompt, Response, Score, to_table
+from w2s_align.reporting import (
+    PairAudit,
+    ReportData,
+    Sample,
+    TrainingCurve,
+    collect_samples,
+    summary_table,
+    write_report,
+)
+from w2s_align.reporting.samples import embed, inert_json
+
+
+@pytest.fixture(scope="module")
+def data():
+    return report_data(problems=60)
+
+
+@pytest.fixture(scope="module")
+def folder(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    write_report(data, out)
+    return out
+
+
+def test_files(folder):
+    assert {path.name for path in folder.iterdir()} == {"report.html", "report.md", "report.json", "plots"}
+    plots = {path.name for path in (folder / "plots").iterdir()}
+    assert {"arms.png", "arms.svg", "differences-greedy.png", "training-dpo-seed-2.svg", "pairs-pairs.png"} <= plots
+
+
+def test_json_holds_the_same_numbers(folder, data):
+    plain = json.loads((folder / "report.json").read_text())
+    assert Results.model_validate(plain["results"]) == Results.model_validate(data.results)
+    assert plain["verdict"] == data.verdict
+    assert (plain["samples"], plain["samples_total"]) == (60, 60)
+    assert plain["pairs"][0]["dropped"] == {"identical responses": 131, "cut at the limit": 25}
+    assert "chosen_lengths" not in plain["pairs"][0]
+
+
+def test_markdown_holds_the_verdict_and_every_arm(folder, data):
+    text = (folder / "report.md").read_text()
+    assert data.verdict["headline"] in text
+    assert "![Every arm with its interval](plots/arms.png)" in text
+    for arm in ("weaker", "weak", "before", "sft", "reversed", "dpo"):
+        assert f"| {arm} |" in text
+    assert "Both log-probabilities fall." in text
+
+
+def test_markdown_cannot_be_broken_out_of(tmp_path):
+    write_report(ReportData(title="a | b <script> [x](y) `c`", recipe="```\nescaped\n```"), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith("# a \\| b \\<script\\> \\[x\\](y) \\`c\\`\n")
+    assert "````yaml\n```\nescaped\n```\n````" in text
+
+
+def test_picture_is_transparent_and_reads_on_white_and_dark(folder):
+    picture = Image.open(folder / "plots" / "arms.png").convert("RGBA")
+    assert picture.width >= 1600
+    assert picture.getpixel((1, 1))[3] == 0
+    solid = {pixel[:3] for pixel in picture.get_flattened_data() if pixel[3] == 255}
+    assert (15, 146, 136) in solid  # the accent itself: contrast of at least 3 on both grounds
+
+
+def test_svg_files_are_deterministic(data, tmp_path):
+    small = dataclasses.replace(data, samples=[], curves=[], pairs=[])
+    for name in ("a", "b"):
+        write_report(small, tmp_path / name)
+    assert (tmp_path / "a/plots/arms.svg").read_text() == (tmp_path / "b/plots/arms.svg").read_text()
+    assert (tmp_path / "a/report.html").read_text() == (tmp_path / "b/report.html").read_text()
+
+
+def test_a_report_without_an_evaluation(tmp_path):
+    write_report(ReportData(title="only data", versions={"torch": "2.13.0"}), tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "there is no verdict" in text
+    assert 'id="arms"' not in text
+
+
+def test_verdict_is_made_when_it_is_missing(data, tmp_path):
+    write_report(ReportData(title="x", results=data.results), tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"] == data.verdict
+
+
+def test_a_diverged_curve_and_doubled_names_do_no_harm(tmp_path):
+    rows = [{"step": 1, "loss": 0.7}, {"step": 2, "loss": math.nan}, {"step": 3}]
+    curves = [TrainingCurve("dpo", "dpo", rows), TrainingCurve("dpo", "dpo", rows), TrainingCurve("none", "sft", [])]
+    write_report(ReportData(title="x", curves=curves), tmp_path)
+    assert {path.name for path in (tmp_path / "plots").glob("*.svg")} == {"training-dpo.svg", "training-dpo-2.svg"}
+    assert json.loads((tmp_path / "report.json").read_text())["curves"][0]["rows"][1]["loss"] is None
+
+
+def test_scores_that_are_no_shares(tmp_path):
+    problems, arms = study(problems=3, samples=1)
+    for one in arms:
+        for run in one.runs:
+            for setting, made in run.settings.items():
+                rows = [
+                    Score(p, 0, one.name, "sentences", float(5 + i))
+                    for i, p in enumerate(problems.column("id").to_pylist())
+                ]
+                run.settings[setting] = dataclasses.replace(made, scores=to_table(rows))
+    results = evaluate_arms(problems, arms, "before").model_dump(mode="json")
+    write_report(ReportData(title="sentences", results=results), tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "Mean score" in text
+    assert "points" not in text
+
+
+def test_terminal_table(data):
+    console = Console(width=160, file=io.StringIO(), color_system=None)
+    console.print(summary_table(data.results))
+    lines = console.file.getvalue().splitlines()
+    (dpo,) = [line for line in lines if line.strip().startswith("dpo")]
+    assert "tuned student" in dpo
+    assert "p < 0.001" in dpo
+
+
+def test_inert_json_has_nothing_for_an_html_parser():
+    text = inert_json({"t": "</script><!-- & \u2028 \ud800"})
+    assert not set(text) & set("<>&\u2028")
+    assert json.loads(text)["t"].startswith("</script><!-- & ")
+
+
+def test_long_texts_are_cut_and_say_so():
+    text, fitted = embed([Sample("a", "q" * 5000, None, [])], "before", ["dpo"], "share")
+    assert fitted == 1
+    assert json.loads(text)["rows"][0]["q"].endswith("q\n[1,000 more characters are not on this page]")
+
+
+def test_samples_of_all_outcomes_are_kept_when_few_may_stay():
+    prompts = [Prompt.of(f"{i}") for i in range(40)]
+    before = [1.0] * 2 + [0.0] * 36 + [1.0] * 2
+    after = [0.0] * 2 + [1.0] * 36 + [1.0] * 2  # two broken, 36 fixed, two right twice
+
+    def tables(name, values):
+        scores = [Score(p.id, s, name, "exact", v) for p, v in zip(prompts, values, strict=True) for s in (0, 1)]
+        responses = [Response(p.id, s, name, f"{name} {s}") for p in prompts for s in (0, 1)]
+        return to_table(responses), to_table(scores)
+
+    arms = {"before": tables("before", before), "dpo": tables("dpo", after)}
+    samples, total = collect_samples(to_table(prompts), arms, baseline="before", treatment="dpo", limit=9)
+    assert (len(samples), total) == (9, 40)
+    kinds = [(s.answers[0].value, s.answers[1].value) for s in samples]
+    assert [kinds.count(k) for k in ((1, 0), (0, 1), (1, 1))] == [2, 5, 2]
+    assert [a.text for a in samples[0].answers] == ["before 0", "dpo 0"]
+
+
+def test_pair_audit_comes_from_the_pairing_package():
+    turns = [{"role": "assistant", "content": "yes"}], [{"role": "assistant", "content": "no"}]
+    pair = Pair([{"role": "user", "content": "?"}], *turns, "id", "weak", "weaker", 0, 0, 1.0, 0.0, 1.0, "model_order")
+    made = PairAudit.of(
+        "pairs", audit(to_table([pair])).to_json(), deltas=[1.0], chosen_lengths=[3], rejected_lengths=[2]
+    )
+    assert (made.pairs, made.sources, made.longer_wins, made.mean_delta) == (1, {"weak > weaker": 1}, 1.0, 1.0)
+
+
+def test_importing_is_cheap():
+    code = (
+        "import sys, w2s_align.reporting, w2s_align.evaluation;"
+        "heavy = {'matplotlib', 'jinja2', 'scipy', 'torch', 'rich', 'polars', 'pandas'} & set(sys.modules);"
+        "print(sorted(heavy))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

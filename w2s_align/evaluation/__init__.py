@@ -1,0 +1,91 @@
+"""Evaluation: arms on the same problems, with intervals, paired tests and a verdict.
+
+    from w2s_align.evaluation import Answers, Arm, ArmRun
+    from w2s_align.evaluation.compare import evaluate_arms, verdict
+
+    results = evaluate_arms(problems, arms, baseline="before")
+    print(verdict(results).sentence)
+
+Reads Prompt, Response and Score tables, returns plain results that turn into JSON. Importing this package is cheap:
+numpy, pyarrow.compute and scipy are imported when a name that needs them is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from w2s_align.evaluation.arms import Answers, Arm, ArmRun
+    from w2s_align.evaluation.compare import evaluate_arms
+    from w2s_align.evaluation.conclusion import Verdict, verdict
+    from w2s_align.evaluation.metrics import majority_at_n, pass_at_k, performance_gap_recovered
+    from w2s_align.evaluation.results import ArmResult, Comparison, Results, SettingResult
+    from w2s_align.evaluation.statistics import (
+        Interval,
+        PairedDifference,
+        holm,
+        mcnemar_exact,
+        mean_interval,
+        minimum_detectable_effect,
+        paired_difference,
+        sign_flip_test,
+        wilson,
+    )
+
+_MODULE_OF = {
+    "Arm": "arms",
+    "ArmRun": "arms",
+    "Answers": "arms",
+    "evaluate_arms": "compare",
+    "Verdict": "conclusion",
+    "verdict": "conclusion",
+    "ArmResult": "results",
+    "Comparison": "results",
+    "Results": "results",
+    "SettingResult": "results",
+    "Interval": "statistics",
+    "PairedDifference": "statistics",
+    "holm": "statistics",
+    "majority_at_n": "metrics",
+    "mcnemar_exact": "statistics",
+    "mean_interval": "statistics",
+    "minimum_detectable_effect": "statistics",
+    "paired_difference": "statistics",
+    "pass_at_k": "metrics",
+    "performance_gap_recovered": "metrics",
+    "sign_flip_test": "statistics",
+    "wilson": "statistics",
+}
+__all__ = [
+    "Answers",
+    "Arm",
+    "ArmResult",
+    "ArmRun",
+    "Comparison",
+    "Interval",
+    "PairedDifference",
+    "Results",
+    "SettingResult",
+    "Verdict",
+    "evaluate_arms",
+    "holm",
+    "majority_at_n",
+    "mcnemar_exact",
+    "mean_interval",
+    "minimum_detectable_effect",
+    "paired_difference",
+    "pass_at_k",
+    "performance_gap_recovered",
+    "sign_flip_test",
+    "verdict",
+    "wilson",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,235 @@
+"""The verdict: one sentence in plain words, computed from Results and nothing else.
+
+It is about one setting (greedy where it exists) and about the treatment arm with the largest difference to the
+baseline. An arm counts as *above* another when all three hold, as *below* with the signs turned, else as "unclear":
+
+  1. the Holm-adjusted p-value over all comparisons of the setting is below 0.05;
+  2. the paired interval lies on one side of 0;
+  3. every training seed alone differs in the same direction.
+
+  improved      treatment above the baseline and above every teacher
+  partial       treatment above the baseline, but not above every teacher (or there is no teacher)
+  worse         treatment below the baseline
+  no_effect     anything else; the sentence gives the minimum detectable effect, because "not found" is not "not there"
+  undefined     no treatment, or nothing that could be scored
+
+A control that is above the baseline and not below the treatment takes the credit away: ``attributed`` is false then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from w2s_align.evaluation.results import Comparison, Results
+
+ALPHA = 0.05
+
+Status = Literal["improved", "partial", "worse", "no_effect", "undefined"]
+Direction = Literal["above", "below", "unclear"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The conclusion of an evaluation.
+
+    Attributes:
+        status: improved, partial, worse, no_effect or undefined: see the head of this file.
+        headline: A few words, e.g. ``Better than both teachers``.
+        sentence: The conclusion in plain words, with its numbers.
+        setting: The sampling setting that it is about.
+        arm: The treatment that it is about; None when there is none.
+        attributed: False when a control did as well as the treatment; None without a control or a gain.
+        controls: What each control did against the baseline: above, below or unclear.
+        caveats: What weakens the conclusion.
+    """
+
+    status: Status
+    headline: str
+    sentence: str
+    setting: str
+    arm: str | None = None
+    attributed: bool | None = None
+    controls: dict[str, Direction] = field(default_factory=dict)
+    caveats: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def verdict(results: Results) -> Verdict:
+    """Draw the conclusion; the conditions are at the head of this file."""
+    setting = results.settings[0]
+    tried = [
+        c
+        for arm in results.arms
+        if arm.role == "treatment" and (c := results.comparison(setting, arm.name, results.baseline))
+    ]
+    tried = [c for c in tried if c.difference.value is not None]
+    if not tried:
+        return _undefined(results, setting)
+    main = max(tried, key=lambda c: c.difference.value or 0.0)
+    teachers = [c for c in results.comparisons if (c.setting, c.first, c.kind) == (setting, main.first, "teacher")]
+    status = _status(main, teachers)
+    controls = {
+        arm.name: direction(c)
+        for arm in results.arms
+        if arm.role == "control" and (c := results.comparison(setting, arm.name, results.baseline))
+    }
+    rivals = [name for name, went in controls.items() if went == "above" and not _beats(results, setting, main, name)]
+    attributed = not rivals if controls and status in ("improved", "partial") else None
+    sentence = " ".join(
+        part
+        for part in (
+            _opening(results, main, teachers, status),
+            _about_controls(results, setting, controls),
+            _about_credit(status, rivals),
+        )
+        if part
+    )
+    caveats = list(results.warnings)
+    if len(tried) > 1:
+        caveats.insert(
+            0, f"{main.first} is the best of {len(tried)} treatments; p-values are adjusted for all of them."
+        )
+    if not controls:
+        caveats.append("No control arm was run, so the gain cannot be told from that of any other training.")
+    headline = _headline(results, status, teachers, rivals)
+    return Verdict(status, headline, sentence, setting, main.first, attributed, controls, caveats)
+
+
+def direction(c: Comparison) -> Direction:
+    """Return whether the first arm is above or below the second, by the three conditions at the head of this file."""
+    d, p = c.difference, c.p_holm
+    if p is None or p >= ALPHA or d.low is None or d.high is None:
+        return "unclear"
+    alone = [s.value for s in c.seeds if s.value is not None]
+    if d.low > 0 and all(value > 0 for value in alone):
+        return "above"
+    if d.high < 0 and all(value < 0 for value in alone):
+        return "below"
+    return "unclear"
+
+
+def number(value: float | None, unit: str) -> str:
+    """Format a value for people: percent for shares, else a plain number."""
+    if value is None:
+        return "unknown"
+    if unit != "share":
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    percent = 100 * value
+    return f"{percent:.1f} %" if 0 < percent < 10 or 90 < percent < 100 else f"{percent:.0f} %"
+
+
+def p_text(p: float | None) -> str:
+    """Format a p-value, e.g. ``p < 0.001``."""
+    if p is None:
+        return "no p-value"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _status(main: Comparison, teachers: list[Comparison]) -> Status:
+    went = direction(main)
+    if went == "below":
+        return "worse"
+    if went == "unclear":
+        return "no_effect"
+    return "improved" if teachers and all(direction(c) == "above" for c in teachers) else "partial"
+
+
+def _beats(results: Results, setting: str, main: Comparison, control: str) -> bool:
+    c = results.comparison(setting, main.first, control)
+    return c is not None and direction(c) == "above"
+
+
+def _opening(results: Results, main: Comparison, teachers: list[Comparison], status: Status) -> str:
+    arm = results.arm(main.first).settings[main.setting].estimate
+    before = results.arm(main.second).settings[main.setting].estimate.value
+    got, base = number(arm.value, results.unit), number(before, results.unit)
+    span = "no interval"
+    if arm.low is not None and arm.high is not None:
+        span = f"{100 * results.level:.0f} % interval {_span(arm.low, arm.high, results.unit)}"
+    how = "with greedy decoding" if main.setting == "greedy" else f"in the setting {main.setting}"
+    reached = f"{got} ({span}) {how}, against {base} for the untouched student ({p_text(main.p_holm)})"
+    if status == "worse":
+        return f"{main.first} is worse than the untouched student: {reached}."
+    if status == "no_effect":
+        seeds = [s.value for s in main.seeds if s.value is not None]
+        split = len({value > 0 for value in seeds}) > 1
+        why = " The training seeds point in different directions." if split else ""
+        least = (
+            ""
+            if main.mde is None
+            else f" A true difference below {_points(main.mde, results.unit)} would often be missed."
+        )
+        return f"No effect can be claimed: {main.first} reaches {reached}.{why}{least}"
+    return f"{main.first} reaches {reached}{_about_teachers(teachers)}."
+
+
+def _about_teachers(teachers: list[Comparison]) -> str:
+    if not teachers:
+        return "; no teacher was evaluated, so it cannot be said whether it is above them"
+    above = [c for c in teachers if direction(c) == "above"]
+    if len(above) == len(teachers):
+        whom = {1: "its teacher", 2: "both teachers"}.get(len(teachers), f"all {len(teachers)} teachers")
+        return f", and is above {whom} ({p_text(max(c.p_holm or 0.0 for c in teachers))})"
+    rest = [c.second for c in teachers if direction(c) == "unclear"]
+    below = [c.second for c in teachers if direction(c) == "below"]
+    said = [f"it cannot be told apart from {_listed(rest)}"] if rest else []
+    said += [f"it stays below {_listed(below)}"] if below else []
+    return ", but " + " and ".join(said)
+
+
+def _about_controls(results: Results, setting: str, controls: dict[str, Direction]) -> str:
+    words = {
+        "above": "above the untouched student too",
+        "below": "below the untouched student",
+        "unclear": "not clearly different from the untouched student",
+    }
+    said = []
+    for name, went in controls.items():
+        value = results.arm(name).settings[setting].estimate.value
+        said.append(f"{name} is {words[went]} ({number(value, results.unit)})")
+    return f"Controls: {'; '.join(said)}." if said else ""
+
+
+def _about_credit(status: Status, rivals: list[str]) -> str:
+    if status not in ("improved", "partial") or not rivals:
+        return ""
+    return f"Since {_listed(rivals)} did as well, the gain cannot be credited to the preference pairs."
+
+
+def _headline(results: Results, status: Status, teachers: list[Comparison], rivals: list[str]) -> str:
+    if status == "improved":
+        whom = {1: "its teacher", 2: "both its teachers"}.get(len(teachers), "all its teachers")
+        return f"The student became better than {whom}." if not rivals else "Better, but a control does as well."
+    if status == "partial":
+        if rivals:
+            return "Better, but a control does as well."
+        return "The student improved, but is not above every teacher." if teachers else "The student improved."
+    return "The student became worse." if status == "worse" else "No difference to the untouched student was found."
+
+
+def _undefined(results: Results, setting: str) -> Verdict:
+    treatments = [arm.name for arm in results.arms if arm.role == "treatment"]
+    why = (
+        f"no answer of {_listed(treatments)} and the untouched student on the same problem could be scored"
+        if treatments
+        else "no arm has the role treatment"
+    )
+    return Verdict("undefined", "Nothing to judge.", f"No verdict: {why}.", setting, caveats=list(results.warnings))
+
+
+def _span(low: float, high: float, unit: str) -> str:
+    if unit != "share":
+        return f"{number(low, unit)} to {number(high, unit)}"
+    return f"{number(low, unit).removesuffix(' %')} to {number(high, unit)}"
+
+
+def _points(value: float, unit: str) -> str:
+    return f"{100 * value:.1f} points" if unit == "share" else number(value, unit)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

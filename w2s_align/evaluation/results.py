@@ -1,0 +1,180 @@
+"""What an evaluation found, as plain values that turn into JSON and back.
+
+    results.model_dump(mode="json")          Results.model_validate(json.loads(text))
+
+Written by evaluate_arms, read by verdict and by everything in reporting. Values of a score that is always between 0
+and 1 are shares (0.17, not 17 %); ``unit`` says whether a score is one. Nothing is NaN: what cannot be said is null.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Role = Literal["teacher", "student", "treatment", "control", "ceiling", "other"]
+"""Part of an arm in the experiment. ``student`` is the untouched one; ``treatment`` is the student after tuning."""
+
+ROLES: tuple[Role, ...] = ("teacher", "student", "control", "other", "treatment", "ceiling")
+"""The order in which arms are shown: what the student learns from, where it starts and ends, what is possible."""
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+class Estimate(_Plain):
+    """A mean over problems with its interval."""
+
+    value: float | None
+    """Mean over problems; null when nothing could be scored."""
+    low: float | None
+    """Lower end of the interval."""
+    high: float | None
+    """Upper end of the interval."""
+    method: str
+    """How the interval was made, or why there is none."""
+
+
+class SeedResult(_Plain):
+    """One run (training seed) of an arm, in one setting."""
+
+    seed: str
+    """Name of the run, usually its training seed."""
+    estimate: Estimate
+    """Interval over problems, for this run alone."""
+
+
+class SettingResult(_Plain):
+    """One arm in one sampling setting."""
+
+    setting: str
+    """``greedy``, ``sampled``, or any other name."""
+    estimate: Estimate
+    """Over problems; a problem's value is the mean over its answers, then over the seeds, which count as fixed."""
+    seeds: list[SeedResult]
+    """The same for every run alone."""
+    seed_spread: float | None
+    """Standard deviation between the runs' means; null for a single run. Never part of the interval."""
+    problems: int
+    """Problems with a scored answer in every run."""
+    problems_without_score: int
+    """Problems left out because some run has no scored answer."""
+    answers: int
+    """Answers in all runs."""
+    samples_per_problem: float
+    """Answers per problem and run."""
+    unscored: int
+    """Answers that could not be scored; left out, never counted as wrong."""
+    unscored_reasons: dict[str, int]
+    """How many by reason, the most frequent first."""
+    truncated_share: float | None
+    """Share of answers that were cut at the token limit."""
+    no_answer_share: float | None
+    """Share of scored answers in which no result was found (they count as wrong)."""
+    mean_tokens: float | None
+    """Mean length of an answer in the model's tokens."""
+    pass_at: dict[str, float]
+    """Unbiased pass@k by k, mean over problems and runs; empty for greedy answers and scores that are not 0 or 1."""
+
+
+class ArmResult(_Plain):
+    """One arm in all settings."""
+
+    name: str
+    """Name in the recipe."""
+    role: Role
+    """Part in the experiment."""
+    settings: dict[str, SettingResult]
+    """By name of the setting."""
+
+
+class SeedComparison(_Plain):
+    """A comparison for one run of the first arm alone."""
+
+    seed: str
+    """Name of the run."""
+    value: float | None
+    """Mean difference over problems."""
+    p: float | None
+    """Two-sided p-value, not adjusted."""
+
+
+class Comparison(_Plain):
+    """First arm minus second arm on the same problems, in one setting."""
+
+    setting: str
+    """The sampling setting."""
+    first: str
+    """The arm that is judged."""
+    second: str
+    """The arm it is compared with."""
+    kind: Literal["baseline", "teacher", "control"]
+    """What the second arm is to the first."""
+    difference: Estimate
+    """Mean difference with its paired interval."""
+    p: float | None
+    """Two-sided p-value of "no difference"."""
+    p_holm: float | None
+    """Holm-adjusted over all comparisons of the setting."""
+    test: str
+    """How the p-value was made."""
+    mde: float | None
+    """Smallest true difference that this comparison finds in 80 of 100 studies."""
+    problems: int
+    """Problems that both arms have."""
+    better: int
+    """Problems where the first arm is better."""
+    worse: int
+    """Problems where it is worse."""
+    seeds: list[SeedComparison]
+    """Every run of the first arm alone, against the mean of the second arm's runs."""
+
+
+class DeltaGain(_Plain):
+    """What the delta gave: a tuned student minus the best of its teachers."""
+
+    setting: str
+    """The sampling setting."""
+    arm: str
+    """The tuned student."""
+    teacher: str
+    """The teacher with the highest observed mean."""
+    difference: Estimate
+    """Its interval is that of the comparison with this teacher."""
+
+
+class Results(_Plain):
+    """Everything that an evaluation of arms found."""
+
+    format: Literal[1] = 1
+    """Version of this layout."""
+    metric: str
+    """Name of the scorer."""
+    unit: Literal["share", "number"]
+    """``share``: between 0 and 1, shown as percent."""
+    baseline: str
+    """Name of the untouched student's arm."""
+    problems: int
+    """Problems given."""
+    level: float
+    """Confidence level of all intervals."""
+    settings: list[str]
+    """The first is the one that the verdict is about."""
+    arms: list[ArmResult]
+    """In the order in which they are shown."""
+    comparisons: list[Comparison]
+    """Every arm against the baseline, every treatment against each teacher and each control."""
+    delta_gains: list[DeltaGain]
+    """One per treatment and setting, where there are teachers."""
+    warnings: list[str]
+    """What a reader must know before believing the numbers."""
+
+    def arm(self, name: str) -> ArmResult:
+        """Return an arm by name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def comparison(self, setting: str, first: str, second: str) -> Comparison | None:
+        """Return one comparison, or None when it was not made."""
+        wanted = (setting, first, second)
+        return next((c for c in self.comparisons if (c.setting, c.first, c.second) == wanted), None)

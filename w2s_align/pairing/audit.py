@@ -1,0 +1,235 @@
+"""The audit of pairs: how large and how clean is the delta, and what else could a student learn from them?
+
+Reads a table of the Pair schema (lengths, gold scores and dropped rows when they are there), returns an
+:class:`Audit`: numbers for a report, and warnings in words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LONGER_WINS_ALARM = 0.60
+"""Share of pairs with the longer side chosen, and AUC of the length alone, above which length may be what is learned
+(verifiers.md 9, point 4)."""
+WRONG_ORDER_ALARM = 0.25
+DROPPED_ALARM = 0.20
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Facts about a table of pairs.
+
+    Attributes:
+        pairs: Number of pairs.
+        prompts: Number of different prompts.
+        delta: Of ``score_chosen - score_rejected``: ``scored`` (pairs that have it), ``mean``, ``low`` and ``high``
+            (95 % interval of the mean), ``sd``, ``quantiles`` (at 5, 25, 50, 75 and 95 %), ``positive`` (share above
+            0). Empty without scores.
+        lengths: For ``chars`` and, where known, ``tokens``: mean and median of both sides, ``mean_gap``,
+            ``longer_wins`` (share of the pairs of unequal length whose longer side is chosen), ``auc`` (how well
+            length alone tells the sides apart).
+        gold: Pairs by what the answer check says: ``right over wrong``, ``wrong over right``, ``both right``, ``both
+            wrong``, ``unscored``. Empty without gold scores.
+        sources: Pairs by ``chosen model > rejected model``.
+        tasks: Pairs by task.
+        dropped: For ``unit: reason`` the number of rows and up to three examples.
+        warnings: What a user should know before training, in words.
+    """
+
+    pairs: int
+    prompts: int
+    delta: dict[str, Any] = field(default_factory=dict)
+    lengths: dict[str, dict[str, float]] = field(default_factory=dict)
+    gold: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+    tasks: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the audit as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Return the audit as aligned lines of text."""
+        from w2s_align.pairing.audit_text import describe
+
+        return describe(self)
+
+
+def audit(
+    pairs: pa.Table,
+    *,
+    lengths: pa.Table | None = None,
+    tasks: pa.ChunkedArray | None = None,
+    gold_scores: pa.Table | None = None,
+    dropped: pa.Table | None = None,
+) -> Audit:
+    """Describe a table of pairs.
+
+    Args:
+        pairs: Rows of :class:`w2s_align.records.Pair`.
+        lengths: Lengths of both sides, row by row; without them characters are counted here.
+        tasks: The task of each pair.
+        gold_scores: Scores (:class:`w2s_align.records.Score`) of the responses by an answer check; 1 is right.
+        dropped: Rows that the rule and the filters dropped (``Pairs.dropped``).
+    """
+    import polars as pl
+
+    columns = ["prompt_id", "chosen_model", "rejected_model", "chosen_sample", "rejected_sample", "delta"]
+    frame = pl.DataFrame(pl.from_arrow(pairs.select(columns)))
+    if lengths is None:
+        lengths = pa.table({f"{side}_chars": _chars(pairs[side]) for side in ("chosen", "rejected")})
+    frame = pl.concat([frame, pl.DataFrame(pl.from_arrow(lengths))], how="horizontal")
+    facts: dict[str, Any] = {
+        "delta": _delta(frame["delta"].drop_nulls()),
+        "lengths": _lengths(frame),
+        "gold": _gold(frame, gold_scores) if gold_scores is not None else {},
+        "sources": _tally(pl.select(pl.format("{} > {}", frame["chosen_model"], frame["rejected_model"])).to_series()),
+        "tasks": _tally(pl.Series(pl.from_arrow(tasks))) if tasks is not None else {},
+        "dropped": _dropped(dropped) if dropped is not None else {},
+    }
+    prompts = frame["prompt_id"].n_unique()
+    return Audit(frame.height, prompts, **facts, warnings=_warnings(frame.height, prompts, facts))
+
+
+def _chars(chats: pa.ChunkedArray) -> pa.Array:
+    """Return the characters of the last message of every chat."""
+    texts = [pc.utf8_length(pc.struct_field(pc.list_element(chunk, 0), "content")) for chunk in chats.chunks]
+    return pa.chunked_array(texts, pa.int32()).combine_chunks()
+
+
+def _delta(delta: pl.Series) -> dict[str, Any]:
+    if not len(delta):
+        return {}
+    mean, sd = float(delta.mean()), float(delta.std() or 0.0)
+    error = 1.96 * sd / len(delta) ** 0.5
+    quantiles = {str(q): float(delta.quantile(q / 100, "linear")) for q in (5, 25, 50, 75, 95)}
+    return {
+        "scored": len(delta),
+        "mean": mean,
+        "low": mean - error,
+        "high": mean + error,
+        "sd": sd,
+        "quantiles": quantiles,
+        "positive": float((delta > 0).mean()),
+    }
+
+
+def _lengths(frame: pl.DataFrame) -> dict[str, dict[str, float]]:
+    facts = {}
+    for unit in ("chars", "tokens"):
+        if f"chosen_{unit}" not in frame.columns:
+            continue
+        known = frame.select(chosen=f"chosen_{unit}", rejected=f"rejected_{unit}").drop_nulls()
+        if known.height:
+            facts[unit] = _length_facts(known["chosen"], known["rejected"])
+    return facts
+
+
+def _length_facts(chosen: pl.Series, rejected: pl.Series) -> dict[str, float]:
+    unequal = int((chosen != rejected).sum())
+    longer = int((chosen > rejected).sum())
+    return {
+        "pairs": len(chosen),
+        "chosen_mean": float(chosen.mean()),
+        "rejected_mean": float(rejected.mean()),
+        "chosen_median": float(chosen.median()),
+        "rejected_median": float(rejected.median()),
+        "mean_gap": float((chosen.cast(int) - rejected.cast(int)).mean()),
+        "longer_wins": longer / unequal if unequal else 0.5,
+        "auc": _auc(chosen, rejected),
+    }
+
+
+def _auc(chosen: pl.Series, rejected: pl.Series) -> float:
+    """Return the chance that a random chosen response is longer than a random rejected one (ties count one half)."""
+    import polars as pl
+
+    ranks = pl.concat([chosen, rejected]).rank("average")
+    n = len(chosen)
+    return float((ranks.head(n).sum() - n * (n + 1) / 2) / (n * n))
+
+
+def _gold(frame: pl.DataFrame, gold_scores: pa.Table) -> dict[str, int]:
+    import polars as pl
+
+    gold = pl.DataFrame(pl.from_arrow(gold_scores.select(["prompt_id", "model", "sample", "value"])))
+    gold = gold.unique(["prompt_id", "model", "sample"], keep="any")
+    wide = frame
+    for side in ("chosen", "rejected"):
+        names = {"model": f"{side}_model", "sample": f"{side}_sample", "value": f"{side}_gold"}
+        keys = ["prompt_id", names["model"], names["sample"]]
+        wide = wide.join(gold.rename(names), on=keys, how="left", maintain_order="left")
+    chosen, rejected = pl.col("chosen_gold") >= 1, pl.col("rejected_gold") >= 1
+    facts = wide.select(
+        (chosen & ~rejected).sum().alias("right over wrong"),
+        (~chosen & rejected).sum().alias("wrong over right"),
+        (chosen & rejected).sum().alias("both right"),
+        (~chosen & ~rejected).sum().alias("both wrong"),
+        (chosen.is_null() | rejected.is_null()).sum().alias("unscored"),
+    )
+    return {name: int(value) for name, value in facts.row(0, named=True).items()}
+
+
+def _tally(values: pl.Series) -> dict[str, int]:
+    counted = values.alias("value").value_counts(sort=True).sort("count", "value", descending=[True, False])
+    return {str(value): int(count) for value, count in counted.iter_rows()}
+
+
+def _dropped(dropped: pa.Table) -> dict[str, dict[str, Any]]:
+    import polars as pl
+
+    frame = pl.DataFrame(pl.from_arrow(dropped))
+    example = pl.concat_str("prompt_id", "detail", separator=" ").str.strip_chars()
+    groups = frame.group_by("unit", "reason", maintain_order=True).agg(n=pl.len(), examples=example.head(EXAMPLES))
+    return {
+        f"{unit}: {reason}": {"rows": n, "examples": examples}
+        for unit, reason, n, examples in groups.sort("unit", "reason").iter_rows()
+    }
+
+
+def _warnings(pairs: int, prompts: int, facts: dict[str, Any]) -> list[str]:
+    """Say in words what the numbers mean for a training run."""
+    if not pairs:
+        return ["There are no pairs."]
+    found = []
+    if pairs < 100:
+        found.append(f"There are only {pairs} pairs: shares and means below are rough.")
+    delta = facts["delta"]
+    if delta and delta["high"] <= 0:
+        found.append(f"The mean delta is {delta['mean']:.3g}: the rejected side is the better one.")
+    elif delta and delta["low"] <= 0:
+        found.append(
+            f"The mean delta is {delta['mean']:.3g} and its 95 % interval contains 0: there may be no delta to learn."
+        )
+    unit = "tokens" if "tokens" in facts["lengths"] else "chars"
+    share = facts["lengths"][unit]["longer_wins"]
+    for side, value in (("longer", share), ("shorter", 1 - share)):
+        if value > LONGER_WINS_ALARM:
+            found.append(f"Chosen is {side} in {value:.0%} of pairs (in {unit}): length may be what is learned.")
+    gold = facts["gold"]
+    decided = gold.get("right over wrong", 0) + gold.get("wrong over right", 0)
+    if decided and gold["wrong over right"] / decided > WRONG_ORDER_ALARM:
+        found.append(
+            f"{gold['wrong over right']} of the {decided} pairs with exactly one right answer are in the wrong order "
+            f"({gold['wrong over right'] / decided:.0%})."
+        )
+    lost = sum(entry["rows"] for name, entry in facts["dropped"].items() if name.startswith("prompt: "))
+    if lost > DROPPED_ALARM * (lost + prompts):
+        reasons = {
+            name.removeprefix("prompt: "): entry["rows"]
+            for name, entry in facts["dropped"].items()
+            if "prompt: " in name
+        }
+        worst = max(reasons, key=lambda reason: reasons[reason])
+        found.append(f"{lost / (lost + prompts):.0%} of the prompts have no pair, mostly because of: {worst}.")
+    return found

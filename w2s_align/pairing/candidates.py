@@ -1,0 +1,218 @@
+"""Candidates: what the pair rules see of the responses.
+
+Joins responses (and scores) to prompts and reduces every response to one light row: whose it is, how long, its score,
+and a digest of its normalised text. Rules work on these rows alone; the texts stay in their Arrow columns and are
+only touched again, by index, when the final table is made. That is what keeps a million prompts small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from w2s_align.errors import UserError
+from w2s_align.pairing.quality import flag_texts
+from w2s_align.pairing.settings import Filters
+from w2s_align.records import Response
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CHUNK_ROWS = 200_000
+"""Texts are normalised this many at a time: the working copies of a chunk are all the extra memory that it takes."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Responses to choose pairs from.
+
+    Attributes:
+        frame: One row per usable response: ``row`` (index into ``responses``), ``prompt`` (index into ``prompts``),
+            ``source`` (index of the table it came from), ``model``, ``sample``, ``chars``, ``tokens`` (null when
+            unknown), ``digest`` (of the normalised text), ``score`` (null without scores).
+        faults: Unusable responses: the same columns and ``reason``.
+        prompts: The prompts, with unique ids.
+        responses: All responses, in the order of ``row``.
+    """
+
+    frame: pl.DataFrame
+    faults: pl.DataFrame
+    prompts: pa.Table
+    responses: pa.Table
+
+
+def make_candidates(
+    prompts: pa.Table,
+    sources: Sequence[pa.Table],
+    scores: pa.Table | None = None,
+    *,
+    scorer: str | None = None,
+    filters: Filters | None = None,
+) -> Candidates:
+    """Join responses and scores to prompts and set the unusable responses aside, each with its reason.
+
+    The reasons: ``prompt not found``, ``failed`` (no text), ``empty`` (only white space), ``truncated`` (cut at the
+    token limit), the names of the text filters, ``duplicate`` (same prompt, model and sample as another response),
+    ``unscored`` (no score, a null or not finite).
+
+    Args:
+        prompts: Rows of :class:`w2s_align.records.Prompt`.
+        sources: Tables of :class:`w2s_align.records.Response`; a rule may treat them differently.
+        scores: Rows of :class:`w2s_align.records.Score`, for rules that use scores.
+        scorer: Which scorer's rows of ``scores`` to use; needed when there are several.
+        filters: Which responses to set aside; the defaults when None.
+
+    Raises:
+        UserError: A table lacks a column, two prompts have one id, or the scores are not of one scorer.
+    """
+    import numpy as np
+    import polars as pl
+
+    filters = filters or Filters()
+    _check_columns(prompts, sources, scores)
+    if len(prompts["id"].unique()) != prompts.num_rows:
+        raise UserError("Several prompts have the same id.", fix="Remove the duplicated prompts first.")
+    order = pl.DataFrame({"prompt_id": pl.from_arrow(prompts["id"])}).with_row_index("prompt")
+    shared = [name for name in Response.SCHEMA.names if all(name in source.column_names for source in sources)]
+    responses = pa.concat_tables([source.select(shared) for source in sources])
+    columns = ["prompt_id", "sample", "model", "finish_reason", "completion_tokens"]
+    light = pl.DataFrame(pl.from_arrow(responses.select(columns))).with_row_index("row")
+    numbers = np.repeat(np.arange(len(sources), dtype=np.uint8), [source.num_rows for source in sources])
+    light = light.with_columns(source=pl.Series(numbers), sample=pl.col("sample").cast(pl.Int32))
+    light = pl.concat([light, text_features(responses["text"], filters)], how="horizontal")
+    light = light.join(order, on="prompt_id", how="left", maintain_order="left")
+    light = (
+        light.with_columns(score=pl.lit(None, dtype=pl.Float64))
+        if scores is None
+        else join_scores(light, scores, scorer)
+    )
+    light = light.with_columns(reason=_reason(filters, scored=scores is not None))
+    light = light.rename({"completion_tokens": "tokens"}).drop("finish_reason", "prompt_id", "blank")
+    # Rows may come in any order: from here on everything is in the order of prompts, models and samples.
+    light = light.sort("prompt", "source", "model", "sample", "digest", nulls_last=True)
+    return Candidates(
+        light.filter(pl.col("reason").is_null()).drop("reason"),
+        light.filter(pl.col("reason").is_not_null()),
+        prompts,
+        responses,
+    )
+
+
+def text_features(texts: pa.ChunkedArray, filters: Filters) -> pl.DataFrame:
+    """Return what is known of every text: ``chars``, ``blank``, ``digest`` and ``flag`` (null where nothing is wrong).
+
+    Two texts have the same digest when they are the same after normalisation: Unicode NFKC, lower case, every run of
+    white space as one space. The digest is only ever compared within one call, never stored.
+    """
+    import polars as pl
+
+    parts = []
+    for start in range(0, max(len(texts), 1), CHUNK_ROWS):
+        text = pl.Series("text", pl.from_arrow(texts.slice(start, CHUNK_ROWS)), dtype=pl.String)
+        parts.append(
+            pl.DataFrame(
+                {
+                    "chars": text.str.len_chars(),
+                    "blank": text.str.strip_chars() == "",
+                    "digest": normalised(text).hash(0),
+                    "flag": flag_texts(text, filters),
+                }
+            ).with_columns(pl.when(pl.Series(text.is_not_null())).then(pl.col("digest")))
+        )
+    return pl.concat(parts)
+
+
+def normalised(text: pl.Series) -> pl.Series:
+    """Return texts in the form in which they are compared: NFKC, lower case, runs of white space as one space."""
+    import polars as pl
+
+    wide = text.str.len_bytes() != text.str.len_chars()
+    if wide.any():  # ASCII is NFKC already, and most text is ASCII
+        text = pl.select(pl.when(wide).then(text.str.normalize("NFKC")).otherwise(text)).to_series()
+    return text.str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+
+
+def join_scores(light: pl.DataFrame, scores: pa.Table, scorer: str | None, name: str = "score") -> pl.DataFrame:
+    """Add the scores of one scorer to rows with ``prompt_id``, ``model`` and ``sample``; null where there is none.
+
+    Args:
+        light: The rows.
+        scores: Rows of :class:`w2s_align.records.Score`; a value that is not finite counts as none.
+        scorer: Which scorer's rows to use; may be None when there is only one.
+        name: Name of the new column.
+
+    Raises:
+        UserError: The scores are of several scorers, of none of that name, or contradict each other.
+    """
+    import polars as pl
+
+    table = pl.DataFrame(pl.from_arrow(scores.select(["prompt_id", "model", "sample", "scorer", "value"])))
+    names = table["scorer"].unique().sort().to_list()
+    if scorer is None and len(names) > 1:
+        raise UserError(
+            f"The scores are of several scorers: {', '.join(names)}.",
+            why="A rule needs one number per response.",
+            fix=f"Say which one to use, e.g. scorer={names[0]!r}.",
+        )
+    if scorer is not None and scorer not in names:
+        raise UserError(
+            f"There are no scores of {scorer!r}.", fix=f"The scores are of: {', '.join(names) or 'no scorer'}."
+        )
+    if scorer is not None:
+        table = table.filter(pl.col("scorer") == scorer)
+    keys = ["prompt_id", "model", "sample"]
+    table = table.with_columns(pl.col("sample").cast(pl.Int32), pl.col("value").cast(pl.Float64))
+    table = table.select(*keys, pl.when(pl.col("value").is_finite()).then("value").alias(name))
+    conflicts = table.unique().select(pl.struct(keys).is_duplicated()).to_series()
+    if conflicts.any():
+        raise UserError(
+            f"{int(conflicts.sum())} scores are for responses that have another score of the same scorer.",
+            fix="Score every response once, or give each response its own sample number.",
+        )
+    return light.join(table.unique(), on=keys, how="left", maintain_order="left")
+
+
+def _reason(filters: Filters, *, scored: bool) -> pl.Expr:
+    """Return the expression that names what is wrong with a response; null when nothing is."""
+    import polars as pl
+
+    key = ("source", "prompt", "model", "sample")
+    first = pl.col("row") == pl.col("row").sort_by("digest", "chars", "row").first().over(key)
+    reason = pl.when(pl.col("prompt").is_null()).then(pl.lit("prompt not found"))
+    reason = reason.when(pl.col("digest").is_null() | (pl.col("finish_reason") == "error")).then(pl.lit("failed"))
+    reason = reason.when(pl.col("blank")).then(pl.lit("empty"))
+    if filters.truncated:
+        reason = reason.when(pl.col("finish_reason") == "length").then(pl.lit("truncated"))
+    if filters.sides == "both":
+        reason = reason.when(pl.col("flag").is_not_null()).then(pl.col("flag"))
+    reason = reason.when(~first).then(pl.lit("duplicate"))
+    if scored:
+        reason = reason.when(pl.col("score").is_null()).then(pl.lit("unscored"))
+    return reason.otherwise(None)
+
+
+def _check_columns(prompts: pa.Table, sources: Sequence[pa.Table], scores: pa.Table | None) -> None:
+    response_columns = ("prompt_id", "sample", "model", "text", "finish_reason", "completion_tokens")
+    tables = [
+        (prompts, "prompts", ("id", "messages")),
+        *((source, "responses", response_columns) for source in sources),
+    ]
+    if scores is not None:
+        tables.append((scores, "scores", ("prompt_id", "sample", "model", "scorer", "value")))
+    for table, kind, columns in tables:
+        missing = [column for column in columns if column not in table.column_names]
+        if missing:
+            raise UserError(
+                f"The {kind} have no column {', '.join(missing)}.",
+                why=f"Their columns are: {', '.join(table.column_names)}.",
+                fix="Rename the columns, or give a table of the documented schema (w2s_align.records).",
+            )
+    if scores is not None:
+        kind = scores.schema.field("value").type
+        if not any(test(kind) for test in (pa.types.is_floating, pa.types.is_integer, pa.types.is_null)):
+            raise UserError(
+                f"The scores are not numbers but {kind}.", fix="Give the column value as float64, null where unscored."
+            )

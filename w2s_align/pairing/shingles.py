@@ -1,0 +1,67 @@
+"""Word n-grams of many texts as numbers: what near-duplicates and decontamination are found with.
+
+Reads a column of texts, returns flat arrays of 64-bit hashes; nothing is a Python object per row. Words are runs of
+letters and digits in lower case. The hashes are only compared within one call, never stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Shingles:
+    """The word n-grams of a column of texts.
+
+    Attributes:
+        hashes: One per n-gram, text after text.
+        rows: The text that each n-gram is from.
+        positions: The number of its first word within the text.
+        words: Number of words of each text.
+    """
+
+    hashes: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+    words: npt.NDArray[np.int64]
+
+
+def shingle(texts: pa.ChunkedArray | pa.Array, n: int, *, short: bool) -> Shingles:
+    """Hash all runs of ``n`` words of every text.
+
+    Args:
+        texts: The texts; null is a text without words.
+        n: Words per n-gram.
+        short: Give a text of fewer than ``n`` words (but at least one) one n-gram of all its words; else it has none.
+    """
+    import polars as pl
+
+    words = (
+        pl.Series("text", pl.from_arrow(texts), dtype=pl.String).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
+    )
+    lengths = words.list.len().fill_null(0).to_numpy().astype(np.int64)
+    flat = words.list.explode(empty_as_null=False, keep_nulls=False).hash(0).to_numpy()
+    grams = np.maximum(lengths - n + 1, (lengths > 0).astype(np.int64) if short else 0)
+    rows = np.repeat(np.arange(len(lengths)), grams)
+    starts = np.cumsum(lengths) - lengths
+    positions = np.arange(len(rows)) - np.repeat(np.cumsum(grams) - grams, grams)
+    index = starts[rows] + positions
+    ends = (starts + lengths)[rows]
+    hashes = np.zeros(len(rows), np.uint64)
+    for k in range(n):
+        inside = index + k < ends
+        word = (
+            np.where(inside, flat[np.minimum(index + k, max(len(flat) - 1, 0))], np.uint64(0)) if len(flat) else hashes
+        )
+        hashes = (hashes ^ word) * _MULTIPLIER
+        hashes ^= hashes >> np.uint64(29)
+    return Shingles(hashes, rows, positions, lengths)

@@ -1,0 +1,24 @@
+"""Scoring: answer checks that give every response a value, or null and the reason why it has none.
+
+    from w2s_align.scoring import score
+    scores = score(prompts, responses, "math")      # Arrow tables in, Scores(table, scored, unscored, mean) out
+
+Light to import: libraries that check answers are loaded when their scorer is opened.
+"""
+
+from w2s_align.scoring.answers import extract_answer
+from w2s_align.scoring.scorers import SCORERS, Verdicts, choose_scorer
+from w2s_align.scoring.settings import ScorerSettings
+from w2s_align.scoring.table import Scores, score, scorer_settings, summarise
+
+__all__ = [
+    "SCORERS",
+    "ScorerSettings",
+    "Scores",
+    "Verdicts",
+    "choose_scorer",
+    "extract_answer",
+    "score",
+    "scorer_settings",
+    "summarise",
+]

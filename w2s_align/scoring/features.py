@@ -1,0 +1,58 @@
+"""Simple countable features of a text: length, sentences, sections, repetition, script.
+
+Pure functions over one text each, for scores, audits and the controlled experiments in which the delta is a count
+(delta_learning.md 3.2).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+_WORD = re.compile(r"\w+")
+_SENTENCE = re.compile(r"[^.!?\n]*[^\W\d_][^.!?\n]*(?:\.(?=\S)[^.!?\n]*)*(?:[.!?]+(?=[\s\"')\]*]|$)|\n|$)")
+_SECTION = re.compile(r"^[ \t]*(?:[-*+]\s+|\d+[.)]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6}\s+\S", re.MULTILINE)
+_ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])\s+\S", re.MULTILINE)
+
+
+def split_sentences(text: str) -> list[str]:
+    """Split a text into sentences: at ``.``, ``!`` or ``?`` before white space, and at line ends.
+
+    A piece without any letter (the number of a list item) is no sentence; a full stop inside a word or number
+    (``3.14``, ``e.g.x``) ends none.
+    """
+    return [match.group().strip() for match in _SENTENCE.finditer(text) if match.group().strip()]
+
+
+def count_sections(text: str) -> int:
+    """Count sections: lines that begin with bold Markdown text, or are headings."""
+    return len(_SECTION.findall(text)) + len(_HEADING.findall(text))
+
+
+def repeated_share(text: str, n: int = 4) -> float:
+    """Return the share of the word ``n``-grams that occurred before in the text; 0 for a short text."""
+    words = [word.lower() for word in _WORD.findall(text)]
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def latin_share(text: str) -> float:
+    """Return the share of the letters that are Latin; 1 for a text without letters."""
+    letters = [char for char in text if char.isalpha()]
+    latin = sum(char.isascii() or unicodedata.name(char, "").startswith("LATIN") for char in letters)
+    return latin / len(letters) if letters else 1.0
+
+
+FEATURES: dict[str, Callable[[str], float]] = {
+    "chars": len,
+    "words": lambda text: len(_WORD.findall(text)),
+    "lines": lambda text: sum(bool(line.strip()) for line in text.splitlines()),
+    "sentences": lambda text: len(split_sentences(text)),
+    "sections": count_sections,
+    "list_items": lambda text: len(_ITEM.findall(text)),
+    "repetition": repeated_share,
+    "latin": latin_share,
+}
+"""The features by name, each a function of the text."""

@@ -1,0 +1,90 @@
+"""What several answers to one prompt say together: votes, majorities, confidence.
+
+Reads responses, extracts their final answers without looking at any gold answer, and counts. Self-consistency as a
+score, majority and weighted votes over sources, and the building blocks of the rules that trust a model's own
+confidence. A label model that learns how good each source is belongs beside :func:`weighted_vote`, with the same
+inputs and output.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import pyarrow as pa
+
+from w2s_align.scoring.answers import extract_answer, normalise_answer, parse_number
+
+AnswerKind: TypeAlias = Literal["number", "text"]
+"""What a final answer looks like: it steers where it is looked for, see :func:`w2s_align.scoring.extract_answer`."""
+
+
+def final_answer(text: str | None, kind: AnswerKind = "number") -> str:
+    """Return the final answer of a response in the form in which answers are counted; "" when it has none.
+
+    Numbers are written in one way (``1,000.0`` as ``1000``), other answers normalised.
+    """
+    if not text:
+        return ""
+    found = extract_answer(text, gold="0" if kind == "number" else "text")
+    if found is None:
+        return ""
+    value = parse_number(found)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    return normalise_answer(found) if value is None else repr(value)
+
+
+def final_answers(responses: pa.Table, kind: AnswerKind = "number") -> pa.Array:
+    """Return the final answer of every response of a table: see :func:`final_answer`."""
+    return pa.array([final_answer(text, kind) for text in responses["text"].to_pylist()], pa.string())
+
+
+def majority(answers: Sequence[str]) -> tuple[str, float]:
+    """Return the most common answer and its share of all answers; of equals the one seen first (w2s_reasoning.md 1.3).
+
+    "" (no answer) counts like any other answer, so that it stays in the denominator.
+
+    Raises:
+        ValueError: There are no answers.
+    """
+    if not answers:
+        raise ValueError("a majority needs at least one answer")
+    ((answer, count),) = Counter(answers).most_common(1)
+    return answer, count / len(answers)
+
+
+def weighted_vote(
+    votes: Mapping[str, Sequence[str | None]], weights: Mapping[str, float] | None = None
+) -> list[tuple[str | None, float]]:
+    """Combine what several sources answered to the same prompts.
+
+    Args:
+        votes: For each source its answers, prompt by prompt; None or "" where it abstains.
+        weights: Weight of each source; 1 for a source that is not named. Log-odds of a source's accuracy are the best
+            weights when sources err independently.
+
+    Returns:
+        For each prompt the answer with the largest summed weight (of equals the one that sorts first) and its share
+        of the weight of all sources that voted; ``(None, 0.0)`` where all abstain.
+
+    Raises:
+        ValueError: Sources have answered different numbers of prompts, or a weight is negative.
+    """
+    lengths = {len(answers) for answers in votes.values()}
+    if len(lengths) > 1:
+        raise ValueError("all sources must answer the same prompts")
+    weight = {source: 1.0 if weights is None else weights.get(source, 1.0) for source in votes}
+    if any(value < 0 for value in weight.values()):
+        raise ValueError("weights cannot be negative")
+    combined: list[tuple[str | None, float]] = []
+    for row in range(lengths.pop() if lengths else 0):
+        sums: dict[str, float] = defaultdict(float)
+        for source, answers in votes.items():
+            if answers[row]:
+                sums[str(answers[row])] += weight[source]
+        total = sum(sums.values())
+        best = min(sums, key=lambda answer: (-sums[answer], answer), default=None)
+        combined.append((best, sums[best] / total) if best is not None and total > 0 else (None, 0.0))
+    return combined
