@@ -55,8 +55,7 @@ def _set(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
 
 
 def swap_half(pairs: pl.DataFrame, candidates: Candidates, seed: int) -> pl.DataFrame:
-    """Swap the sides of each selected pair by a fair coin, seeded with the prompt's id and the pair's place in the
-    prompt."""
+    """Swap the sides of each selected pair by a fair coin, seeded with the prompt's id and the pair's place there."""
     import polars as pl
 
     ids = pl.Series("id", pl.from_arrow(candidates.prompts["id"]))

@@ -30,7 +30,7 @@ class ImportedPairs:
     Attributes:
         table: Rows of :class:`w2s_align.records.Pair`.
         dropped: Rows that could not be read: ``row`` (its number in the input), ``reason``.
-        counts: ``rows`` = ``pairs`` + all ``dropped: <reason>``.
+        counts: ``rows`` = ``rows used`` + all ``dropped: <reason>``; and the number of ``pairs``.
     """
 
     table: pa.Table
@@ -73,12 +73,7 @@ def read_pairs(
             lost.append((number, str(error)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             lost.append((number, f"not of the layout {layout}: {type(error).__name__}"))
-    dropped = pa.table(
-        {"row": pa.array([n for n, _ in lost], pa.int64()), "reason": pa.array([r for _, r in lost], pa.string())}
-    )
-    reasons = Counter(reason for _, reason in lost)
-    counts = {"rows": number + 1, "pairs": len(pairs), **{f"dropped: {r}": n for r, n in sorted(reasons.items())}}
-    return ImportedPairs(to_table(pairs, Pair), dropped, counts)
+    return _imported(pairs, lost, number + 1, len(pairs))
 
 
 def layout_of(row: Mapping[str, Any]) -> Layout:
@@ -224,26 +219,42 @@ def read_unpaired(rows: Iterable[Mapping[str, Any]], *, rule: str = "imported") 
         rule: What ``Pair.rule`` says.
     """
     sides: dict[str, tuple[list[Message], list[tuple[int, Any]], list[tuple[int, Any]]]] = {}
+    lost: list[tuple[int, str]] = []
     total = 0
     for number, row in enumerate(rows):
-        prompt = _chat(row["prompt"], "user")
-        _, good, bad = sides.setdefault(prompt_id(prompt), (prompt, [], []))
-        (good if row["label"] else bad).append((number, row["completion"]))
         total += 1
-    joined: list[dict[str, Any]] = []
-    single: list[int] = []
+        try:
+            prompt, completion = _chat(row["prompt"], "user"), _chat(row["completion"], "assistant")
+            if len(completion) != 1 or not isinstance(row["label"], bool | np.bool_):
+                raise _UnreadableError("not one completion with a label")
+        except _UnreadableError as error:
+            lost.append((number, str(error)))
+            continue
+        except (KeyError, TypeError, AttributeError) as error:
+            lost.append((number, f"not of the unpaired layout: {type(error).__name__}"))
+            continue
+        _, good, bad = sides.setdefault(prompt_id(prompt), (prompt, [], []))
+        (good if row["label"] else bad).append((number, completion))
+    pairs: list[Pair] = []
     for prompt, good, bad in sides.values():
         paired = min(len(good), len(bad))
-        joined += [{"prompt": prompt, "chosen": g, "rejected": b} for (_, g), (_, b) in zip(good, bad, strict=False)]
-        single += [number for number, _ in [*good[paired:], *bad[paired:]]]
-    found = read_pairs(joined, "explicit", rule=rule)
-    reason = "no completion with the other label"
-    lonely = pa.table(
-        {"row": pa.array(sorted(single), pa.int64()), "reason": pa.array([reason] * len(single), pa.string())}
-    )
-    counts = {"rows": total, "pairs": found.table.num_rows, f"dropped: {reason}": len(single)}
-    counts |= {name: 2 * number for name, number in found.counts.items() if name.startswith("dropped: ")}
-    return ImportedPairs(found.table, lonely, counts)
+        for (first, chosen), (second, rejected) in zip(good[:paired], bad[:paired], strict=True):
+            try:
+                pairs.append(_pair((prompt, chosen[0], rejected[0], None, None), {}, rule))
+            except _UnreadableError as error:
+                lost += [(first, str(error)), (second, str(error))]
+        lost += [(number, "no completion with the other label") for number, _ in [*good[paired:], *bad[paired:]]]
+    return _imported(pairs, sorted(lost), total, 2 * len(pairs))
+
+
+def _imported(pairs: list[Pair], lost: list[tuple[int, str]], rows: int, used: int) -> ImportedPairs:
+    columns = {
+        "row": pa.array([n for n, _ in lost], pa.int64()),
+        "reason": pa.array([r for _, r in lost], pa.string()),
+    }
+    reasons = sorted(Counter(reason for _, reason in lost).items())
+    counts = {"rows": rows, "rows used": used, "pairs": len(pairs), **{f"dropped: {r}": n for r, n in reasons}}
+    return ImportedPairs(to_table(pairs, Pair), pa.table(columns), counts)
 
 
 UNPAIRED = pa.schema([("prompt", MESSAGES), ("completion", MESSAGES), ("label", pa.bool_())])

@@ -58,9 +58,20 @@ def near_duplicates(texts: pa.ChunkedArray | pa.Array, *, threshold: float = 0.7
     """
     if not 0 < threshold <= 1:
         raise UserError(f"The threshold is {threshold}.", fix="Use a Jaccard index above 0 and up to 1, e.g. 0.7.")
-    parts = _distinct_shingles(texts, words)
-    signatures = np.concatenate([_signatures(part) for part in parts] or [np.zeros((0, PERMUTATIONS), np.uint32)])
-    edges = _confirmed(_bucket_edges(signatures, _band_rows(threshold)), parts, threshold)
+    grams: list[npt.NDArray[np.uint64]] = []
+    sizes: list[npt.NDArray[np.int64]] = []
+    signatures = np.zeros((len(texts), PERMUTATIONS), np.uint32)
+    for start in range(0, len(texts), CHUNK_ROWS):
+        part = _distinct(shingle(texts.slice(start, CHUNK_ROWS), words, short=True))
+        signatures[start : start + CHUNK_ROWS] = _signatures(part, start)
+        grams.append(part.hashes)
+        sizes.append(np.bincount(part.rows, minlength=len(part.words)))
+    edges = _bucket_edges(signatures, _band_rows(threshold))
+    del signatures
+    nothing = np.zeros(0, np.int64)
+    edges = _confirmed(
+        edges, np.concatenate([nothing.astype(np.uint64), *grams]), np.concatenate([nothing, *sizes]), threshold
+    )
     return _groups(edges, len(texts))
 
 
@@ -77,21 +88,20 @@ def drop_near_duplicates(prompts: pa.Table, *, threshold: float = 0.7, words: in
     return Deduplicated(prompts.filter(pa.array(keep)), pa.table(columns))
 
 
-def _distinct_shingles(texts: pa.ChunkedArray | pa.Array, words: int) -> list[Shingles]:
-    """Return the n-grams of the texts, each once per text, some thousand texts at a time."""
-    parts = []
-    for start in range(0, len(texts), CHUNK_ROWS):
-        part = shingle(texts.slice(start, CHUNK_ROWS), words, short=True)
-        order = np.lexsort((part.hashes, part.rows))
-        rows, hashes = part.rows[order], part.hashes[order]
-        first = np.ones(len(rows), bool)
-        first[1:] = (rows[1:] != rows[:-1]) | (hashes[1:] != hashes[:-1])
-        parts.append(Shingles(hashes[first], rows[first], part.positions[:0], part.words))
-    return parts
+def _distinct(part: Shingles) -> Shingles:
+    """Return the n-grams of texts, each once per text."""
+    order = np.lexsort((part.hashes, part.rows))
+    rows, hashes = part.rows[order], part.hashes[order]
+    first = np.ones(len(rows), bool)
+    first[1:] = (rows[1:] != rows[:-1]) | (hashes[1:] != hashes[:-1])
+    return Shingles(hashes[first], rows[first], part.positions[:0], part.words)
 
 
-def _signatures(part: Shingles) -> npt.NDArray[np.uint32]:
-    """Return the MinHash signature of every text: under each of 128 random functions the least hash of its n-grams."""
+def _signatures(part: Shingles, start: int) -> npt.NDArray[np.uint32]:
+    """Return the MinHash signature of every text: under each of 128 random functions the least hash of its n-grams.
+
+    A text without words gets a random one (other for every ``start``), so that it meets no other.
+    """
     generator = np.random.default_rng(7)
     factors = generator.integers(1, 2**63, PERMUTATIONS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     offsets = generator.integers(0, 2**63, PERMUTATIONS, dtype=np.uint64)
@@ -102,7 +112,9 @@ def _signatures(part: Shingles) -> npt.NDArray[np.uint32]:
             mixed = ((part.hashes * factors[k] + offsets[k]) >> np.uint64(32)).astype(np.uint32)
             signatures[present, k] = np.minimum.reduceat(mixed, starts)
     empty = np.setdiff1d(np.arange(len(part.words)), present)
-    signatures[empty] = generator.integers(0, 2**32, (len(empty), PERMUTATIONS), dtype=np.uint32)
+    signatures[empty] = np.random.default_rng((7, start)).integers(
+        0, 2**32, (len(empty), PERMUTATIONS), dtype=np.uint32
+    )
     return signatures
 
 
@@ -132,14 +144,12 @@ def _bucket_edges(signatures: npt.NDArray[np.uint32], band_rows: int) -> pl.Data
     return pl.concat(found).unique().sort("row", "other")
 
 
-def _confirmed(edges: pl.DataFrame, parts: list[Shingles], threshold: float) -> pl.DataFrame:
+def _confirmed(
+    edges: pl.DataFrame, hashes: npt.NDArray[np.uint64], sizes: npt.NDArray[np.int64], threshold: float
+) -> pl.DataFrame:
     """Keep the candidate pairs whose true Jaccard index reaches the threshold, as a column ``jaccard``."""
     import polars as pl
 
-    hashes = np.concatenate([part.hashes for part in parts] or [np.zeros(0, np.uint64)])
-    sizes = np.concatenate(
-        [np.bincount(part.rows, minlength=len(part.words)) for part in parts] or [np.zeros(0, np.int64)]
-    )
     starts = np.cumsum(sizes) - sizes
     kept = [edges.head(0).with_columns(jaccard=pl.lit(0.0))]
     for begin in range(0, edges.height, CHUNK_ROWS):

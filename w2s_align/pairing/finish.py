@@ -133,7 +133,7 @@ def finish(
         lengths = lengths.select([1, 0, 3, 2]).rename_columns(LENGTHS.names).cast(LENGTHS)
     dropped = dropped_rows(candidates, declined, removed)
     counts = {
-        "prompts": candidates.prompts.num_rows,
+        "prompts": candidates.prompts.num_rows + len(candidates.repeated),
         "prompts with pairs": final["prompt"].n_unique(),
         "responses": candidates.responses.num_rows,
         "responses usable": candidates.frame.height,
@@ -222,7 +222,9 @@ def dropped_rows(candidates: Candidates, declined: pl.DataFrame, removed: pl.Dat
     ids = pl.DataFrame({"id": pl.from_arrow(candidates.prompts["id"])}).with_row_index("prompt")
     everything = everything.join(ids, on="prompt", how="left", maintain_order="left")
     everything = everything.select(pl.coalesce("id", "stray").alias("prompt_id"), "unit", "reason", "detail")
-    return everything.to_arrow().cast(DROPPED)
+    again = pl.DataFrame({"prompt_id": pl.Series(pl.from_arrow(candidates.repeated), dtype=pl.String)})
+    again = again.with_columns(unit=pl.lit("prompt"), reason=pl.lit("repeated prompt"), detail=pl.lit(""))
+    return pl.concat([everything, again]).to_arrow().cast(DROPPED)
 
 
 def dropped_counts(dropped: pa.Table) -> dict[str, int]:

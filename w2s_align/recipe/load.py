@@ -167,7 +167,7 @@ def _explain(document: Document, name: str, model: type[StepConfig], item: Error
     group = _model_at(model, location[:-1])
     if item["type"] == "extra_forbidden":
         of = kind if len(location) == 1 else ".".join((name, *location[:-1]))
-        replacement = model.renamed.get(location[-1])
+        replacement = model.renamed.get(location[-1]) if len(location) == 1 else None
         fix = replacement or did_you_mean(location[-1], group.model_fields if group else ())
         return Problem(f"{path} is not an option of {of}.", fix=fix, where=where)
     if item["type"] == "missing":

@@ -131,6 +131,8 @@ def _environment(cpus: int, gpus: tuple[str, ...]) -> dict[str, str]:
             "POLARS_MAX_THREADS": threads,
             "TOKENIZERS_PARALLELISM": "false",  # datasets' forks hang with it: https://github.com/huggingface/datasets/issues/5094
             "PYTHONUNBUFFERED": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "VLLM_NO_USAGE_STATS": "1",
             "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         }
     )

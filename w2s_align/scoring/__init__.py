@@ -7,9 +7,10 @@ Light to import: libraries that check answers are loaded when their scorer is op
 """
 
 from w2s_align.scoring.answers import extract_answer
-from w2s_align.scoring.scorers import SCORERS, Verdicts, choose_scorer
+from w2s_align.scoring.scorers import SCORERS, choose_scorer
 from w2s_align.scoring.settings import ScorerSettings
 from w2s_align.scoring.table import Scores, score, scorer_settings, summarise
+from w2s_align.scoring.verdicts import Verdicts
 
 __all__ = [
     "SCORERS",

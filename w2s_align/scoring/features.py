@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Callable
 
 _WORD = re.compile(r"\w+")
-_SENTENCE = re.compile(r"[^.!?\n]*[^\W\d_][^.!?\n]*(?:\.(?=\S)[^.!?\n]*)*(?:[.!?]+(?=[\s\"')\]*]|$)|\n|$)")
+_LETTER = re.compile(r"[^\W\d_]")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]*]*(?=\s|$)|\n")
 _SECTION = re.compile(r"^[ \t]*(?:[-*+]\s+|\d+[.)]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6}\s+\S", re.MULTILINE)
 _ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])\s+\S", re.MULTILINE)
@@ -21,9 +22,11 @@ def split_sentences(text: str) -> list[str]:
     """Split a text into sentences: at ``.``, ``!`` or ``?`` before white space, and at line ends.
 
     A piece without any letter (the number of a list item) is no sentence; a full stop inside a word or number
-    (``3.14``, ``e.g.x``) ends none.
+    (``3.14``, ``a.b``) ends none. Abbreviations are not known: "Mr. Smith" counts as two.
     """
-    return [match.group().strip() for match in _SENTENCE.finditer(text) if match.group().strip()]
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    pieces = [text[start:end].strip() for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+    return [piece for piece in pieces if _LETTER.search(piece)]
 
 
 def count_sections(text: str) -> int:

@@ -11,8 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import pyarrow as pa
 
@@ -30,39 +29,28 @@ from w2s_align.scoring.answers import (
     same_number,
 )
 from w2s_align.scoring.features import FEATURES
+from w2s_align.scoring.likelihood import logprob
 from w2s_align.scoring.pool import WorkerPool
+from w2s_align.scoring.reward import reward
 from w2s_align.scoring.settings import (
     AutoSettings,
     ChoiceSettings,
+    CodeSettings,
     ExactSettings,
     FeatureSettings,
+    InstructionsSettings,
     LabSettings,
     MathSettings,
     NumericSettings,
     ReasoningGymSettings,
     SelfConsistencySettings,
 )
+from w2s_align.scoring.verdicts import BatchScorer, Verdicts
+from w2s_align.scoring.verifiable import code, instructions
 from w2s_align.scoring.votes import final_answers
 
 NO_GOLD = "no gold answer"
 NOT_FOUND = "no answer found"
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What a scorer says about a batch.
-
-    Attributes:
-        values: One value per row; None where the response could not be scored.
-        details: The reason of every None; else what the scorer saw, e.g. the extracted answer.
-    """
-
-    values: list[float | None]
-    details: list[str]
-
-
-BatchScorer: TypeAlias = Callable[[pa.Table, pa.Table], Verdicts]
-"""Takes prompts and responses, aligned row by row."""
 
 
 @contextmanager
@@ -104,7 +92,7 @@ def choice(settings: ChoiceSettings) -> Iterator[BatchScorer]:
                 verdicts.append((None, "gold is not a letter" if answer else NO_GOLD))
             else:
                 verdicts.append((0.0, NOT_FOUND) if found is None else (float(found == gold), found))
-        return _unzip(verdicts)
+        return Verdicts.of(verdicts)
 
     yield score_batch
 
@@ -159,7 +147,7 @@ def lab(settings: LabSettings) -> Iterator[BatchScorer]:
 
     def score_batch(prompts: pa.Table, responses: pa.Table) -> Verdicts:
         rows = zip(from_table(Prompt, prompts), responses["text"].to_pylist(), strict=True)
-        return _unzip([check(prompt.task, prompt, text) for prompt, text in rows])
+        return Verdicts.of([check(prompt.task, prompt, text) for prompt, text in rows])
 
     yield score_batch
 
@@ -175,6 +163,8 @@ def auto(settings: AutoSettings) -> Iterator[BatchScorer]:
         "math": MathSettings(timeout_s=settings.timeout_s, processes=settings.processes),
         "reasoning_gym": ReasoningGymSettings(timeout_s=settings.timeout_s, processes=settings.processes),
         "lab": LabSettings(),
+        "instructions": InstructionsSettings(),
+        "code": CodeSettings(timeout_s=settings.timeout_s, processes=settings.processes),
     }
     with ExitStack() as stack:
         opened: dict[str, BatchScorer] = {}
@@ -190,7 +180,7 @@ def auto(settings: AutoSettings) -> Iterator[BatchScorer]:
                 part = opened[name](prompts.take(rows), responses.take(rows))
                 for row, value, detail in zip(rows, part.values, part.details, strict=True):
                     verdicts[row] = (value, detail if value is None else f"{name}: {detail}")
-            return _unzip(verdicts)
+            return Verdicts.of(verdicts)
 
         yield score_batch
 
@@ -250,6 +240,10 @@ def choose_scorer(task: str, meta: str, answer: str | None) -> str | None:
         return "reasoning_gym"
     if task.startswith("lab/"):
         return "lab"
+    if ('"tests"' in meta or '"cases"' in meta) and {"tests", "cases"} & set(json.loads(meta)):
+        return "code"
+    if '"instruction_id_list"' in meta and "instruction_id_list" in json.loads(meta):
+        return "instructions"
     if not answer or not answer.strip():
         return None
     gold = gold_answer(answer)
@@ -267,8 +261,12 @@ SCORERS: dict[str, Callable[[Any], AbstractContextManager[BatchScorer]]] = {
     "math": math,
     "reasoning_gym": reasoning_gym,
     "lab": lab,
+    "code": code,
+    "instructions": instructions,
     "auto": auto,
     "feature": feature,
+    "reward": reward,
+    "logprob": logprob,
     "self_consistency": self_consistency,
 }
 
@@ -285,7 +283,7 @@ def _final_answers(
             continue
         found = extract_answer(text, gold)
         verdicts.append((0.0, NOT_FOUND) if found is None else check(found, gold))
-    return _unzip(verdicts)
+    return Verdicts.of(verdicts)
 
 
 def _pooled(pool: WorkerPool, items: list[Any], reason: str) -> Verdicts:
@@ -295,11 +293,7 @@ def _pooled(pool: WorkerPool, items: list[Any], reason: str) -> Verdicts:
     for item in items:
         answer: dict[str, Any] = {"failed": reason} if item is None else next(answers)
         verdicts.append((None, answer["failed"]) if "failed" in answer else (answer["value"], answer["detail"]))
-    return _unzip(verdicts)
-
-
-def _unzip(verdicts: list[tuple[float | None, str]]) -> Verdicts:
-    return Verdicts([value for value, _ in verdicts], [detail for _, detail in verdicts])
+    return Verdicts.of(verdicts)
 
 
 def _require(module: str, package: str, purpose: str) -> None:

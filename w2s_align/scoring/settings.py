@@ -68,6 +68,40 @@ class AutoSettings(Settings):
     """Worker processes; null for one per core."""
 
 
+class CodeSettings(Settings):
+    """The code in the response passes the tests of the prompt, run in a sandboxed process.
+
+    Reads ``Prompt.meta``: ``tests`` (Python statements that raise when they fail, with an optional ``setup`` before
+    them), or ``cases`` (a list of ``{"input": ..., "output": ...}`` for whole programs).
+    """
+
+    name: Literal["code"] = "code"
+    value: Literal["all", "fraction", "ladder"] = "all"
+    """What the score is: 1 when all tests pass, else 0; the share of the tests passed; or -2 for code that does not
+    compile, -1 for code that raises or runs out of time, 0 for a failed test, 1 for passing."""
+    timeout_s: float = Field(default=10.0, gt=0)
+    """Seconds that one response may take (one case, for whole programs); a time-out is a failure of the code: it
+    scores."""
+    memory_mb: int = Field(default=512, ge=64)
+    """Memory that the code may use, in MiB."""
+    processes: int | None = Field(default=None, ge=1)
+    """Responses run at the same time; null for one per core."""
+
+
+class InstructionsSettings(Settings):
+    """The response follows the verifiable instructions of the prompt (IFEval).
+
+    Reads ``Prompt.meta``: ``instruction_id_list`` and ``kwargs`` (one dictionary per instruction), as in IFEval's
+    data.
+    """
+
+    name: Literal["instructions"] = "instructions"
+    value: Literal["all", "fraction"] = "all"
+    """What the score is: 1 when all instructions are followed, else 0; or the share that is followed."""
+    loose: bool = False
+    """Also accept a response without its first line, last line or asterisks."""
+
+
 class FeatureSettings(Settings):
     """A countable feature of the text; scores are named ``feature:<feature>``."""
 
@@ -76,6 +110,11 @@ class FeatureSettings(Settings):
     """What to count: see ``w2s_align.scoring.features``."""
     target: float | None = None
     """Score the closeness to this value, ``-|value - target|``, instead of the value itself."""
+
+    @property
+    def label(self) -> str:
+        """What ``Score.scorer`` says."""
+        return f"feature:{self.feature}"
 
 
 class SelfConsistencySettings(Settings):
@@ -86,6 +125,62 @@ class SelfConsistencySettings(Settings):
     """What final answers look like."""
 
 
+class RewardSettings(Settings):
+    """The scalar of a reward model (sequence classification with one label); scores are named ``reward:<model>``."""
+
+    name: Literal["reward"] = "reward"
+    model: str
+    """Hub id or folder of the reward model."""
+    revision: str | None = None
+    """Revision on the hub."""
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """What runs the model; auto takes vLLM where it is installed."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format; auto is the model's own (float32 with transformers on a CPU)."""
+    max_length: int | None = Field(default=None, ge=1)
+    """Longest chat in tokens; a longer one is unscored. Null for what the model was made for."""
+    batch_size: int = Field(default=8, ge=1)
+    """Chats per forward pass with transformers; changes no score."""
+
+    @property
+    def label(self) -> str:
+        """What ``Score.scorer`` says."""
+        return f"reward:{self.model}"
+
+
+class LogprobSettings(Settings):
+    """The log-probability of a response under a model, or the implicit reward of the model against a reference.
+
+    Scores are named ``logprob:<model>``, with a reference ``implicit_reward:<model>``.
+    """
+
+    name: Literal["logprob"] = "logprob"
+    model: str
+    """Hub id or folder of the model."""
+    revision: str | None = None
+    """Revision on the hub."""
+    reference: str | None = None
+    """The model that training started from; with it the score is ``beta`` times the difference of
+    log-probabilities."""
+    reference_revision: str | None = None
+    """Revision of the reference on the hub."""
+    beta: float = Field(default=0.1, gt=0)
+    """Scale of the implicit reward; without a reference it has no effect."""
+    per_token: bool = False
+    """Divide by the number of the response's tokens."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format; auto is the model's own (float32 on a CPU)."""
+    max_length: int | None = Field(default=None, ge=1)
+    """Longest chat in tokens; a longer one is unscored. Null for what the model was made for."""
+    batch_size: int = Field(default=8, ge=1)
+    """Chats per forward pass; changes no score."""
+
+    @property
+    def label(self) -> str:
+        """What ``Score.scorer`` says."""
+        return f"{'logprob' if self.reference is None else 'implicit_reward'}:{self.model}"
+
+
 ScorerSettings = Annotated[
     ExactSettings
     | NumericSettings
@@ -94,8 +189,12 @@ ScorerSettings = Annotated[
     | ReasoningGymSettings
     | LabSettings
     | AutoSettings
+    | CodeSettings
+    | InstructionsSettings
     | FeatureSettings
-    | SelfConsistencySettings,
+    | SelfConsistencySettings
+    | RewardSettings
+    | LogprobSettings,
     Field(discriminator="name"),
 ]
 """Options of any one scorer, told apart by ``name``."""

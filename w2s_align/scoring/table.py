@@ -21,8 +21,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from w2s_align.errors import UserError
 from w2s_align.records import Score, Settings
-from w2s_align.scoring.scorers import SCORERS, WHOLE_TABLE, BatchScorer, Verdicts
-from w2s_align.scoring.settings import FeatureSettings, ScorerSettings
+from w2s_align.scoring.scorers import SCORERS, WHOLE_TABLE
+from w2s_align.scoring.settings import ScorerSettings
+from w2s_align.scoring.verdicts import BatchScorer, Verdicts
 
 BATCH_ROWS = 4096
 Progress = Callable[[int, int, str], None]
@@ -72,7 +73,7 @@ def score(
     """
     settings = scorer_settings(scorer)
     name = str(settings.name)  # type: ignore[attr-defined]
-    label = f"{name}:{settings.feature}" if isinstance(settings, FeatureSettings) else name
+    label = str(getattr(settings, "label", name))
     if name in WHOLE_TABLE:
         batch_rows = max(responses.num_rows, 1)
     asked = _questions(prompts, responses)

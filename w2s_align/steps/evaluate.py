@@ -39,8 +39,8 @@ class Evaluate(Step):
     sampling: dict[str, Sampling]
     """Settings by name, e.g. {greedy: {temperature: 0, max_tokens: 512}, sampled: {temperature: 1, n: 4, ...}}.
     The verdict is about the first, or about `greedy` where there is one."""
-    scorer: Literal["auto", "exact", "numeric", "math", "reasoning_gym", "lab"] | ScorerSettings = "auto"
-    """Answer check by name, or {name: ..., options}. auto: the one that fits each prompt's task."""
+    scorer: str | ScorerSettings = "auto"
+    """Name of the answer check, or {name: ..., options}. auto: the one that fits each prompt's task."""
     engine: Engine = Engine()
     """What else can change an answer; the same for all arms."""
     resources: GenerateResources = GenerateResources()
@@ -50,7 +50,10 @@ class Evaluate(Step):
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym", "scipy")
 
     def check(self) -> None:
-        """Refuse a baseline or a role that names no arm, and an arm without a role."""
+        """Refuse a baseline or a role that names no arm, an arm without a role, and a scorer that does not exist."""
+        from w2s_align.scoring import scorer_settings
+
+        scorer_settings(self.scorer)
         if not self.sampling:
             raise UserError("An evaluation needs a sampling setting.", fix="sampling: {greedy: {temperature: 0, ...}}")
         for name in (*self.arms, *self.sampling):

@@ -5,6 +5,7 @@ Reads prompts (and the model of another step); writes data/responses-*.parquet (
 
 from __future__ import annotations
 
+import atexit
 from typing import Annotated, Any, ClassVar, Literal
 
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
@@ -91,4 +92,5 @@ def _engines() -> Any:
         from w2s_align.generation import EngineCache
 
         _cache = EngineCache()
+        atexit.register(_cache.close)
     return _cache

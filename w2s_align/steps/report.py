@@ -136,5 +136,5 @@ def _cost(name: str, artifact: Artifact) -> StepCost:
         rows=counts.get("kept"),
         tokens=result.get("completion_tokens") or result.get("tokens"),
         key=artifact.key,
-        counts={k: v for k, v in counts.items() if k != "detail"},
+        counts={name: counts[name] for name in ("dropped", "cut", "error", "unscored") if counts.get(name)},
     )

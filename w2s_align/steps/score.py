@@ -19,12 +19,18 @@ class ScoreStep(Step):
     kind: Literal["score"] = "score"
     responses: ResponsesRef
     """What is scored."""
-    scorer: Literal["auto", "exact", "numeric", "math", "reasoning_gym", "lab"] | ScorerSettings = "auto"
-    """Name of the check, or {name: ..., options}. auto: the one that fits each prompt's task."""
+    scorer: str | ScorerSettings = "auto"
+    """Name of the answer check, or {name: ..., options}. auto: the one that fits each prompt's task."""
 
     writes: ClassVar[ArtifactType] = "scores"
     uses_seed: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym")
+
+    def check(self) -> None:
+        """Refuse a scorer that does not exist."""
+        from w2s_align.scoring import scorer_settings
+
+        scorer_settings(self.scorer)
 
     def run(self, work: Work) -> None:
         """Score, going on from the batches that an earlier try finished."""

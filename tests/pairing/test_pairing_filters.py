@@ -1,0 +1,130 @@
+"""Every filter by hand: what it drops, what it leaves, and where it is counted."""
+
+import polars as pl
+import pytest
+
+from w2s_align.errors import UserError
+from w2s_align.pairing import Filters, best_worst, model_order
+from w2s_align.pairing.quality import flag_texts, repeats_itself
+
+
+def flags(filters, *texts):
+    return flag_texts(pl.Series(texts, dtype=pl.String), filters).to_list()
+
+
+def test_special_tokens():
+    leaked = [
+        "ok<|im_end|>",
+        "<|start_header_id|>user",
+        "[INST] hi",
+        "<start_of_turn>model",
+        "done</s>",
+        "<s> go",
+        "a <pad>",
+    ]
+    clean = ["a < b | c > d", "<b>bold</b>", "|x| <|> y", "the </s> tag ends it", None]
+    only = Filters()
+    assert flags(only, *leaked) == ["special tokens"] * len(leaked)
+    assert flags(only, *clean) == [None] * len(clean)
+    assert flags(Filters(special_tokens=False), *leaked) == [None] * len(leaked)
+
+
+def test_refusal():
+    refusals = [
+        "I'm sorry, but I can't help.",
+        "I cannot do that",
+        "As an AI model, I",
+        "**I’m unable to** say",
+        "Sorry, no.",
+    ]
+    answers = ["Sure! I can't wait to help.", "The sorry state of things", "Assume an air bubble", "I can do that"]
+    assert flags(Filters(refusal=True), *refusals) == ["refusal"] * len(refusals)
+    assert flags(Filters(refusal=True), *answers) == [None] * len(answers)
+
+
+def test_script():
+    texts = ["plain words 123", "слова", "mostly english with one 字", "123 + 4", "ab 字"]
+    assert flags(Filters(script="latin"), *texts) == [None, "wrong script", None, None, "wrong script"]
+    assert flags(Filters(script="cyrillic"), "слова", "words") == [None, "wrong script"]
+
+
+def test_repetition():
+    texts = [
+        "Go on. Go on. Go on. Go on. Stop.",
+        "Go on. Go on. Go on. Stop. Go on.",
+        "line\nline\nline\nline",
+        " ".join(f"Yes. No {i}." for i in range(40)),
+        " ".join(f"Yes. No {i}." for i in range(39)),
+        "\n\n".join(f"same words\n\nother {i}" for i in range(10)),
+        "",
+        None,
+    ]
+    assert repeats_itself(pl.Series(texts)).to_list() == [True, False, True, True, False, True, False, False]
+    assert flags(Filters(repetition=True), *texts[:2]) == ["repetition", None]
+
+
+def test_text_filters_on_both_sides_let_the_rule_choose_among_clean_responses(make):
+    rows = [("a", "m", 0, "I cannot say", 9.0), ("a", "m", 1, "fine", 5.0), ("a", "m", 2, "bad", 1.0)]
+    responses, prompts = make.responses([row[:4] for row in rows]), make.prompts("a")
+    scores = make.scores([(p, m, s, value) for p, m, s, _, value in rows])
+    both = best_worst(responses, scores, prompts, filters=Filters(refusal=True))
+    assert make.short(both) == [("a", "fine", "bad")]
+    assert make.dropped(both, "response") == {make.id("a"): "refusal"}
+    chosen = best_worst(responses, scores, prompts, filters=Filters(refusal=True, sides="chosen"))
+    assert make.short(chosen) == []
+    assert make.dropped(chosen, "pair") == make.dropped(chosen, "prompt") == {make.id("a"): "refusal"}
+    flipped = make.scores([(p, m, s, -value) for p, m, s, _, value in rows])
+    rejected = best_worst(responses, flipped, prompts, filters=Filters(refusal=True, sides="chosen"))
+    assert make.short(rejected) == [("a", "bad", "I cannot say")]
+
+
+def lengths(make, gaps, **options):
+    """Pairs with the given length gaps in tokens (chosen minus rejected)."""
+    names = [str(i) for i in range(len(gaps))]
+    weak = make.responses([(p, "w", 0, f"x{p}", "stop", 500 + gap) for p, gap in zip(names, gaps, strict=True)])
+    weaker = make.responses([(p, "v", 0, f"y{p}", "stop", 500) for p in names])
+    return model_order(weak, weaker, make.prompts(names), **options)
+
+
+def test_length_gap(make):
+    pairs = lengths(make, [100, 101, -100, -101, 0], filters=Filters(max_length_gap=100))
+    assert [question for question, _, _ in make.short(pairs)] == ["0", "2", "4"]
+    assert pairs.counts["pairs dropped: length gap"] == 2
+    weak, weaker = make.responses([("a", "w", 0, "12345")]), make.responses([("a", "v", 0, "1")])
+    with pytest.raises(UserError, match="length in tokens of 1 pairs is not known"):
+        model_order(weak, weaker, make.prompts("a"), filters=Filters(max_length_gap=1))
+    by_chars = Filters(max_length_gap=3, length_unit="chars")
+    assert model_order(weak, weaker, make.prompts("a"), filters=by_chars).counts["pairs"] == 0
+
+
+def test_matched_lengths_leave_no_length_signal(make):
+    gaps = [5] * 30 + [-6] * 10 + [64] * 4 + [-100] * 8 + [0] * 3
+    plain = lengths(make, gaps)
+    assert plain.audit().lengths["tokens"]["longer_wins"] == pytest.approx(34 / 52)
+    pairs = lengths(make, gaps, filters=Filters(match_lengths=True))
+    assert pairs.counts["pairs"] == 10 + 10 + 4 + 4 + 3
+    assert pairs.counts["pairs dropped: length match"] == pairs.counts["prompts dropped: length match"] == 24
+    assert pairs.audit().lengths["tokens"]["longer_wins"] == 0.5
+    again = lengths(make, gaps, filters=Filters(match_lengths=True), seed=0)
+    assert again.table.equals(pairs.table)
+    assert not lengths(make, gaps, filters=Filters(match_lengths=True), seed=1).table.equals(pairs.table)
+
+
+def test_near_identical(make):
+    words = " ".join(f"w{i}" for i in range(19))
+    weak = make.responses([("a", "w", 0, f"{words} end"), ("b", "w", 0, words), ("c", "w", 0, "other")])
+    weaker = make.responses([("a", "v", 0, f"{words} End."), ("b", "v", 0, f"{words} end"), ("c", "v", 0, "words")])
+    pairs = model_order(weak, weaker, make.prompts("abc"), filters=Filters(near_identical=0.95))
+    assert make.dropped(pairs, "pair") == {make.id("b"): "near-identical"}  # 19 of 20 words; a shares 19 of 21
+    assert pairs.counts["pairs"] == 2
+
+
+def test_delta_limits(make):
+    rows = [
+        (p, "m", s, value) for p, gap in zip("abc", (0.1, 0.5, 3.0), strict=True) for s, value in ((0, gap), (1, 0.0))
+    ]
+    responses = make.responses([(p, m, s, f"{p}{s}") for p, m, s, _ in rows])
+    filters = Filters(min_delta=0.2, max_delta=1.0)
+    pairs = best_worst(responses, make.scores(rows), make.prompts("abc"), filters=filters)
+    assert [question for question, _, _ in make.short(pairs)] == ["b"]
+    assert make.dropped(pairs, "pair") == {make.id("a"): "delta too small", make.id("c"): "delta too large"}

@@ -1,0 +1,290 @@
+"""The pair rules against tables worked by hand."""
+
+import random
+
+import pyarrow as pa
+import pytest
+
+from w2s_align.errors import UserError
+from w2s_align.pairing import (
+    Filters,
+    Level,
+    best_random,
+    best_worst,
+    correctness,
+    max_delta,
+    model_order,
+    ranked_scores,
+    score_gap,
+    worst_of_weak,
+)
+from w2s_align.records import Pair
+
+
+def test_model_order(make):
+    prompts = make.prompts("cab")
+    weak = make.responses([("a", "weak", 0, "good a"), ("b", "weak", 0, "good b"), ("c", "weak", 0, "good c")])
+    weaker = make.responses([("b", "weaker", 0, "bad b"), ("a", "weaker", 0, "bad a"), ("c", "weaker", 0, "bad c")])
+    pairs = model_order(weak, weaker, prompts)
+    assert pairs.table.schema.equals(Pair.SCHEMA)
+    assert make.short(pairs) == [("c", "good c", "bad c"), ("a", "good a", "bad a"), ("b", "good b", "bad b")]
+    assert pairs.table.slice(0, 1).to_pylist() == [
+        {
+            "prompt": [{"role": "user", "content": "question c"}],
+            "chosen": [{"role": "assistant", "content": "good c"}],
+            "rejected": [{"role": "assistant", "content": "bad c"}],
+            "prompt_id": make.id("c"),
+            "chosen_model": "weak",
+            "rejected_model": "weaker",
+            "chosen_sample": 0,
+            "rejected_sample": 0,
+            "score_chosen": None,
+            "score_rejected": None,
+            "delta": None,
+            "rule": "model_order",
+        }
+    ]
+    assert pairs.dropped.num_rows == 0
+    assert pairs.counts == {
+        "prompts": 3,
+        "prompts with pairs": 3,
+        "responses": 6,
+        "responses usable": 6,
+        "pairs found": 3,
+        "pairs": 3,
+        "pairs over the cap": 0,
+    }
+
+
+def awkward(make):
+    weak = [
+        ("same", "weak", 0, "The  Answer\n"),
+        ("cut", "weak", 0, "long and", "length"),
+        ("failed", "weak", 0, None, "error"),
+        ("blank", "weak", 0, " \n\t"),
+        ("alone", "weak", 0, "text"),
+        ("good", "weak", 0, "yes"),
+        ("stray", "weak", 0, "text"),
+    ]
+    weaker = [
+        ("same", "weaker", 0, "the answer"),
+        ("cut", "weaker", 0, "bad"),
+        ("failed", "weaker", 0, "bad"),
+        ("blank", "weaker", 0, "bad"),
+        ("good", "weaker", 0, "no"),
+        ("good", "weaker", 0, "no"),
+    ]
+    return make.prompts(["same", "cut", "failed", "blank", "alone", "good", "none"]), weak, weaker
+
+
+def test_every_lost_row_has_its_reason_and_the_sums_add_up(make):
+    prompts, weak, weaker = awkward(make)
+    pairs = model_order(make.responses(weak), make.responses(weaker), prompts)
+    assert make.short(pairs) == [("good", "yes", "no")]
+    reasons = {
+        "same": "identical",
+        "cut": "no chosen response",
+        "failed": "no chosen response",
+        "blank": "no chosen response",
+        "alone": "no rejected response",
+        "none": "no chosen response",
+    }
+    assert make.dropped(pairs, "prompt") == {make.id(name): reason for name, reason in reasons.items()}
+    details = {row["prompt_id"]: row["detail"] for row in pairs.dropped.to_pylist() if row["unit"] == "prompt"}
+    assert [details[make.id(name)] for name in ("cut", "failed", "blank", "alone", "none")] == [
+        "truncated",
+        "failed",
+        "empty",
+        "",
+        "",
+    ]
+    assert make.dropped(pairs, "response") == {
+        make.id("cut"): "truncated",
+        make.id("failed"): "failed",
+        make.id("blank"): "empty",
+        make.id("stray"): "prompt not found",
+        make.id("good"): "duplicate",
+    }
+    assert make.dropped(pairs, "pair") == {make.id("same"): "identical"}
+    check_sums(pairs)
+
+
+def check_sums(pairs):
+    counts = pairs.counts
+
+    def dropped(unit):
+        return sum(number for name, number in counts.items() if name.startswith(f"{unit} dropped: "))
+
+    assert counts["prompts"] == counts["prompts with pairs"] + dropped("prompts")
+    assert counts["responses"] == counts["responses usable"] + dropped("responses")
+    assert counts["pairs found"] == counts["pairs"] + counts["pairs over the cap"] + dropped("pairs")
+    assert pairs.table.num_rows == counts["pairs"] == pairs.lengths.num_rows == len(pairs.tasks)
+
+
+def test_filters_can_be_switched_off(make):
+    prompts, weak, weaker = awkward(make)
+    pairs = model_order(
+        make.responses(weak), make.responses(weaker), prompts, filters=Filters(truncated=False, identical=False)
+    )
+    assert [question for question, _, _ in make.short(pairs)] == ["same", "cut", "good"]
+
+
+def test_several_samples_meet_in_order_and_are_capped(make):
+    prompts = make.prompts("a")
+    weak = make.responses(
+        [("a", "weak", 2, "w2"), ("a", "weak", 0, ""), ("a", "weak", 1, "w1"), ("a", "weak", 3, "w3")]
+    )
+    weaker = make.responses([("a", "weaker", 0, "x0"), ("a", "weaker", 1, "x1")])
+    assert make.short(model_order(weak, weaker, prompts)) == [("a", "w1", "x0")]
+    pairs = model_order(weak, weaker, prompts, pairs_per_prompt=5)
+    assert make.short(pairs) == [("a", "w1", "x0"), ("a", "w2", "x1")]
+    check_sums(pairs)
+
+
+SCORED = [
+    ("a", "m", 0, "a0", 0.9),
+    ("a", "m", 1, "a1", 0.4),
+    ("a", "n", 0, "a2", 0.1),
+    ("b", "m", 0, "b0", 0.5),
+    ("b", "m", 1, "b1", 0.5),
+    ("c", "m", 0, "c0", 0.5),
+    ("d", "m", 0, "d0", 0.50),
+    ("d", "m", 1, "d1", 0.45),
+    ("e", "m", 0, "e0", float("nan")),
+    ("e", "m", 1, "e1", None),
+    ("e", "m", 2, "e2", 0.3),
+]
+
+
+def scored(make, rows=SCORED):
+    responses = make.responses([row[:4] for row in rows])
+    return responses, make.scores([(p, model, sample, value) for p, model, sample, _, value in rows])
+
+
+def test_score_gap(make):
+    responses, scores = scored(make)
+    prompts = make.prompts("abcdef")
+    pairs = score_gap(responses, scores, prompts, margin=0.2)
+    assert make.short(pairs) == [("a", "a0", "a2")]
+    assert pairs.table["delta"].to_pylist() == [pytest.approx(0.8)]
+    assert pairs.table["score_chosen"].to_pylist() == [0.9]
+    assert make.dropped(pairs, "prompt") == {
+        make.id("b"): "all scores equal",
+        make.id("c"): "one response only",
+        make.id("d"): "gap below the margin",
+        make.id("e"): "one response only",
+        make.id("f"): "no response",
+    }
+    assert sum(row["reason"] == "unscored" for row in pairs.dropped.to_pylist()) == 2
+    check_sums(pairs)
+
+
+def test_score_gap_picks(make):
+    responses, scores = scored(make)
+    prompts = make.prompts("a")
+    largest = score_gap(responses, scores, prompts, pairs_per_prompt=3)
+    assert make.short(largest) == [("a", "a0", "a2"), ("a", "a0", "a1"), ("a", "a1", "a2")]
+    smallest = score_gap(responses, scores, prompts, pick="smallest", pairs_per_prompt=2)
+    assert make.short(smallest) == [("a", "a1", "a2"), ("a", "a0", "a1")]
+    drawn = {tuple(make.short(score_gap(responses, scores, prompts, pick="random", seed=seed))) for seed in range(30)}
+    assert drawn == {(("a", "a0", "a2"),), (("a", "a0", "a1"),), (("a", "a1", "a2"),)}
+
+
+def test_correctness(make):
+    rows = [
+        ("mixed", "m", 0, "right", 1.0),
+        ("mixed", "m", 1, "wrong", 0.0),
+        ("mixed", "m", 2, "half", 0.5),
+        ("right", "m", 0, "x", 1.0),
+        ("wrong", "m", 0, "x", 0.0),
+        ("unknown", "m", 0, "x", None),
+    ]
+    responses, scores = scored(make, rows)
+    prompts = make.prompts(["mixed", "right", "wrong", "unknown"])
+    pairs = correctness(responses, scores, prompts, pairs_per_prompt=9)
+    ((question, chosen, rejected),) = make.short(pairs)
+    assert (question, chosen) == ("mixed", "right") and rejected in ("wrong", "half")
+    assert make.dropped(pairs, "prompt") == {
+        make.id("right"): "all right",
+        make.id("wrong"): "all wrong",
+        make.id("unknown"): "no response",
+    }
+    check_sums(pairs)
+
+
+RULES = {
+    "model_order": lambda responses, scores, prompts, **options: model_order(
+        responses.filter(pa.compute.equal(responses["model"], "m")),
+        responses.filter(pa.compute.equal(responses["model"], "n")),
+        prompts,
+        **options,
+    ),
+    "score_gap": score_gap,
+    "score_gap random": lambda *tables, **options: score_gap(*tables, pick="random", **options),
+    "correctness": lambda *tables, **options: correctness(*tables, right_at=0.5, **options),
+    "best_worst": best_worst,
+    "best_random": best_random,
+    "worst_of_weak": lambda *tables, **options: worst_of_weak(*tables, weak_models=["n"], **options),
+    "max_delta": max_delta,
+    "ranked_scores": lambda *tables, **options: ranked_scores(
+        *tables, levels=[Level(scorer="s", margin=0.1)], **options
+    ),
+}
+
+
+def random_tables(make, seed):
+    draw = random.Random(seed)
+    rows = []
+    for prompt in range(40):
+        for model in ("m", "n"):
+            for sample in range(draw.randint(0, 6)):
+                text = draw.choice(["", "same", " SAME", *(f"text {i}" for i in range(6))])
+                rows.append((str(prompt), model, sample, text, draw.choice([None, 0.0, 0.5, 1.0, 1.0, float("nan")])))
+    return rows, make.prompts([str(prompt) for prompt in range(40)], answer="42")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("control", ["none", "reversed", "tied", "shuffled"])
+def test_order_of_candidates_and_gold_do_not_matter(make, rule, control):
+    rows, prompts = random_tables(make, 5)
+    first = RULES[rule](*scored(make, rows), prompts, control=control, pairs_per_prompt=2, seed=3)
+    random.Random(1).shuffle(rows)
+    without_gold = prompts.set_column(2, "answer", pa.nulls(prompts.num_rows, pa.string()))
+    again = RULES[rule](*scored(make, rows), without_gold, control=control, pairs_per_prompt=2, seed=3)
+    assert first.table.num_rows > 5
+    assert again.table.combine_chunks().equals(first.table.combine_chunks())
+    assert again.counts == first.counts
+    assert sorted(map(str, again.dropped.to_pylist())) == sorted(map(str, first.dropped.to_pylist()))
+    check_sums(first) if control != "tied" else None
+
+
+def test_bad_tables_are_refused_by_name(make):
+    prompts = make.prompts("a")
+    responses, scores = scored(make)
+    with pytest.raises(UserError, match="responses have no column model"):
+        model_order(responses.drop_columns(["model"]), responses, prompts)
+    with pytest.raises(UserError, match="of several scorers: s, t"):
+        score_gap(responses, pa.concat_tables([scores, make.scores([("a", "m", 0, 1.0)], "t")]), prompts)
+    with pytest.raises(UserError, match="no scores of 'x'"):
+        score_gap(responses, scores, prompts, scorer="x")
+    with pytest.raises(UserError, match="another score of the same scorer"):
+        score_gap(responses, pa.concat_tables([scores, make.scores([("a", "m", 0, 0.1)])]), prompts)
+    with pytest.raises(UserError, match="control cannot be 'backwards'"):
+        score_gap(responses, scores, prompts, control="backwards")
+    text = scores.set_column(4, "value", pa.array(["high"] * scores.num_rows))
+    with pytest.raises(UserError, match="are not numbers"):
+        score_gap(responses, text, prompts)
+
+
+def test_repeated_prompts_are_used_once_and_counted(make):
+    responses, scores = scored(make)
+    pairs = score_gap(responses, scores, make.prompts("aba"))
+    assert make.short(pairs) == [("a", "a0", "a2")]
+    assert pairs.counts["prompts"] == 3 and pairs.counts["prompts dropped: repeated prompt"] == 1
+    check_sums(pairs)
+
+
+def test_empty_tables(make):
+    pairs = model_order(make.responses([]), make.responses([]), make.prompts([]))
+    assert pairs.table.num_rows == 0 and pairs.table.schema.equals(Pair.SCHEMA)
+    assert pairs.audit().warnings == ["There are no pairs."]

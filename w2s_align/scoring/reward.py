@@ -1,0 +1,121 @@
+"""Reward models: a scalar per response from a sequence classifier, through vLLM's pooling engine or transformers.
+
+Reads prompts and responses, renders both with the reward model's own chat template to token ids, returns raw logits
+(no sigmoid), higher is better. The two engines agree to 1e-3.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from w2s_align.errors import UserError, missing_package
+from w2s_align.scoring.settings import RewardSettings
+from w2s_align.scoring.verdicts import BatchScorer, Verdicts
+
+Rewards: TypeAlias = Callable[[Sequence[list[int]]], list[float]]
+"""Takes token ids of whole chats, returns one raw logit each."""
+
+
+@contextmanager
+def reward(settings: RewardSettings) -> Iterator[BatchScorer]:
+    """Score responses with a reward model; a chat longer than ``max_length`` is unscored, never cut."""
+    if find_spec("transformers") is None:
+        raise missing_package("transformers", "train", "the reward scorer")
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(settings.model, revision=settings.revision)
+    architecture = (config.architectures or ["none"])[0]
+    if config.num_labels != 1 or not architecture.endswith("ForSequenceClassification"):
+        raise UserError(
+            f"{settings.model} is no reward model.",
+            why=f"It is a {architecture} with {config.num_labels} labels.",
+            fix="Use a model for sequence classification with one label.",
+        )
+    tokenizer = AutoTokenizer.from_pretrained(settings.model, revision=settings.revision)
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"The tokenizer of {settings.model} has no chat template.", fix="Add a chat_template.jinja to it."
+        )
+    engine = settings.engine
+    if engine == "auto":
+        engine = "vllm" if find_spec("vllm") else "transformers"
+    longest: int = settings.max_length or getattr(config, "max_position_embeddings", None) or 4096
+    rewards = (_vllm if engine == "vllm" else _transformers)(settings, tokenizer, longest)
+
+    def score_batch(prompts: pa.Table, responses: pa.Table) -> Verdicts:
+        chats = [
+            [*messages, {"role": "assistant", "content": text}]
+            for messages, text in zip(prompts["messages"].to_pylist(), responses["text"].to_pylist(), strict=True)
+        ]
+        ids = [tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"] for chat in chats]
+        fitting = [row for row, tokens in enumerate(ids) if len(tokens) <= longest]
+        values: list[float | None] = [None] * len(ids)
+        for row, value in zip(fitting, rewards([ids[row] for row in fitting]), strict=True):
+            values[row] = value
+        details = ["" if len(tokens) <= longest else "longer than the reward model reads" for tokens in ids]
+        return Verdicts(values, details)
+
+    yield score_batch
+
+
+def _transformers(settings: RewardSettings, tokenizer: Any, longest: int) -> Rewards:
+    """Open the model in transformers, on a GPU when there is one."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = settings.dtype if settings.dtype != "auto" else ("auto" if device == "cuda" else "float32")
+    model = AutoModelForSequenceClassification.from_pretrained(settings.model, revision=settings.revision, dtype=dtype)
+    model = model.to(device).eval()
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    # The score is read at the last token that is not padding, and the model's configuration says which one is.
+    model.config.pad_token_id = pad
+
+    def rewards(chats: Sequence[list[int]]) -> list[float]:
+        values = [0.0] * len(chats)
+        by_length = sorted(range(len(chats)), key=lambda row: len(chats[row]))
+        for start in range(0, len(chats), settings.batch_size):
+            rows = by_length[start : start + settings.batch_size]
+            width = max(len(chats[row]) for row in rows)
+            ids = torch.full((len(rows), width), pad)
+            mask = torch.zeros((len(rows), width), dtype=torch.long)
+            for i, row in enumerate(rows):
+                ids[i, : len(chats[row])] = torch.tensor(chats[row])
+                mask[i, : len(chats[row])] = 1
+            with torch.inference_mode():
+                logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, 0].float().cpu()
+            for row, value in zip(rows, logits.tolist(), strict=True):
+                values[row] = value
+        return values
+
+    return rewards
+
+
+def _vllm(settings: RewardSettings, tokenizer: Any, longest: int) -> Rewards:
+    """Open the model in vLLM's pooling engine, in this process."""
+    if find_spec("vllm") is None:
+        raise missing_package("vllm", "cuda", "the vllm engine of the reward scorer")
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    from vllm import LLM, PoolingParams
+
+    model = LLM(
+        settings.model, revision=settings.revision, runner="pooling", dtype=settings.dtype, max_model_len=longest
+    )
+    # vLLM applies a sigmoid to a single label unless it is told not to.
+    params = PoolingParams(use_activation=False)
+
+    def rewards(chats: Sequence[list[int]]) -> list[float]:
+        if not chats:
+            return []
+        prompts = [{"prompt_token_ids": list(chat)} for chat in chats]
+        outputs = model.classify(prompts, pooling_params=params, use_tqdm=False)
+        return [float(output.outputs.probs[0]) for output in outputs]
+
+    return rewards
