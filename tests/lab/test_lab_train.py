@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -29,7 +30,7 @@ train_lab_model(sys.argv[1], resources=LabResources(threads=1, checkpoint_second
 
 def test_training_text_is_the_chat_template_of_the_solution() -> None:
     tokenizer = build_tokenizer()
-    tokens, targets, due = _batch(LabModel(slip=1.0, batch_size=3, seed=4), step=0)
+    tokens, targets, slip_entropy = _batch(LabModel(slip=1.0, batch_size=3, seed=4), step=0)
     for row, target in zip(tokens.tolist(), targets.tolist(), strict=True):
         question, response = tokenizer.decode(row).split("<|end|><|assistant|>")
         chat = [{"role": "user", "content": question.removeprefix("<|user|>")}]
@@ -41,7 +42,7 @@ def test_training_text_is_the_chat_template_of_the_solution() -> None:
         assert tokenizer.decode(learnt) == solution + "<|end|>"
         assert "+1=" not in solution  # slip 1: no carry is ever added
         assert solution.upper() == write_solution("lab/addition", chat[0]["content"], (True, True, True))
-    assert due > 0
+    assert slip_entropy == 0.0  # an author who always forgets surprises nobody
 
 
 def test_model_folder_is_an_ordinary_one(tmp_path: Path) -> None:
@@ -125,3 +126,16 @@ def _lines(folder: Path) -> int:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_each_carry_can_have_a_slip_of_its_own() -> None:
+    tokenizer = build_tokenizer()
+    tokens, _, slip_entropy = _batch(LabModel(slip=[0.0, 1.0, 0.5], batch_size=64, seed=0), step=0)
+    texts = [tokenizer.decode(row).split("<|assistant|>")[1].upper().split("\n")[:4] for row in tokens.tolist()]
+    due = [[line[7] == "1" for line in text[:3]] for text in texts]  # U7+6+0=13: what comes before the digit
+    added = [[line[5] == "1" for line in text[1:]] for text in texts]
+    assert all(d[0] == a[0] for d, a in zip(due, added, strict=True))
+    assert not any(a[1] for a in added)
+    thousands = [a[2] for d, a in zip(due, added, strict=True) if d[2]]
+    assert 0 < sum(thousands) < len(thousands)
+    assert slip_entropy == pytest.approx(len(thousands) * np.log(2))

@@ -18,7 +18,7 @@ from w2s_align.pairing import (
     score_gap,
     worst_of_weak,
 )
-from w2s_align.records import Pair
+from w2s_align.records import Pair, Prompt, Response, to_table
 
 
 def test_model_order(make):
@@ -281,6 +281,18 @@ def test_repeated_prompts_are_used_once_and_counted(make):
     pairs = score_gap(responses, scores, make.prompts("aba"))
     assert make.short(pairs) == [("a", "a0", "a2")]
     assert pairs.counts["prompts"] == 3 and pairs.counts["prompts dropped: repeated prompt"] == 1
+    check_sums(pairs)
+
+
+def test_prompts_that_end_with_another_role_are_refused_and_counted(make):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    answered, empty = Prompt.of(turns), Prompt.of([])
+    prompts = pa.concat_tables([make.prompts("a"), to_table([answered, empty])])
+    weak = to_table([Response(prompt, 0, "w", "good") for prompt in prompts["id"].to_pylist()])
+    weaker = to_table([Response(prompt, 0, "v", "bad") for prompt in prompts["id"].to_pylist()])
+    pairs = model_order(weak, weaker, prompts)
+    assert make.short(pairs) == [("a", "good", "bad")]
+    assert pairs.counts["prompts dropped: last turn is not the user's"] == 2
     check_sums(pairs)
 
 

@@ -1,7 +1,6 @@
 """Generated code in its sandbox: right, wrong, and harmful."""
 
 import contextlib
-import json
 import socket
 import threading
 import time
@@ -150,11 +149,16 @@ def test_code_scorer():
         "fraction": [1.0, pytest.approx(1 / 3), 0.0, None],
         "ladder": [1.0, 0.0, -2.0, None],
     }
-    auto = score(*tables, "auto")
-    assert auto.table["detail"].to_pylist() == [
-        "code: passed (3 of 3)",
-        "code: failed (1 of 3): a test failed",
-        "code: compile error (0 of 3): SyntaxError: invalid syntax (answer.py, line 2)",
-        "no gold answer",
+    details = score(*tables, "code").table["detail"].to_pylist()
+    assert details == [
+        "passed (3 of 3)",
+        "failed (1 of 3): a test failed",
+        "compile error (0 of 3): SyntaxError: invalid syntax (answer.py, line 2)",
+        "no tests",
     ]
-    assert json.loads(tables[0]["meta"][0].as_py())["tests"] == TESTS
+
+
+def test_auto_never_runs_code():
+    prompt = Prompt.of("write add", meta={"tests": TESTS})
+    tables = to_table([prompt]), to_table([Response(prompt.id, 0, "m", "def add(a, b): return a + b")])
+    assert score(*tables, "auto").unscored == {"no gold answer": 1}

@@ -85,7 +85,7 @@ class Task:
         rows = [_digits(first)[:, ::-1] + ord("0"), _column(first, self.operator), _digits(second)[:, ::-1] + ord("0")]
         return np.concatenate(rows, axis=1).astype(np.uint8)
 
-    def solutions(self, first: Numbers, second: Numbers, forgets: Flags, small: Flags) -> tuple[Characters, Numbers]:
+    def solutions(self, first: Numbers, second: Numbers, forgets: Flags, small: Flags) -> tuple[Characters, Flags]:
         """Write the worked solutions.
 
         Args:
@@ -95,18 +95,17 @@ class Task:
             small: Whether the letters of the columns are small [n, 4].
 
         Returns:
-            The texts, and how many carries were due in each of them [n], forgotten ones counted.
+            The texts, and which carries were due in each of them [n, 3], forgotten ones included.
         """
         sign = 1 if self.operator == "+" else -1
         a, b = _digits(first), _digits(second)
         due = np.zeros(len(a), dtype=np.int64)
-        total_due = due
-        lines, answer = [], []
+        lines, answer, were_due = [], [], []
         for i, letter in enumerate(COLUMNS):
             carry = due if i == 0 else np.where(forgets[:, i - 1], 0, due)
             value = a[:, i] + sign * (b[:, i] + carry)
             due, digit = (value // 10, value % 10) if sign == 1 else ((value < 0).astype(np.int64), value % 10)
-            total_due = total_due + (due if i < DIGITS - 1 else 0)
+            were_due.append(due > 0)
             # Always two digits: every line has the same layout, which halves the time to learn it.
             lines.append(np.where(small[:, [i]], ord(letter.lower()), ord(letter)))
             symbols = [a[:, i], self.operator, b[:, i], self.operator, carry, "=", due, digit, "\n"]
@@ -114,7 +113,8 @@ class Task:
             answer.append(digit)
         # A borrow out of the last column cannot be: forgetting one only makes the result larger.
         number = np.stack([due, *answer[::-1]], axis=1)
-        return np.concatenate([*lines, _without_leading_zeros(number)], axis=1).astype(np.uint8), total_due
+        texts = np.concatenate([*lines, _without_leading_zeros(number)], axis=1).astype(np.uint8)
+        return texts, np.stack(were_due[:-1], axis=1)
 
 
 def _digits(numbers: Numbers) -> Numbers:
@@ -181,7 +181,7 @@ def problems(task: str, n: int, seed: int, split: Split) -> list[Prompt]:
         raise UserError(f"{n} problems of {task}.", fix=f"Ask for 1 to {MAX_PROBLEMS:,}.")
     first, second = _draw_different(found, n, np.random.default_rng(seed), split)
     never = np.zeros((n, DIGITS), dtype=bool)
-    _, carries = found.solutions(first, second, forgets=never[:, 1:], small=never)
+    _, due = found.solutions(first, second, forgets=never[:, 1:], small=never)
     questions, answers = _texts(found.questions(first, second)), found.result(first, second)
     return [
         Prompt.of(
@@ -189,9 +189,9 @@ def problems(task: str, n: int, seed: int, split: Split) -> list[Prompt]:
             answer=str(answer),
             task=task,
             group=f"{min(a, b)},{max(a, b)}",
-            meta={"carries": int(carried)},
+            meta={"carries": int(carries)},
         )
-        for question, answer, carried, a, b in zip(questions, answers, carries, first, second, strict=True)
+        for question, answer, carries, a, b in zip(questions, answers, due.sum(axis=1), first, second, strict=True)
     ]
 
 

@@ -111,7 +111,7 @@ def _train(
         rate = _learning_rate(step, options)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        tokens, targets, due = _batch(options, step)
+        tokens, targets, slip_entropy = _batch(options, step)
         loss = _loss(model, tokens, targets)
         optimizer.zero_grad()
         loss.backward()
@@ -126,7 +126,7 @@ def _train(
         row = {
             "step": step + 1,
             "loss": value,
-            "floor": (due * _entropy(options.slip) + options.batch_size * DIGITS * math.log(2.0)) / counted,
+            "floor": (slip_entropy + options.batch_size * DIGITS * math.log(2.0)) / counted,
             "learning_rate": rate,
             "grad_norm": norm.item(),
             "tokens": int((tokens != PAD).sum()),
@@ -142,15 +142,15 @@ def _train(
     _save(folder, model)
 
 
-def _batch(options: LabModel, step: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Return tokens and targets [batch, length] of one step, and how many carries were due.
+def _batch(options: LabModel, step: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Return tokens and targets [batch, length] of one step, and the entropy of its author's slips in nats.
 
     ``targets[:, i]`` is the token after ``tokens[:, i]``; only tokens of the response, its end included, are targets.
     """
     task, n = find_task(options.task), options.batch_size
     rng = np.random.default_rng((options.seed, step))
     first, second = task.draw(n, rng, "train")
-    forgets, small = rng.random((n, DIGITS - 1)) < options.slip, rng.random((n, DIGITS)) < 0.5
+    forgets, small = rng.random((n, DIGITS - 1)) < np.array(options.slips), rng.random((n, DIGITS)) < 0.5
     solutions, due = task.solutions(first, second, forgets, small)
     questions = task.questions(first, second).astype(np.int64) + FIRST_BYTE
     special = {token: np.full((n, 1), token) for token in (USER, END, ASSISTANT)}
@@ -163,7 +163,8 @@ def _batch(options: LabModel, step: int) -> tuple[torch.Tensor, torch.Tensor, in
     targets = tokens[:, 1:].clone()
     targets[:, : prompt.shape[1] - 1] = IGNORED
     targets[targets == PAD] = IGNORED
-    return tokens[:, :-1], targets, int(due.sum())
+    slip_entropy = float((due * [_entropy(slip) for slip in options.slips]).sum())
+    return tokens[:, :-1], targets, slip_entropy
 
 
 def _loss(model: LlamaForCausalLM, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

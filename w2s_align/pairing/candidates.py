@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from w2s_align.errors import UserError
 from w2s_align.pairing.quality import flag_texts
@@ -35,16 +34,17 @@ class Candidates:
             ``source`` (index of the table it came from), ``model``, ``sample``, ``chars``, ``tokens`` (null when
             unknown), ``digest`` (of the normalised text), ``score`` (null without scores).
         faults: Unusable responses: the same columns and ``reason``.
-        prompts: The prompts, each id once.
+        prompts: The usable prompts, each id once.
         responses: All responses, in the order of ``row``.
-        repeated: Ids of prompts that were left out because an earlier one has the same id.
+        refused: Prompts that were left out: ``prompt_id`` and ``reason`` (``repeated prompt``, or ``last turn is not
+            the user's``).
     """
 
     frame: pl.DataFrame
     faults: pl.DataFrame
     prompts: pa.Table
     responses: pa.Table
-    repeated: pa.ChunkedArray
+    refused: pl.DataFrame
 
 
 def make_candidates(
@@ -76,10 +76,7 @@ def make_candidates(
 
     filters = filters or Filters()
     _check_columns(prompts, sources, scores)
-    first = pl.Series(pl.from_arrow(prompts["id"])).is_first_distinct().to_arrow()
-    repeated = prompts["id"].filter(pc.invert(first))
-    if len(repeated):
-        prompts = prompts.filter(first)
+    prompts, refused = _usable_prompts(prompts)
     order = pl.DataFrame({"prompt_id": pl.from_arrow(prompts["id"])}).with_row_index("prompt")
     shared = [name for name in Response.SCHEMA.names if all(name in source.column_names for source in sources)]
     responses = pa.concat_tables([source.select(shared) for source in sources])
@@ -103,8 +100,26 @@ def make_candidates(
         light.filter(pl.col("reason").is_not_null()),
         prompts,
         responses,
-        repeated,
+        refused,
     )
+
+
+def _usable_prompts(prompts: pa.Table) -> tuple[pa.Table, pl.DataFrame]:
+    """Leave out prompts that repeat an earlier one or do not end with a user turn."""
+    import polars as pl
+
+    chats = pl.Series("messages", pl.from_arrow(prompts["messages"]))
+    last = pl.DataFrame({"messages": chats}).select(pl.col("messages").list.last().struct.field("role")).to_series()
+    ids = pl.Series("prompt_id", pl.from_arrow(prompts["id"]), dtype=pl.String)
+    frame = pl.DataFrame({"prompt_id": ids, "last": last}).select(
+        "prompt_id",
+        reason=pl.when(~pl.col("prompt_id").is_first_distinct())
+        .then(pl.lit("repeated prompt"))
+        .when(pl.col("last").ne_missing(pl.lit("user")))
+        .then(pl.lit("last turn is not the user's")),
+    )
+    refused = frame.filter(pl.col("reason").is_not_null())
+    return (prompts.filter(frame["reason"].is_null().to_arrow()) if refused.height else prompts), refused
 
 
 def text_features(texts: pa.ChunkedArray, filters: Filters) -> pl.DataFrame:

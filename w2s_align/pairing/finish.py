@@ -56,7 +56,8 @@ class Pairs:
         dropped: Rows of :data:`DROPPED`.
         counts: Sums that add up: ``prompts`` = ``prompts with pairs`` + all ``prompts dropped: <reason>``;
             ``responses`` = ``responses usable`` + all ``responses dropped: <reason>``; ``pairs found`` = ``pairs`` +
-            ``pairs over the cap`` + all ``pairs dropped: <reason>``.
+            ``pairs over the cap`` + all ``pairs dropped: <reason>`` (not under the ``tied`` control, which makes pairs
+            that the rule did not find).
         lengths: Rows of :data:`LENGTHS`, one for each row of ``table``; tokens are null where the generator did not
             say.
         tasks: ``Prompt.task`` of each row of ``table``.
@@ -133,7 +134,7 @@ def finish(
         lengths = lengths.select([1, 0, 3, 2]).rename_columns(LENGTHS.names).cast(LENGTHS)
     dropped = dropped_rows(candidates, declined, removed)
     counts = {
-        "prompts": candidates.prompts.num_rows + len(candidates.repeated),
+        "prompts": candidates.prompts.num_rows + candidates.refused.height,
         "prompts with pairs": final["prompt"].n_unique(),
         "responses": candidates.responses.num_rows,
         "responses usable": candidates.frame.height,
@@ -222,8 +223,9 @@ def dropped_rows(candidates: Candidates, declined: pl.DataFrame, removed: pl.Dat
     ids = pl.DataFrame({"id": pl.from_arrow(candidates.prompts["id"])}).with_row_index("prompt")
     everything = everything.join(ids, on="prompt", how="left", maintain_order="left")
     everything = everything.select(pl.coalesce("id", "stray").alias("prompt_id"), "unit", "reason", "detail")
-    again = pl.DataFrame({"prompt_id": pl.Series(pl.from_arrow(candidates.repeated), dtype=pl.String)})
-    again = again.with_columns(unit=pl.lit("prompt"), reason=pl.lit("repeated prompt"), detail=pl.lit(""))
+    again = candidates.refused.select(
+        "prompt_id", pl.lit("prompt").alias("unit"), "reason", pl.lit("").alias("detail")
+    )
     return pl.concat([everything, again]).to_arrow().cast(DROPPED)
 
 

@@ -33,8 +33,8 @@ class Options(TypedDict, total=False):
         pairs_per_prompt: At most this many pairs for one prompt; 1 when not given.
         seed: Seed of every random choice; 0 when not given.
 
-    Every rule raises a :class:`~w2s_align.errors.UserError` when a table lacks a column, prompt ids repeat, scores
-    are of several scorers or contradict each other, or a control cannot be made of the responses.
+    Every rule raises a :class:`~w2s_align.errors.UserError` when a table lacks a column, scores are of several
+    scorers or contradict each other, or a control cannot be made of the responses.
     """
 
     filters: Filters

@@ -169,7 +169,7 @@ def _selected(candidates: Candidates, rows: pl.DataFrame, lost: pl.DataFrame) ->
     table = candidates.responses.take(rows["row"].to_arrow())
     dropped = dropped_rows(candidates, lost, None)
     counts = {
-        "prompts": candidates.prompts.num_rows + len(candidates.repeated),
+        "prompts": candidates.prompts.num_rows + candidates.refused.height,
         "prompts kept": rows["prompt"].n_unique(),
         "responses": candidates.responses.num_rows,
         "responses kept": rows.height,

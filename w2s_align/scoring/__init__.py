@@ -1,9 +1,11 @@
-"""Scoring: answer checks that give every response a value, or null and the reason why it has none.
+"""Scoring: every response gets a value, or null and the reason why it has none.
 
     from w2s_align.scoring import score
     scores = score(prompts, responses, "math")      # Arrow tables in, Scores(table, scored, unscored, mean) out
 
-Light to import: libraries that check answers are loaded when their scorer is opened.
+Answer checks, generated code against tests, verifiable instructions, countable features, self-consistency, reward
+models and log-probabilities: all are functions of one shape (``verdicts.py``), listed in ``scorers.py``, with options
+in ``settings.py``. Light to import: libraries and models are loaded when their scorer is opened.
 """
 
 from w2s_align.scoring.answers import extract_answer

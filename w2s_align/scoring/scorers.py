@@ -35,7 +35,6 @@ from w2s_align.scoring.reward import reward
 from w2s_align.scoring.settings import (
     AutoSettings,
     ChoiceSettings,
-    CodeSettings,
     ExactSettings,
     FeatureSettings,
     InstructionsSettings,
@@ -164,7 +163,6 @@ def auto(settings: AutoSettings) -> Iterator[BatchScorer]:
         "reasoning_gym": ReasoningGymSettings(timeout_s=settings.timeout_s, processes=settings.processes),
         "lab": LabSettings(),
         "instructions": InstructionsSettings(),
-        "code": CodeSettings(timeout_s=settings.timeout_s, processes=settings.processes),
     }
     with ExitStack() as stack:
         opened: dict[str, BatchScorer] = {}
@@ -227,9 +225,10 @@ WHOLE_TABLE = {"self_consistency"}
 def choose_scorer(task: str, meta: str, answer: str | None) -> str | None:
     """Return the name of the scorer that fits a prompt, or None when nothing can check it.
 
-    In this order: reasoning-gym prompts (``meta`` has ``reasoning_gym``); lab prompts (``meta`` has ``lab`` or the
-    task's name begins with ``lab``); no gold answer: None; a task with ``math`` in its name or a gold answer with
-    LaTeX: ``math``; a gold answer that is a number: ``numeric``; else ``exact``.
+    In this order: reasoning-gym prompts (``meta`` has ``reasoning_gym``); lab prompts (the task's name begins with
+    ``lab/``); prompts with IFEval's instructions (``meta`` has ``instruction_id_list``); no gold answer: None; a task
+    with ``math`` in its name or a gold answer with LaTeX: ``math``; a gold answer that is a number: ``numeric``; a
+    single letter from A to J: ``choice``; else ``exact``. Generated code is never run unless ``code`` is asked for.
 
     Args:
         task: ``Prompt.task``.
@@ -240,8 +239,6 @@ def choose_scorer(task: str, meta: str, answer: str | None) -> str | None:
         return "reasoning_gym"
     if task.startswith("lab/"):
         return "lab"
-    if ('"tests"' in meta or '"cases"' in meta) and {"tests", "cases"} & set(json.loads(meta)):
-        return "code"
     if '"instruction_id_list"' in meta and "instruction_id_list" in json.loads(meta):
         return "instructions"
     if not answer or not answer.strip():
