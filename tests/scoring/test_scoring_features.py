@@ -2,21 +2,29 @@
 
 import pytest
 
-from w2s_align.scoring.features import FEATURES, split_sentences
+from w2s_align.scoring.features import FEATURES
+from w2s_align.scoring.sentences import count_sentences, first_sentences, sentence_ends
 
 
-def test_split_sentences():
-    text = 'Hello there. It costs 3.14 dollars! "Really?" Yes\nA new line\n1. First item.\n2. Second'
-    assert split_sentences(text) == [
-        "Hello there.",
-        "It costs 3.14 dollars!",
-        '"Really?"',
-        "Yes",
-        "A new line",
-        "First item.",
-        "Second",
-    ]
-    assert split_sentences("") == split_sentences("1. 2. 3.") == []
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Hello there. It costs 3.14 dollars! Yes", ["Hello there.", "It costs 3.14 dollars!", "Yes"]),
+        ('"Really?" he said. Done', ['"Really?"', "he said.", "Done"]),
+        ("A line\n1. First item.\n2. Second", ["A line", "1. First item.", "2. Second"]),
+        ("Ask Dr. Smith, e.g. about A. B. Clark. Now!", ["Ask Dr. Smith, e.g. about A. B. Clark.", "Now!"]),
+        ("...\n---\n", []),
+        ("", []),
+    ],
+)
+def test_counting_and_cutting_sentences_follow_one_rule(text: str, sentences: list[str]) -> None:
+    ends = sentence_ends(text)
+    assert [text[a:b].strip() for a, b in zip([0, *ends], ends, strict=False)] == sentences
+    assert count_sentences(text) == len(sentences)
+    for k in range(1, len(sentences) + 1):
+        cut = first_sentences(text, k)
+        assert cut is not None and count_sentences(cut) == k
+    assert first_sentences(text, len(sentences) + 1) is None
 
 
 @pytest.mark.parametrize(

@@ -10,23 +10,14 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from w2s_align.scoring.sentences import count_sentences
+
 _WORD = re.compile(r"\w+")
 _LETTER = re.compile(r"[^\W\d_]")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]*]*(?=\s|$)|\n")
 _SECTION = re.compile(r"^[ \t]*(?:[-*+]\s+|\d+[.)]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6}\s+\S", re.MULTILINE)
 _ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])\s+\S", re.MULTILINE)
-
-
-def split_sentences(text: str) -> list[str]:
-    """Split a text into sentences: at ``.``, ``!`` or ``?`` before white space, and at line ends.
-
-    A piece without any letter (the number of a list item) is no sentence; a full stop inside a word or number
-    (``3.14``, ``a.b``) ends none. Abbreviations are not known: "Mr. Smith" counts as two.
-    """
-    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    pieces = [text[start:end].strip() for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
-    return [piece for piece in pieces if _LETTER.search(piece)]
 
 
 def count_sections(text: str) -> int:
@@ -52,7 +43,7 @@ FEATURES: dict[str, Callable[[str], float]] = {
     "chars": len,
     "words": lambda text: len(_WORD.findall(text)),
     "lines": lambda text: sum(bool(line.strip()) for line in text.splitlines()),
-    "sentences": lambda text: len(split_sentences(text)),
+    "sentences": count_sentences,
     "sections": count_sections,
     "list_items": lambda text: len(_ITEM.findall(text)),
     "repetition": repeated_share,

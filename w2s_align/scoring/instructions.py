@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from w2s_align.scoring.features import split_sentences
+from w2s_align.scoring.sentences import count_sentences
 
 Check = Callable[[str, Mapping[str, Any]], bool]
 
@@ -128,7 +128,7 @@ CHECKS: dict[str, Check] = {
         len(re.findall(r"\w+", text)), given["relation"], given["num_words"]
     ),
     "length_constraints:number_sentences": lambda text, given: _compare(
-        len(split_sentences(text)), given["relation"], given["num_sentences"]
+        count_sentences(text), given["relation"], given["num_sentences"]
     ),
     "length_constraints:number_paragraphs": _paragraphs,
     "length_constraints:nth_paragraph_first_word": _first_word,

@@ -13,7 +13,7 @@ _END = re.compile(r"[.!?]+[\"'”’)\]*_]*(?=\s|$)|\n+|$")
 _NO_END = re.compile(
     r"(?:^|[\s(\"'“])(?:(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|approx|No|Fig|U\.S|a\.m|p\.m)|[A-Z]|\d{1,3}|[a-z])\.$"
 )
-_WORD = re.compile(r"\w")
+_WORD = re.compile(r"[^\W\d_]")
 
 
 def sentence_ends(text: str) -> list[int]:
