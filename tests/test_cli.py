@@ -16,8 +16,13 @@ seed: 0
 steps:
   model: {kind: lab_model, slip: 0.5, layers: 1, width: 32, steps: 5, batch_size: 8}
   prompts: {kind: prompts, source: lab/addition, limit: 8}
-  weak: {kind: generate, model: $model, prompts: $prompts, sampling: {temperature: 1, max_tokens: 12}, engine: {name: transformers}}
-  weaker: {kind: generate, model: $model, prompts: $prompts, seed: 1, sampling: {temperature: 1, max_tokens: 12}, engine: {name: transformers}}
+  weak: &generate
+    kind: generate
+    model: $model
+    prompts: $prompts
+    sampling: {temperature: 1, max_tokens: 12}
+    engine: {name: transformers}
+  weaker: {<<: *generate, seed: 1}
   gold: {kind: score, responses: $weak}
   pairs: {kind: pair, rule: model_order, chosen: $weak, rejected: $weaker, filters: {truncated: false}}
 """
@@ -88,7 +93,7 @@ def test_a_mistake_is_one_panel_without_traceback_and_exit_code_2(folder: Path) 
     assert "Traceback" not in failed.stderr
     words = " ".join(failed.stderr.replace("│", " ").split())
     assert "bad.yaml:5 prompts.limt is not an option of prompts. Did you mean limit?" in words
-    assert "bad.yaml:9 pairs.rejected refers to $weakr, which is no step. Did you mean $weaker?" in words
+    assert "bad.yaml:14 pairs.rejected refers to $weakr, which is no step. Did you mean $weaker?" in words
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,8 @@ def test_the_command_line_imports_nothing_heavy(folder: Path) -> None:
             f"sys.argv = ['w2s', *{arguments!r}]\n"
             "try:\n    from w2s_align.cli import main; main()\n"
             "except SystemExit: pass\n"
-            "heavy = {'torch', 'transformers', 'trl', 'vllm', 'datasets', 'polars', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+            "names = {'torch', 'transformers', 'trl', 'vllm', 'datasets', 'polars', 'scipy', 'matplotlib'}\n"
+            "heavy = names & set(sys.modules)\n"
             "sys.exit(f'imports {heavy}' if heavy else 0)\n"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120)

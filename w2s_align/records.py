@@ -42,7 +42,7 @@ class Prompt:
     Attributes:
         id: Digest of the messages: the same prompt has the same id in every run and on every machine.
         messages: The chat so far; the last turn is the user's.
-        answer: The gold answer, or None. Used by scorers that say so and for diagnosis, never to make label-free pairs.
+        answer: The gold answer, or None. For scorers that say so and for diagnosis, never to make label-free pairs.
         task: Where the prompt comes from, e.g. ``gsm8k``; also names the default answer check.
         group: Prompts of one group never end up on both sides of a split (e.g. paraphrases); None is a group of one.
         meta: Anything else about the prompt, JSON-serialisable.

@@ -158,5 +158,5 @@ def test_what_is_wrong_with_a_file_is_said(
 def test_a_missing_file_and_a_missing_dataset_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no file"):
         load_prompts(str(tmp_path / "nothing.jsonl"))
-    with pytest.raises(UserError, match="The dataset nobody/nothing .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"The dataset nobody/nothing .* cannot be loaded"):
         load_prompts("nobody/nothing")

@@ -97,10 +97,8 @@ def test_a_missing_reference_suggests_a_step_that_fits() -> None:
 
 def test_the_wrong_kind_of_artifact_is_refused() -> None:
     (found,) = problems(GOOD.replace("pairs: $pairs", "pairs: $weak"))
-    assert (
-        found
-        == "recipe.yaml:12  dpo.pairs refers to $weak, which writes responses.  Here pairs belong.  Did you mean $pairs?"
-    )
+    refers = "recipe.yaml:12  dpo.pairs refers to $weak, which writes responses."
+    assert found == f"{refers}  Here pairs belong.  Did you mean $pairs?"
 
 
 def test_a_value_where_a_reference_belongs_is_refused() -> None:

@@ -24,7 +24,7 @@ LAB = """\
 name: kill
 seed: 0
 steps:
-  model: {kind: lab_model, slip: 0.5, layers: 1, width: 32, steps: 60, batch_size: 8, resources: {checkpoint_seconds: 0}}
+  model: {kind: lab_model, layers: 1, width: 32, steps: 60, batch_size: 8, resources: {checkpoint_seconds: 0}}
   prompts: {kind: prompts, source: lab/addition, limit: 24}
   answers: {kind: generate, model: $model, prompts: $prompts, sampling: {temperature: 1, max_tokens: 16, n: 2},
             engine: {name: transformers}, resources: {cpus: 1, batch_size: 4}}

@@ -1,8 +1,8 @@
 """Sentences, countable by a fixed rule: the utility of the paper's controlled experiment, on a small model.
 
 A sentence ends at ``.``, ``!`` or ``?`` (and closing quotes or brackets) before white space or the end of the text,
-and at the end of a line. The point of an abbreviation, an initial, or a list number ends nothing; a line without a
-letter or digit is no sentence. The rule is for counting and cutting alike, so that a text cut to k sentences has k.
+and at the end of a line. The point of an abbreviation, an initial, or a list number ends nothing; a piece without a
+letter is no sentence. The rule is for counting and cutting alike, so that a text cut to k sentences has k.
 """
 
 from __future__ import annotations

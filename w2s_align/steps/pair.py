@@ -22,33 +22,63 @@ if TYPE_CHECKING:
 
     from w2s_align.pairing import Pairs
 
-NEEDS: dict[str, tuple[str, ...]] = {
-    "model_order": ("chosen", "rejected"),
-    "score_gap": ("responses", "scores"),
-    "correctness": ("responses", "scores"),
+BY_MODEL, BY_SCORE = ("chosen", "rejected"), ("responses", "scores")
+READS: dict[str, tuple[str, ...]] = {
+    "model_order": BY_MODEL,
+    "self_over_weaker": BY_MODEL,
+    "score_gap": BY_SCORE,
+    "correctness": BY_SCORE,
+    "best_worst": BY_SCORE,
+    "best_random": BY_SCORE,
+    "worst_of_weak": BY_SCORE,
+    "max_delta": BY_SCORE,
 }
 """Which fields name the input of each rule."""
+
+TAKES: dict[str, tuple[str, ...]] = {
+    "score_gap": ("margin", "pick"),
+    "correctness": ("right_at",),
+    "best_worst": ("margin",),
+    "worst_of_weak": ("margin", "weak_models"),
+}
+"""Options that only some rules take."""
 
 
 class PairStep(Step):
     """Build preference pairs by a rule, and say how large and how clean the delta is."""
 
     kind: Literal["pair"] = "pair"
-    rule: Literal["model_order", "score_gap", "correctness"]
-    """model_order: which model wrote it (chosen, rejected). score_gap: the higher score wins (responses, scores).
-    correctness: a right response beats a wrong one (responses, scores)."""
+    rule: Literal[
+        "model_order",
+        "self_over_weaker",
+        "score_gap",
+        "correctness",
+        "best_worst",
+        "best_random",
+        "worst_of_weak",
+        "max_delta",
+    ]
+    """Which model wrote it, from chosen and rejected: model_order (delta learning), self_over_weaker. Which score it
+    has, from responses and scores: score_gap, correctness (right over wrong), best_worst, best_random (Tülu 3),
+    worst_of_weak (Olmo 3), max_delta (the two models that are furthest apart)."""
     chosen: ResponsesRef | None = None
-    """Responses of the better model (model_order)."""
+    """Responses of the better model, for rules by model."""
     rejected: ResponsesRef | None = None
-    """Responses of the worse model (model_order)."""
+    """Responses of the worse model, for rules by model."""
     responses: list[ResponsesRef] = []
-    """Candidates of all models (score_gap, correctness)."""
+    """Candidates of all models, for rules by score."""
     scores: list[ScoresRef] = []
-    """Their scores (score_gap, correctness)."""
+    """Their scores, for rules by score."""
     gold: list[ScoresRef] = []
     """Scores against gold answers, for the audit alone: the pairs are the same without them."""
     margin: float = Field(0.0, ge=0)
-    """Least difference of the scores (score_gap)."""
+    """Least difference of the scores (score_gap, best_worst, worst_of_weak)."""
+    pick: Literal["largest", "smallest", "random"] = "largest"
+    """Which gap of several to take first (score_gap)."""
+    right_at: float = 1.0
+    """A response is right from this score on (correctness)."""
+    weak_models: list[str] = []
+    """Models whose worst response is rejected (worst_of_weak)."""
     control: Control = "none"
     """reversed: chosen and rejected swapped. tied: both sides of equal quality. shuffled: labels by coin."""
     filters: Filters = Filters()
@@ -64,13 +94,17 @@ class PairStep(Step):
 
     def check(self) -> None:
         """Refuse a rule without its inputs, and inputs that the rule does not read."""
-        needed = NEEDS[self.rule]
+        needed = READS[self.rule]
         for name in needed:
             if not getattr(self, name):
                 raise UserError(f"The rule {self.rule} needs {name}.", fix=f"Add {name}: $step")
         for name in ("chosen", "rejected", "responses", "scores"):
             if name not in needed and getattr(self, name):
                 raise UserError(f"The rule {self.rule} does not read {name}.", fix=f"It reads {' and '.join(needed)}.")
+        for name in {option for options in TAKES.values() for option in options} - set(TAKES.get(self.rule, ())):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                rules = ", ".join(rule for rule, options in TAKES.items() if name in options)
+                raise UserError(f"The rule {self.rule} does not take {name}.", fix=f"It belongs to {rules}.")
 
     def run(self, work: Work) -> None:
         """Build, audit and write the pairs."""
@@ -95,22 +129,15 @@ class PairStep(Step):
     def _build(self, work: Work) -> Pairs:
         from w2s_align import pairing
 
-        common: dict[str, Any] = {
-            "filters": self.filters,
-            "control": self.control,
-            "pairs_per_prompt": self.pairs_per_prompt,
-            "seed": self.seed or 0,
-        }
-        if self.rule == "model_order":
+        options: dict[str, Any] = {name: getattr(self, name) for name in TAKES.get(self.rule, ())}
+        options |= {"filters": self.filters, "control": self.control, "pairs_per_prompt": self.pairs_per_prompt}
+        options["seed"] = self.seed or 0
+        rule = pairing.RULES[self.rule]
+        if READS[self.rule] == BY_MODEL:
             sides = [work.inputs["chosen"], work.inputs["rejected"]]
-            return pairing.model_order(sides[0].table(), sides[1].table(), _prompts(sides), **common)
+            return rule(sides[0].table(), sides[1].table(), _prompts(sides), **options)
         sources = [work.inputs[f"responses.{index}"] for index in range(len(self.responses))]
-        responses, prompts = _concat([s.table() for s in sources]), _prompts(sources)
-        scores = self._scores(work, "scores")
-        assert scores is not None
-        if self.rule == "score_gap":
-            return pairing.score_gap(responses, scores, prompts, margin=self.margin, **common)
-        return pairing.correctness(responses, scores, prompts, **common)
+        return rule(_concat([s.table() for s in sources]), self._scores(work, "scores"), _prompts(sources), **options)
 
     def _scores(self, work: Work, name: str) -> pa.Table | None:
         tables = [work.inputs[f"{name}.{index}"].table() for index in range(len(getattr(self, name)))]
