@@ -1,9 +1,12 @@
 # Sourced by the other scripts: makes sure that an environment with everything is active.
-#   setup_env EXTRA...    e.g. setup_env dev
+#   setup_env EXTRA...    e.g. setup_env dev; does nothing when W2S_NO_INSTALL is set
 # Uses the active environment (venv or conda); without one, makes .venv in the project. Installs once per pyproject.toml.
 
 setup_env() {
-    local root python torch_build extras stamp want
+    local root python torch_build extras extra missing stamp want
+    if [ -n "${W2S_NO_INSTALL:-}" ]; then
+        return 0
+    fi
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
         if [ ! -x "$root/.venv/bin/python" ]; then
@@ -24,9 +27,15 @@ setup_env() {
     fi
     extras=$(IFS=,; set -- "$torch_build" "$@"; echo "$*")
     stamp=$(python -c 'import sys; print(sys.prefix)')/.w2s-installed
-    want="$(sha256sum <"$root/pyproject.toml") $extras $root"
-    if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then
-        return 0
+    want="$(sha256sum <"$root/pyproject.toml") $root"
+    if [ "$(head -n 1 "$stamp" 2>/dev/null)" = "$want" ]; then
+        missing=
+        for extra in ${extras//,/ }; do
+            grep -qx "$extra" "$stamp" || missing=1
+        done
+        [ -z "$missing" ] && return 0
+    else
+        rm -f "$stamp"
     fi
     echo "Installing w2s-align[$extras]; this takes some minutes the first time"
     python -m pip install --quiet --upgrade pip
@@ -40,7 +49,8 @@ setup_env() {
         # torchvision::nms does not exist", and so do TRL and vLLM, which import them only when they are installed.
         python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
     fi
-    echo "$want" >"$stamp"
+    [ -s "$stamp" ] || echo "$want" >"$stamp"
+    tr , '\n' <<<"$extras" >>"$stamp"
 }
 
 find_python() {

@@ -46,7 +46,7 @@ def load(document: Document, catalogue: Catalogue) -> Recipe:
         problems += _check_references(document, steps, {str(name) for name in raw_steps})
         problems += _check_steps(document, steps)
     if problems:
-        raise UserError.all(problems)
+        raise UserError.all(sorted(problems, key=_line))
     return Recipe(
         name=document.data["name"],
         seed=seed,
@@ -62,6 +62,12 @@ def load(document: Document, catalogue: Catalogue) -> Recipe:
         },
         path=document.name,
     )
+
+
+def _line(problem: Problem) -> int:
+    """Return the line of a problem, so that they are reported in the order of the file."""
+    line = problem.where.rpartition(":")[2]
+    return int(line) if line.isdigit() else 0
 
 
 def _check_top_level(document: Document) -> list[Problem]:
