@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import re
 import subprocess
 import sys
@@ -105,7 +107,9 @@ def test_every_command_of_the_readme_works(home: Path) -> None:
             continue
         if command in long:
             command = command.replace("w2s run", "w2s plan")
-        done = subprocess.run(command.split(), cwd=home, env=environment(), capture_output=True, text=True, timeout=900)
+        done = subprocess.run(
+            command.split(), cwd=home, env=environment(), capture_output=True, text=True, timeout=900
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
@@ -121,8 +125,44 @@ def test_the_errors_that_the_readme_shows_are_those_that_appear() -> None:
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     recipe = next(re.finditer(r"```yaml\n(.*?)```", text, flags=re.DOTALL)).group(1)
-    broken = recipe.replace("learning_rate: 5.0e-7", "learning_rte: 5.0e-7").replace("chosen: $weak,", "chosen: $weka,")
+    broken = recipe.replace("learning_rate: 5.0e-7", "learning_rte: 5.0e-7").replace(
+        "chosen: $weak,", "chosen: $weka,"
+    )
     with pytest.raises(UserError) as caught:
         recipe_from_text(broken)
     shown = next(re.finditer(r"```\n(recipe\.yaml.*?)```", text, flags=re.DOTALL)).group(1)
     assert [str(problem) for problem in caught.value.problems] == shown.strip().splitlines()
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_the_quickstart_ends_with_the_same_rows(home: Path, tmp_path: Path) -> None:
+    """SIGKILL of the command; what it started dies with it. About a quarter of an hour."""
+    command = [sys.executable, "-m", "w2s_align.cli", "run", str(ROOT / "recipes" / "quickstart.yaml")]
+    draw = random.Random(20)
+    kills = 0
+    while True:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=draw.uniform(2, 30) if kills < 20 else 1800)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0
+        break
+    undisturbed, killed = (rows(folder / "w2s_runs" / "runs" / "quickstart" / "latest") for folder in (home, tmp_path))
+    assert kills >= 10
+    assert undisturbed == killed
+
+
+def rows(run: Path) -> dict[str, str]:
+    """Digest of every table and every model of a run, by step."""
+    found = {}
+    for link in sorted((run / "steps").iterdir()):
+        for file in sorted(link.resolve().rglob("*")):
+            if file.suffix in (".parquet", ".safetensors"):
+                name = f"{link.name}/{file.relative_to(link.resolve())}"
+                found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert found
+    return found

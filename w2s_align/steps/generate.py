@@ -27,6 +27,10 @@ class Generate(Step):
     """The model that answers: a hub id, a folder, or $step."""
     prompts: PromptsRef
     """What it is asked."""
+    seed: int | None = None
+    """Seed of this step; that of an answer depends on it, the prompt and the number of the sample alone. So two models
+    with the same seed draw with the same random numbers, and can write the same for that reason: for the two sides of
+    pairs, give them different ones. Default: the recipe's."""
     sampling: Sampling
     """How tokens are drawn. Nothing is taken from the model's own defaults."""
     engine: Engine = Engine()
