@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from w2s_align.errors import UserError
+from w2s_align.recipe.schema import Resources
 from w2s_align.runs import Run, recipe_from_text
-from w2s_align.runs.execute import Event
+from w2s_align.runs.execute import Event, claim
+from w2s_align.runs.machine import Machine
 from w2s_align.runs.store import Store
 
 LAB = """\
@@ -30,6 +32,23 @@ steps:
             engine: {name: transformers}, resources: {cpus: 1, batch_size: 4}}
   scores: {kind: score, responses: $answers}
 """
+
+
+@pytest.mark.parametrize(
+    ("asked", "machine", "given"),
+    [
+        (Resources(), Machine(2, ()), (2, 0)),
+        (Resources(cpus=1), Machine(2, ()), (1, 0)),
+        (Resources(cpus=8, gpus=1), Machine(2, ()), (2, 0)),
+        (Resources(gpus=1), Machine(64, tuple("01234567")), (8, 1)),
+        (Resources(), Machine(64, tuple("01234567")), (64, 8)),
+        (Resources(gpus=0), Machine(64, tuple("01234567")), (64, 0)),
+    ],
+)
+def test_a_step_gets_what_it_asks_for_as_far_as_it_is_there(
+    asked: Resources, machine: Machine, given: tuple[int, int]
+) -> None:
+    assert claim(asked, machine) == given
 
 
 def content(run: Run) -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from w2s_align.errors import Problem
 from w2s_align.recipe import Recipe
+from w2s_align.recipe.schema import Resources
 from w2s_align.runs.machine import Machine
 from w2s_align.runs.plan import Planned
 from w2s_align.runs.store import Store
@@ -205,9 +206,7 @@ class Executor:
 
     def _start_ready(self) -> None:
         for name in self._ready():
-            resources = self._planned[name].node.config.claims()
-            cpus = min(resources.cpus or self._machine.cpus, self._machine.cpus)
-            count = min(len(self._machine.gpus) if resources.gpus is None else resources.gpus, len(self._machine.gpus))
+            cpus, count = claim(self._planned[name].node.config.claims(), self._machine)
             if cpus > self._free_cpus or count > len(self._free_gpus):
                 continue
             self._free_cpus -= cpus
@@ -323,6 +322,16 @@ class Executor:
         log = self._store.partial(item.node.config.kind, item.key) / "log.txt"
         self.outcome.crashes.append((name, _died(code, log), str(log)))
         self._fail(name, [])
+
+
+def claim(resources: Resources, machine: Machine) -> tuple[int, int]:
+    """Return the cores and the number of GPUs that a step gets: what it asks for, as far as the machine has it.
+
+    A step on GPUs that says nothing about cores gets its share of them, so that the other GPUs can be used meanwhile.
+    """
+    gpus = min(len(machine.gpus) if resources.gpus is None else resources.gpus, len(machine.gpus))
+    share = machine.cpus * gpus // len(machine.gpus) if gpus else machine.cpus
+    return max(1, min(resources.cpus or share, machine.cpus)), gpus
 
 
 def _died(code: int, log: Path) -> str:

@@ -40,6 +40,11 @@ class Generate(Step):
 
     writes: ClassVar[ArtifactType] = "responses"
 
+    def claims(self) -> Resources:
+        """Take the GPUs that the model is spread over."""
+        spread = self.resources.tensor_parallel_size * self.resources.pipeline_parallel_size
+        return Resources(cpus=self.resources.cpus, gpus=spread if self.resources.gpus is None else self.resources.gpus)
+
     def identity(self) -> dict[str, Any]:
         """Return the engine with its version, and the content of a model that no step made."""
         from w2s_align.generation import engine_version, resolve_engine_name

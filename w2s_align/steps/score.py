@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from w2s_align.recipe.schema import ArtifactType, ResponsesRef
+from w2s_align.recipe.schema import ArtifactType, Resources, ResponsesRef
 from w2s_align.scoring.settings import ScorerSettings
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
@@ -21,6 +21,8 @@ class ScoreStep(Step):
     """What is scored."""
     scorer: str | ScorerSettings = "auto"
     """Name of the answer check, or {name: ..., options}. auto: the one that fits each prompt's task."""
+    resources: Resources = Resources(gpus=0)
+    """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "scores"
     uses_seed: ClassVar[bool] = False

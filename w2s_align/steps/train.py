@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 class TrainStepResources(TrainResources, Resources):
     """What a training may use of the machine."""
 
+    gpus: int | None = Field(1, ge=0)
+    """GPUs of this machine. A training is one process on one device."""
+
 
 class TrainStep(Step):
     """A step that tunes a model."""
