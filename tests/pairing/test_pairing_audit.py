@@ -32,6 +32,7 @@ def test_audit_by_hand(make):
         "chosen_median": 3.0,
         "rejected_median": 2.5,
         "mean_gap": 0.25,
+        "unequal": 0.75,
         "longer_wins": pytest.approx(2 / 3),
         "auc": pytest.approx(9 / 16),
     }

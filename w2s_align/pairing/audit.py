@@ -34,8 +34,8 @@ class Audit:
             (95 % interval of the mean), ``sd``, ``quantiles`` (at 5, 25, 50, 75 and 95 %), ``positive`` (share above
             0). Empty without scores.
         lengths: For ``chars`` and, where known, ``tokens``: mean and median of both sides, ``mean_gap``,
-            ``longer_wins`` (share of the pairs of unequal length whose longer side is chosen), ``auc`` (how well
-            length alone tells the sides apart).
+            ``unequal`` (share of the pairs whose lengths differ), ``longer_wins`` (share of these whose longer side is
+            chosen), ``auc`` (how well length alone tells the sides apart).
         gold: Pairs by what the answer check says: ``right over wrong``, ``wrong over right``, ``both right``, ``both
             wrong``, ``unscored``. Empty without gold scores.
         sources: Pairs by ``chosen model > rejected model``.
@@ -145,6 +145,7 @@ def _length_facts(chosen: pl.Series, rejected: pl.Series) -> dict[str, float]:
         "chosen_median": float(chosen.median()),
         "rejected_median": float(rejected.median()),
         "mean_gap": float((chosen.cast(int) - rejected.cast(int)).mean()),
+        "unequal": unequal / len(chosen),
         "longer_wins": longer / unequal if unequal else 0.5,
         "auc": _auc(chosen, rejected),
     }
@@ -212,10 +213,12 @@ def _warnings(pairs: int, prompts: int, facts: dict[str, Any]) -> list[str]:
             f"The mean delta is {delta['mean']:.3g} and its 95 % interval contains 0: there may be no delta to learn."
         )
     unit = "tokens" if "tokens" in facts["lengths"] else "chars"
-    share = facts["lengths"][unit]["longer_wins"]
-    for side, value in (("longer", share), ("shorter", 1 - share)):
-        if value > LONGER_WINS_ALARM:
-            found.append(f"Chosen is {side} in {value:.0%} of pairs (in {unit}): length may be what is learned.")
+    lengths = facts["lengths"][unit]
+    for side, wins in (("longer", lengths["longer_wins"]), ("shorter", 1 - lengths["longer_wins"])):
+        # A pair of equal lengths tells a student nothing about length: it counts one half.
+        if 0.5 + (wins - 0.5) * lengths["unequal"] > LONGER_WINS_ALARM:
+            share = wins * lengths["unequal"]
+            found.append(f"Chosen is {side} in {share:.0%} of pairs (in {unit}): length may be what is learned.")
     gold = facts["gold"]
     decided = gold.get("right over wrong", 0) + gold.get("wrong over right", 0)
     if decided and gold["wrong over right"] / decided > WRONG_ORDER_ALARM:
