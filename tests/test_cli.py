@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -113,6 +114,21 @@ def test_what_does_not_exist_is_said(arguments: list[str], message: str, folder:
     assert failed.returncode == 2
     assert "Traceback" not in failed.stderr
     assert message in " ".join(failed.stderr.replace("│", " ").split())
+
+
+def test_a_hub_that_cannot_be_reached_is_no_traceback(tmp_path: Path) -> None:
+    """Planning goes on without it; running says what is missing. Nothing listens at the address."""
+    recipe = "name: hub\nsteps:\n  prompts: {kind: prompts, source: some/data, limit: 9}\n"
+    (tmp_path / "hub.yaml").write_text(recipe)
+    dead = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-m", "w2s_align.cli"]
+    for verb, code in (("plan", 0), ("run", 2)):
+        done = subprocess.run(
+            [*command, verb, "hub.yaml"], cwd=tmp_path, env=dead, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+    assert "The dataset some/data" in done.stderr
 
 
 def test_new_makes_a_recipe_of_ones_own(folder: Path) -> None:

@@ -5,6 +5,7 @@ A key must change when any of these does, and must not change with a path or a d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -95,13 +96,12 @@ def hub_revision(repository: str, repo_type: str, revision: str | None) -> str |
         The commit; None when neither knows it: then the step itself will say what is missing.
     """
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if not constants.HF_HUB_OFFLINE:
-        try:
+        # No network, no such repository, no access: each comes as another class, some from the HTTP library. The local
+        # cache may know the repository all the same.
+        with contextlib.suppress(Exception):
             return HfApi().repo_info(repository, repo_type=repo_type, revision=revision, timeout=10).sha
-        except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError):
-            pass
     folder = Path(constants.HF_HUB_CACHE) / f"{repo_type}s--{repository.replace('/', '--')}"
     ref = folder / "refs" / (revision or "main")
     if ref.is_file():
