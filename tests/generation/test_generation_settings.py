@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from w2s_align.generation import Engine, EngineResources, Sampling
+from w2s_align.errors import UserError
+from w2s_align.generation import Engine, EngineResources, Sampling, generate, resolve_engine_name
 
 
 @pytest.mark.parametrize(
@@ -55,3 +58,13 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_without_vllm_transformers_takes_over_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else found(name))
+    assert resolve_engine_name("auto") == "transformers"
+    with pytest.warns(UserWarning, match="vLLM is not installed"), pytest.raises(UserError, match="nothing"):
+        generate(tmp_path / "nothing", ["a"], Sampling(temperature=0, max_tokens=1))
+    with pytest.raises(UserError, match="vllm"):
+        resolve_engine_name("vllm")

@@ -8,13 +8,14 @@
 Importing this package loads no engine; the first call does.
 """
 
-from w2s_align.generation.engines import EngineCache, engine_version, resolve_engine_name
+from w2s_align.generation.engines import FALLBACK, EngineCache, engine_version, resolve_engine_name
 from w2s_align.generation.generate import generate
 from w2s_align.generation.job import request_seed
 from w2s_align.generation.result import Generation
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
 
 __all__ = [
+    "FALLBACK",
     "Engine",
     "EngineCache",
     "EngineResources",

@@ -7,12 +7,13 @@ Reads prompts and a model; writes ``journal.jsonl`` while it works, and at the e
 from __future__ import annotations
 
 import tempfile
+import warnings
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from w2s_align.generation.account import Progress
-from w2s_align.generation.engines import EngineCache, resolve_engine_name
+from w2s_align.generation.engines import FALLBACK, EngineCache, resolve_engine_name
 from w2s_align.generation.job import Job, Prompts, different_prompts
 from w2s_align.generation.models import find_model
 from w2s_align.generation.result import Generation
@@ -75,7 +76,10 @@ def generate(
             ``error``; a full disk; an output folder that holds another job.
     """
     engine = engine or Engine()
-    engine = engine.model_copy(update={"name": resolve_engine_name(engine.name)})
+    name = resolve_engine_name(engine.name)
+    if engine.name == "auto" and name == "transformers":
+        warnings.warn(FALLBACK, stacklevel=2)
+    engine = engine.model_copy(update={"name": name})
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         table, duplicated = different_prompts(prompts)

@@ -61,7 +61,7 @@ class Generate(Step):
 
     def run(self, work: Work) -> None:
         """Generate, going on from what an earlier try finished."""
-        from w2s_align.generation import generate
+        from w2s_align.generation import FALLBACK, generate
 
         result = generate(
             work.model("model", self.model),
@@ -83,6 +83,8 @@ class Generate(Step):
             if ids != "dropped" and found:
                 work.counts[ids] = len(found)
         work.warnings += account.pop("warnings")
+        if self.engine.name == "auto" and account["engine"]["name"] == "transformers":
+            work.warnings.append(FALLBACK)
         if result.truncated_share > 0.05:
             work.warnings.append(
                 f"{result.truncated_share:.0%} of the answers were cut at {self.sampling.max_tokens} tokens; "

@@ -4,9 +4,16 @@
 """
 
 from w2s_align.generation.engines.base import Completion, EngineRun, Request
-from w2s_align.generation.engines.opening import EngineCache, engine_version, open_engine, resolve_engine_name
+from w2s_align.generation.engines.opening import (
+    FALLBACK,
+    EngineCache,
+    engine_version,
+    open_engine,
+    resolve_engine_name,
+)
 
 __all__ = [
+    "FALLBACK",
     "Completion",
     "EngineCache",
     "EngineRun",

