@@ -84,7 +84,7 @@ def parse_document(text: str, name: str) -> Document:
         loader.dispose()
     if problems:
         raise UserError.all(problems)
-    if not isinstance(data, dict):
+    if node is None or not isinstance(data, dict):
         raise UserError(
             "A recipe is a mapping with name, seed and steps.", fix="See recipes/quickstart.yaml.", where=name
         )
