@@ -135,7 +135,7 @@ def test_the_errors_that_the_readme_shows_are_those_that_appear() -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_the_quickstart_ends_with_the_same_rows(home: Path, tmp_path: Path) -> None:
+def test_killed_up_to_twenty_times_the_quickstart_ends_with_the_same_rows(home: Path, tmp_path: Path) -> None:
     """SIGKILL of the command; what it started dies with it. About a quarter of an hour."""
     command = [sys.executable, "-m", "w2s_align.cli", "run", str(ROOT / "recipes" / "quickstart.yaml")]
     draw = random.Random(20)

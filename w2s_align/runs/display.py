@@ -22,6 +22,7 @@ from w2s_align.runs.execute import Event, Outcome
 from w2s_align.runs.plan import Planned
 from w2s_align.runs.run import Run
 from w2s_align.runs.store import Store
+from w2s_align.steps.work import merge_warnings
 
 LINE_EVERY = 15.0
 """Seconds between two progress lines of a step when the output is no terminal."""
@@ -126,10 +127,9 @@ def show_verdict(console: Console, run: Run) -> None:
 
 def _show_warnings(console: Console, run: Run, outcome: Outcome) -> None:
     """Show what the steps of this very execution warned about."""
-    for name, state in outcome.states.items():
-        if state == "done":
-            for warning in run.artifact(name).manifest["warnings"]:
-                console.print(f"[yellow]{name}:[/] {printable(warning)}")
+    done = [name for name, state in outcome.states.items() if state == "done"]
+    for line in merge_warnings((name, text) for name in done for text in run.artifact(name).manifest["warnings"]):
+        console.print(f"[yellow]warning:[/] {printable(line)}")
 
 
 def plan_table(recipe: Recipe, planned: Mapping[str, Planned], runs_dir: Path) -> Table:

@@ -6,12 +6,11 @@ Reads results and, through them, every artifact behind; writes report.html, repo
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from w2s_align.recipe.schema import ArtifactType, Resources, ResultsRef
 from w2s_align.steps.step import Step
-from w2s_align.steps.work import Artifact, Work
+from w2s_align.steps.work import Artifact, Work, merge_warnings
 
 if TYPE_CHECKING:
     from w2s_align.evaluation import Results
@@ -59,7 +58,7 @@ class ReportStep(Step):
             samples_total=total,
             steps=[_cost(name, a) for name, a in behind],
             versions={k: v for _, a in behind for k, v in a.manifest["versions"].items()},
-            warnings=_warnings(behind),
+            warnings=merge_warnings((name, text) for name, a in behind for text in a.manifest["warnings"]),
         )
         write_report(data, work.out)
         work.result["verdict"] = verdict["sentence"]
@@ -78,16 +77,6 @@ def _behind(source: Artifact) -> list[Artifact]:
 
     visit(source)
     return list(found.values())
-
-
-def _warnings(behind: list[tuple[str, Artifact]]) -> list[str]:
-    """Return what the steps warned about; the seeds of one step say the same with other numbers, once is enough."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for name, artifact in behind:
-        for text in artifact.manifest["warnings"]:
-            step = name.partition("@")[0]
-            found.setdefault((step, re.sub(r"[\d.]+", "", text)), []).append(f"{name}: {text}")
-    return [texts[0] + (f" (and {len(texts) - 1} more seeds)" if texts[1:] else "") for texts in found.values()]
 
 
 def _pairs(name: str, artifact: Artifact) -> PairAudit:

@@ -6,7 +6,8 @@ An artifact is a folder: its data, and ``artifact.json``, written last, that say
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,3 +145,15 @@ class Work:
     def model(self, place: str, value: str) -> str:
         """Return the model that a field names: the folder of the step's model, or the value itself."""
         return str(self.inputs[place].model) if place in self.inputs else value
+
+
+def merge_warnings(warnings: Iterable[tuple[str, str]]) -> list[str]:
+    """Return warnings as lines; the seeds of one step say the same with other numbers, once is enough.
+
+    Args:
+        warnings: Name of the node, and what it warned about.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, text in warnings:
+        found.setdefault((re.sub(r"[@/]\d+", "", name), re.sub(r"[\d.]+", "", text)), []).append(f"{name}: {text}")
+    return [texts[0] + (f" (and {len(texts) - 1} more like it)" if texts[1:] else "") for texts in found.values()]
