@@ -1,6 +1,6 @@
 """A hub of our own on 127.0.0.1: what huggingface_hub needs to make a repository and upload a folder, and no more.
 
-Large files (Parquet) go through the LFS protocol, as on the real hub, others into the commit itself.
+Large files (Parquet, safetensors) go through the LFS protocol, as on the real hub, others into the commit itself.
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.state.requests.append(f"GET {self.path}")
         if self.refused():
             return
-        name = self.path.split("?")[0].removeprefix("/api/datasets/")
-        name, _, rest = name.partition("/tree/")
+        name, _, rest = after_kind(self.path).partition("/tree/")
         name = name.partition("/revision/")[0]
         if name not in self.state.repositories:
             self.answer({"error": "Repository not found"}, 404)
@@ -126,10 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer({"url": f"{self.state.endpoint}/datasets/{name}", "id": "1", "name": name})
 
     def preupload(self, path: str, asked: dict[str, Any]) -> None:
-        repository = self.state.repositories[path.removeprefix("/api/datasets/").split("/preupload/")[0]]
+        repository = self.state.repositories[after_kind(path).split("/preupload/")[0]]
         files = []
         for file in asked["files"]:
-            kind = "lfs" if file["path"].endswith(".parquet") else "regular"
+            kind = "lfs" if file["path"].endswith((".parquet", ".safetensors")) else "regular"
             there = repository["files"].get(file["path"])
             oid = None if there is None else hashlib.sha256(there).hexdigest() if kind == "lfs" else git_digest(there)
             files.append({"path": file["path"], "uploadMode": kind, "shouldIgnore": False, "oid": oid})
@@ -145,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer({"transfer": "basic", "objects": objects})
 
     def commit(self, path: str, lines: str) -> None:
-        name = path.removeprefix("/api/datasets/").split("/commit/")[0]
+        name = after_kind(path).split("/commit/")[0]
         repository = self.state.repositories[name]
         for line in lines.splitlines():
             entry = json.loads(line)
@@ -160,6 +159,11 @@ class _Handler(BaseHTTPRequestHandler):
         repository["commits"].append(sha)
         url = f"{self.state.endpoint}/datasets/{name}/commit/{sha}"
         self.answer({"commitUrl": url, "commitOid": sha, "hookOutput": ""})
+
+
+def after_kind(path: str) -> str:
+    """Return a path of the API from the repository's name on."""
+    return path.split("?")[0].removeprefix("/api/datasets/").removeprefix("/api/models/")
 
 
 def git_digest(data: bytes) -> str:

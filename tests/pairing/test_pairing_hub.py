@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_align.errors import UserError
+from w2s_align.hub import check_push
 from w2s_align.pairing import export_pairs, model_order
-from w2s_align.pairing.hub import check_push
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_hub import FakeHub
@@ -20,9 +20,10 @@ PUSH = """
 import sys
 from pathlib import Path
 from w2s_align.errors import UserError
-from w2s_align.pairing.hub import push_dataset
+from w2s_align.hub import push_folder
 try:
-    print(push_dataset(Path(sys.argv[1]), sys.argv[2], private=sys.argv[3] == "private"))
+    files = ["data/*.parquet", "README.md"]
+    print(push_folder(Path(sys.argv[1]), sys.argv[2], "dataset", private=sys.argv[3] == "private", files=files))
 except UserError as error:
     sys.exit("refused: " + str(error))
 """
@@ -79,7 +80,7 @@ def test_a_push_that_was_cut_off_goes_on_and_old_shards_go_away(hub, folder):
 def test_refusals_are_sentences_and_never_show_the_token(hub, folder):
     wrong = push(hub, folder, token="hf_wrongwrongwrong")
     assert wrong.stderr.splitlines()[-1].startswith("refused: The hub refuses the push to me/pairs: ")
-    assert "(401)" in wrong.stderr and "HF_TOKEN may write to me" in wrong.stderr
+    assert "(401)" in wrong.stderr and "the token may write to me" in wrong.stderr
     assert "hf_wrong" not in wrong.stderr + wrong.stdout
     assert push(hub, folder, visibility="public").returncode == 0
     public = push(hub, folder)
@@ -96,7 +97,7 @@ def test_what_cannot_be_pushed_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(UserError, match="HF_TOKEN is not set"):
         check_push("me/pairs")
-    with pytest.raises(UserError, match="no data set on the hub"):
+    with pytest.raises(UserError, match="no repository on the hub"):
         check_push("pairs")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):

@@ -6,6 +6,7 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from simulated_report import report_data
 
+from w2s_align.reporting import StepCost
 from w2s_align.reporting.cards import dataset_card, eval_results, model_card
 
 README = "---\nlibrary_name: transformers\ntags:\n- dpo\n---\n# A model\n\nWords | with <b>.\n"
@@ -29,6 +30,19 @@ def test_model_card_has_the_results_with_intervals(results):
     assert len(card.data.eval_results) == 2  # greedy and sampled
     assert "# A model" in card.text and "It \\| worked." in card.text
     assert "| **dpo** | tuned student |" in card.text
+
+
+def test_model_card_has_its_origin_and_the_recipe(results):
+    steps = [StepCost("pairs", "pair", rows=20, key="ab12", counts={"dropped": {"same_score": 3, "cut": 0}})]
+    recipe = "name: mine\n# ```` marks a block\n"
+    once = model_card(
+        README, results, "dpo", "m", made_from=[*steps, StepCost("dpo@1", "dpo", key="cd34")], recipe=recipe
+    )
+    text = ModelCard(once).text
+    assert "| pairs | pair | 20 | same\\_score 3 | `ab12` |\n| dpo@1 | dpo | \N{EN DASH} |  | `cd34` |" in text
+    assert text.rstrip().endswith("## Recipe\n\n`````yaml\nname: mine\n# ```` marks a block\n`````")
+    again = model_card(once, results, "dpo", "m", made_from=steps, recipe=recipe)
+    assert again.count("## Recipe") == again.count("## Made from") == 1
 
 
 def test_writing_it_again_replaces_the_section(results):

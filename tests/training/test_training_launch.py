@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from w2s_align.training import (
     train_reward,
     train_sft,
 )
-from w2s_align.training.launch import LAUNCHERS, Layout, check_launch, find_layout
+from w2s_align.training.launch import LAUNCHERS, Layout, _command, _environment, check_launch, find_layout
 from w2s_align.training.preflight import check_rules
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 8, "num_train_epochs": 2.5, "lr_scheduler_type": "linear"}
@@ -74,19 +75,23 @@ def test_zero2_trains_as_one_process_does(tiny, student, tmp_path):
     assert report.versions["deepspeed"]
 
 
+def test_fsdp2_trains_as_one_process_does(tiny, student, tmp_path):
+    same_as_one_process(tiny, student, tmp_path, "fsdp2", DPOSettings(**PLAIN, beta=0.5))
+
+
 def test_zero3_trains_an_adapter_as_one_process_does(tiny, student, tmp_path):
     same_as_one_process(tiny, student, tmp_path, "zero3", DPOSettings(**PLAIN, adapter=LORA))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", ["ddp", "zero1", "zero2", "zero3", "zero3_offload"])
+@pytest.mark.parametrize("launch", ["ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2"])
 @pytest.mark.parametrize("adapter", [None, LORA])
 def test_every_launch_trains_as_one_process_does(tiny, student, tmp_path, launch, adapter):
     same_as_one_process(tiny, student, tmp_path, launch, DPOSettings(**PLAIN, adapter=adapter, beta=0.5))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", ["zero2", "zero3"])
+@pytest.mark.parametrize("launch", ["zero2", "zero3", "fsdp2"])
 @pytest.mark.parametrize(
     ("settings", "train"),
     [
@@ -114,12 +119,12 @@ def test_every_method_trains_as_one_process_does(tiny, student, tmp_path, launch
 KILLED = """
 import json, os, signal, sys
 from w2s_align.training import DPOSettings, TrainResources, train_dpo
-student, pairs, out, settings, kill_at = json.loads(sys.argv[1])
+student, pairs, out, settings, kill_at, launch = json.loads(sys.argv[1])
 def progress(done, total, note):
     if done >= kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
 resources = TrainResources(save_every=2, processes=2, micro_batch_size=2)
-train_dpo(student, pairs, out, DPOSettings(**settings), resources=resources, launch="zero2", progress=progress)
+train_dpo(student, pairs, out, DPOSettings(**settings), resources=resources, launch=launch, progress=progress)
 """
 
 
@@ -137,10 +142,11 @@ def alive(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_parent_ends_all_ranks_and_the_training_goes_on(tiny, student, tmp_path):
+@pytest.mark.parametrize(("launch", "kind"), [("zero2", "deepspeed"), ("zero3", "deepspeed"), ("fsdp2", "fsdp")])
+def test_a_killed_parent_ends_all_ranks_and_the_training_goes_on(tiny, student, tmp_path, launch, kind):
     settings = DPOSettings(**PLAIN | {"num_train_epochs": 60, "max_steps": 120})
     rows, out = tiny.pairs(10), tmp_path / "killed"
-    arguments = json.dumps([str(student), rows, str(out), settings.model_dump(), 3])
+    arguments = json.dumps([str(student), rows, str(out), settings.model_dump(), 3, launch])
     done = subprocess.run([sys.executable, "-c", KILLED, arguments], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     deadline = time.monotonic() + 20
@@ -149,10 +155,10 @@ def test_a_killed_parent_ends_all_ranks_and_the_training_goes_on(tiny, student, 
     assert not alive(out)
     reached = len(metrics(out))
     assert 3 <= reached < 120
-    with pytest.raises(UserError, match=r"made by 2 processes \(deepspeed\); there are 1 \(single\) now"):
+    with pytest.raises(UserError, match=rf"made by 2 processes \({kind}\); there are 1 \(single\) now"):
         train_dpo(student, rows, out, settings)
     resources = TWO.model_copy(update={"save_every": 2})
-    resumed = train_dpo(student, rows, out, settings, resources=resources, launch="zero2")
+    resumed = train_dpo(student, rows, out, settings, resources=resources, launch=launch)
     assert 2 <= resumed.resumed_from <= reached
     one = train_dpo(student, rows, tmp_path / "one", settings, resources=TrainResources(micro_batch_size=2))
     assert one.steps == resumed.steps == 120
@@ -168,9 +174,12 @@ def test_a_rank_that_crashes_is_one_error_with_its_last_lines(tiny, student, tmp
         textwrap.dedent(
             """
             import os, sys
-            if os.environ.get("RANK") == "1":
+            if "w2s_align.training.ranks" in sys.orig_argv:
                 import w2s_align.training.loop as loop
+                really = loop.train_here
                 def train_here(job, progress):
+                    if os.environ["RANK"] == "0":
+                        return really(job, progress)
                     print("the last words of rank 1", flush=True)
                     os.kill(os.getpid(), 9)
                 loop.train_here = train_here
@@ -243,7 +252,7 @@ def test_a_script_under_torchrun_is_a_training_of_all_its_processes(tiny, studen
     )
     settings = DPOSettings(**PLAIN)
     arguments = json.dumps([str(student), tiny.pairs(10), str(tmp_path / "two"), settings.model_dump()])
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*command, str(script), arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     train_dpo(student, tiny.pairs(10), tmp_path / "one", settings, resources=TrainResources(micro_batch_size=2))
@@ -266,6 +275,7 @@ def test_every_launch_is_a_file_that_accelerate_reads():
         ("a: 1", "has no distributed_type"),
         ("distributed_type: MULTI_CPU", "Use MULTI_GPU, DEEPSPEED or FSDP"),
         ("{distributed_type: DEEPSPEED, deepspeed_config: {gradient_clipping: 0.5}}", "sets gradient_clipping to 0.5"),
+        ("distributed_type: FSDP", "does not set fsdp_cpu_ram_efficient_loading to false"),
     ],
 )
 def test_a_file_that_cannot_launch_is_refused(tmp_path, text, message):
@@ -279,7 +289,6 @@ def test_a_file_that_cannot_launch_is_refused(tmp_path, text, message):
     [
         ("zero4", {}, "Did you mean zero3"),
         ("single", {"processes": 2}, "Set launch: ddp"),
-        ("fsdp2", {"processes": 2}, "Use zero3, which also runs on CPUs"),
         ("ddp", {"processes": 3, "machines": 2}, "cannot be shared by 2 machines"),
     ],
 )
@@ -295,6 +304,16 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         find_layout("zero2", TrainResources(processes=4))
     assert find_layout("zero2", TrainResources()).processes == 2
     assert find_layout("fsdp2", TrainResources(machines=3)).processes == 6
+
+
+@pytest.mark.parametrize(("gpus", "ends"), [(0, ["ranks.py"]), (2, ["-m", "w2s_align.training.ranks"])])
+def test_on_a_gpu_no_rank_is_a_copy_of_the_launcher(tmp_path, monkeypatch, gpus, ends):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    layout = Layout("ddp", str(LAUNCHERS / "ddp.yaml"), 2, 1, "ddp")
+    job = SimpleNamespace(layout=layout, dtype="bfloat16", resources=TrainResources())
+    command = _command(job, tmp_path)
+    assert [Path(part).name for part in command[-1 - len(ends) :]] == [*ends, tmp_path.name]
+    assert ("PET_RUN_PATH" in _environment(job)) == (gpus == 0)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_with_the_numbers_that_can(tiny, student, tmp_path):
@@ -315,6 +334,7 @@ def test_a_batch_that_processes_cannot_share_is_refused_with_the_numbers_that_ca
         (Lora(load_in_4bit=True), {}, "load_in_4bit cannot be combined with launch: zero3"),
         (Lora(use_dora=True), {}, "use_dora cannot be combined with launch: zero3"),
         (None, {"dtype": "bfloat16", "save_dtype": "float32"}, "under DeepSpeed"),
+        (None, {"dtype": "bfloat16"}, "dtype bfloat16 cannot be combined with launch: zero3 on a CPU"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused_in_words(adapter, dtypes, message):

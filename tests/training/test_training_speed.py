@@ -188,6 +188,52 @@ def equal(first, second):
         assert float((second[1][name] - gradient).abs().max()) <= 1e-5 * max(1.0, float(gradient.abs().max())), name
 
 
+@pytest.fixture(scope="module")
+def plain(tiny, student):
+    """The loss of four pairs and its gradient by transformers alone: whole logits of one row at a time, no padding."""
+    from w2s_align.training.models import load_model, open_start
+
+    model, reference, tokenizer = load_model(student), load_model(student), open_start(student).tokenizer
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.05)
+
+    def logp(of, row, side):
+        start = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = torch.tensor(tokenizer.apply_chat_template(row["prompt"] + row[side], return_dict=True)["input_ids"])
+        scores = of(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)
+        return scores.gather(1, ids[1:, None])[len(start) - 1 :].sum()
+
+    margins = [
+        sum(
+            sign * (logp(model, row, side) - logp(reference, row, side).detach())
+            for side, sign in (("chosen", 1), ("rejected", -1))
+        )
+        for row in tiny.pairs(4)
+    ]
+    loss = -torch.nn.functional.logsigmoid(0.5 * torch.stack(margins)).mean()
+    loss.backward()
+    return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("packed", "micro", "changes"),
+    [
+        pytest.param(False, 4, {}, id="logits in chunks"),
+        pytest.param(True, 4, {}, id="no padding, prompts once, logits of labels"),
+        pytest.param(True, 1, {}, id="passes by tokens"),
+        pytest.param(False, 4, {"gradient_checkpointing": True}, id="recomputation"),
+        pytest.param(True, 2, {"gradient_checkpointing": True}, id="recomputation without padding"),
+        pytest.param(True, 4, {"precompute_ref_log_probs": True}, id="reference computed once"),
+    ],
+)
+def test_gradients_of_every_optimisation_are_those_of_the_plain_computation(
+    tiny, student, tmp_path, plain, packed, micro, changes
+):
+    changes = {"gradient_checkpointing": False, **changes}
+    equal(plain, gradients_of_a_step(student, tiny.pairs(4), tmp_path, "sigmoid", packed, micro, **changes))
+
+
 @pytest.mark.parametrize("loss", DPO_LOSSES)
 def test_gradients_of_every_loss_are_those_of_plain_trl(tiny, student, tmp_path, loss):
     rows = tiny.pairs(4)

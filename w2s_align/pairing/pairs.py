@@ -182,7 +182,9 @@ def worst_of_weak(
     scorer: str | None = None,
     **options: Unpack[Options],
 ) -> Pairs:
-    """Let the best response of all beat the worst response of some weak models (Olmo 3, delta_learning.md 9.3).
+    """Let the best response of all beat the worst response of some weak models.
+
+    Olmo 3 has weak models among its candidates, too, and rejects the worst of all (delta_learning.md 9.3): best_worst.
 
     Args:
         responses: Candidates of all models, weak ones among them.

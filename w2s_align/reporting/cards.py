@@ -1,22 +1,33 @@
 """Cards that carry the evaluation: the README of a model or a data set, with results and intervals in the hub's
-metadata.
+metadata, and, for a model, what it was made from and by which recipe.
 
-Reads the text of a card and Results as plain values, returns the text of the card with the evaluation in it. The hub
-shows ``model-index`` as a table beside the model.
+Reads the text of a card and Results as plain values, returns the text of the card with all that in it. The hub shows
+``model-index`` as a table beside the model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from w2s_align.reporting.text import Words, p_value, percent, role_name, setting_name
+from w2s_align.reporting.data import StepCost
+from w2s_align.reporting.text import DASH, Words, fenced, p_value, percent, role_name, setting_name
 from w2s_align.reporting.text import markdown_cell as cell
 
 HEADING = "## Evaluation"
 
 
-def model_card(text: str, results: dict[str, Any], arm: str, name: str, sentence: str = "") -> str:
-    """Return a model card with the evaluation of an arm.
+def model_card(
+    text: str,
+    results: dict[str, Any],
+    arm: str,
+    name: str,
+    sentence: str = "",
+    *,
+    made_from: Sequence[StepCost] = (),
+    recipe: str = "",
+) -> str:
+    """Return a model card with the evaluation of an arm beside all others, its origin and the recipe.
 
     Args:
         text: The card as it is, with its YAML header; "" for a new one.
@@ -24,6 +35,8 @@ def model_card(text: str, results: dict[str, Any], arm: str, name: str, sentence
         arm: Name of the arm.
         name: Name of the model in the metadata.
         sentence: What the evaluation concluded.
+        made_from: The steps behind the model, in their order, the model's own last.
+        recipe: Text of the recipe.
 
     Raises:
         KeyError: There is no such arm.
@@ -34,7 +47,12 @@ def model_card(text: str, results: dict[str, Any], arm: str, name: str, sentence
     data = dict(vars(card.data)) | {"model_name": name, "eval_results": eval_results(results, arm)}
     data.pop("model-index", None)
     header = ModelCardData(ignore_metadata_errors=True, **data).to_yaml()
-    return f"---\n{header}\n---\n{_without_evaluation(card.text)}\n\n{_section(results, sentence, only=arm)}"
+    parts = [_without_evaluation(card.text), _section(results, sentence, only=arm)]
+    if made_from:
+        parts.append(_origin(made_from))
+    if recipe:
+        parts.append(f"## Recipe\n\n{fenced(recipe, 'yaml')}\n")
+    return f"---\n{header}\n---\n" + "\n\n".join(parts)
 
 
 def dataset_card(text: str, results: dict[str, Any], sentence: str = "") -> str:
@@ -86,6 +104,15 @@ def eval_results(results: dict[str, Any], arm: str) -> list[Any]:
 
 def _without_evaluation(text: str) -> str:
     return text.partition(f"\n{HEADING}\n")[0].strip()
+
+
+def _origin(steps: Sequence[StepCost]) -> str:
+    """Return the artifacts behind a model: the key of each is a digest of everything that can change its content."""
+    lines = ["## Made from", "", "| step | kind | rows | left out | key |", "| --- | --- | --- | --- | --- |"]
+    for step in steps:
+        rows = DASH if step.rows is None else f"{step.rows:,}"
+        lines.append(f"| {cell(step.name)} | {cell(step.kind)} | {rows} | {cell(step.left_out)} | `{step.key}` |")
+    return "\n".join(lines)
 
 
 def _section(results: dict[str, Any], sentence: str, only: str | None = None) -> str:

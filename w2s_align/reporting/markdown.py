@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from w2s_align.reporting.data import ReportData
-from w2s_align.reporting.text import BY_NAMES, DASH, Words, duration, p_value, percent, role_name, setting_name
+from w2s_align.reporting.text import BY_NAMES, DASH, Words, duration, fenced, p_value, percent, role_name, setting_name
 from w2s_align.reporting.text import markdown_cell as cell
 
 
@@ -29,8 +29,7 @@ def render_markdown(data: ReportData, plots: Sequence[str]) -> str:
     if data.versions:
         lines += ["## Versions", "", ", ".join(f"{cell(k)} {cell(v)}" for k, v in data.versions.items()), ""]
     if data.recipe:
-        fence = "`" * max(3, 1 + max((len(run) for run in data.recipe.split() if set(run) == {"`"}), default=0))
-        lines += ["## Recipe", "", f"{fence}yaml", data.recipe.rstrip(), fence, ""]
+        lines += ["## Recipe", "", fenced(data.recipe, "yaml"), ""]
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ class Export(Step):
     licence: str | None = None
     """Licence of the dataset, as the hub writes it, e.g. apache-2.0. Default: that of the pairs."""
     push_to_hub: str | None = None
-    """Dataset on the hub (owner/name) to push to, with the token in the environment variable HF_TOKEN."""
+    """Dataset on the hub (owner/name) to push to, with the token in HF_TOKEN or of `hf auth login`."""
     private: bool = True
     """Whether the dataset on the hub is for its owner only."""
     resources: Resources = Resources(cpus=1, gpus=0)
@@ -44,7 +44,7 @@ class Export(Step):
         if self.side != "chosen" and self.format != "sft":
             raise UserError(f"The format {self.format} has no side.", fix="side belongs to format: sft.")
         if self.push_to_hub is not None:
-            from w2s_align.pairing.hub import check_push
+            from w2s_align.hub import check_push
 
             check_push(self.push_to_hub)
 
@@ -67,6 +67,9 @@ class Export(Step):
         export_pairs(table, work.out, facts, audit=audit, counts=counts, format=self.format, side=self.side)
         work.counts.update(rows_in=table.num_rows, kept=table.num_rows * (2 if self.format == "unpaired" else 1))
         if self.push_to_hub is not None:
-            from w2s_align.pairing.hub import push_dataset
+            from w2s_align.hub import push_folder
 
-            work.result["pushed"] = push_dataset(work.out, self.push_to_hub, private=self.private)
+            files = ["data/*.parquet", "README.md"]
+            work.result["pushed"] = push_folder(
+                work.out, self.push_to_hub, "dataset", private=self.private, files=files, message="Upload data"
+            )

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from w2s_align.recipe.schema import PairsRef
-from w2s_align.steps.train import TrainStep
+from w2s_align.steps.train import PairsRefs, TrainStep, rows_of
 from w2s_align.steps.work import Work
 from w2s_align.training.kto import KTOSettings
 
@@ -17,11 +16,11 @@ class Kto(TrainStep, KTOSettings):
     """Tune a model on the good and the bad responses of pairs, each by itself."""
 
     kind: Literal["kto"] = "kto"
-    pairs: PairsRef
-    """Preference pairs: chosen responses are good, rejected ones bad."""
+    pairs: PairsRefs
+    """Preference pairs, of one step or of several: chosen responses are good, rejected ones bad."""
 
     def run(self, work: Work) -> None:
         """Train, going on from the last checkpoint of an earlier try."""
         from w2s_align.training import train_kto
 
-        self.fit(work, train_kto, work.inputs["pairs"].path / "data", KTOSettings)
+        self.fit(work, train_kto, rows_of(work, "pairs"), KTOSettings)

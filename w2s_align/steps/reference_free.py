@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from w2s_align.recipe.schema import PairsRef
-from w2s_align.steps.train import TrainStep
+from w2s_align.steps.train import PairsRefs, TrainStep, rows_of
 from w2s_align.steps.work import Work
 from w2s_align.training.reference_free import CPOSettings, ORPOSettings, SimPOSettings
 from w2s_align.training.settings import TrainSettings
 
 
 class _ReferenceFree(TrainStep):
-    pairs: PairsRef
-    """Preference pairs."""
+    pairs: PairsRefs
+    """Preference pairs; of a list of steps, all of their pairs together."""
 
     def _run(self, work: Work, settings: type[TrainSettings]) -> None:
         from w2s_align.training import train_reference_free
 
-        self.fit(work, train_reference_free, work.inputs["pairs"].path / "data", settings)
+        self.fit(work, train_reference_free, rows_of(work, "pairs"), settings)
 
 
 class Simpo(_ReferenceFree, SimPOSettings):

@@ -1,16 +1,18 @@
 """report: one self-contained page and a Markdown summary of an evaluation and everything it was made from.
 
 Reads results and, through them, every artifact behind; writes report.html, report.md, report.json, plots/, and
-cards/: the model and dataset cards with the evaluation in them.
+cards/: the model and dataset cards with the evaluation in them. Models go to the hub with these cards, when asked.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from w2s_align.recipe.schema import ArtifactType, Resources, ResultsRef
+from w2s_align.errors import UserError
+from w2s_align.recipe.schema import ArtifactType, Reads, Resources, ResultsRef
 from w2s_align.steps.evaluated import Evaluated
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Artifact, Work, merge_warnings
@@ -31,13 +33,29 @@ class ReportStep(Step):
     """The evaluation that it is about."""
     title: str | None = None
     """Title of the page. Default: the recipe's name."""
+    push_to_hub: dict[str, Annotated[str, Reads(("model",))]] = {}
+    """Repositories on the hub, and the evaluated model that goes there with its card: {me/my-student: $dpo@1}. The
+    token is that in HF_TOKEN, or of `hf auth login`."""
+    private: bool = True
+    """Whether the models on the hub are for their owner only."""
     resources: Resources = Resources(cpus=1, gpus=0)
     """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "report"
     uses_seed: ClassVar[bool] = False
     shows_recipe: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
+
+    def check(self) -> None:
+        """Refuse a push that cannot work."""
+        from w2s_align.hub import check_push
+
+        for repository in self.push_to_hub:
+            check_push(repository)
+
+    def process(self) -> str | None:
+        """Share a process with other steps that only handle rows: starting one takes longer than a small table."""
+        return "rows"
 
     def run(self, work: Work) -> None:
         """Gather everything behind the results and write the page."""
@@ -62,17 +80,49 @@ class ReportStep(Step):
             samples_total=total,
             steps=[_cost(name, a) for name, a in behind],
             versions={k: v for _, a in behind for k, v in a.manifest["versions"].items()},
-            warnings=merge_warnings((name, text) for name, a in behind for text in a.manifest["warnings"]),
+            warnings=merge_warnings(
+                (name, text)
+                for name, artifact in behind
+                for text in artifact.manifest["warnings"]
+                if artifact is not source  # its warnings are the verdict's caveats
+            ),
         )
         write_report(data, work.out)
-        _write_cards(work.out / "cards", behind, results, verdict["sentence"])
+        cards = _write_cards(work.out / "cards", behind, results, verdict["sentence"], work.recipe["text"])
+        for repository in self.push_to_hub:
+            pushed = self._push(work, repository, work.inputs[f"push_to_hub.{repository}"], cards)
+            work.result.setdefault("pushed", {})[repository] = pushed
         work.result["verdict"] = verdict["sentence"]
         work.counts.update(kept=len(samples), problems=total)
 
+    def _push(self, work: Work, repository: str, model: Artifact, cards: dict[str, Path]) -> str:
+        """Push a model with its card of this report as one commit, from a folder of links."""
+        from w2s_align.hub import push_folder
 
-def _write_cards(folder: Path, behind: list[tuple[str, Artifact]], results: Results, sentence: str) -> None:
+        if model.key not in cards:
+            raise UserError(
+                f"{self.push_to_hub[repository]} cannot be pushed to {repository} with its numbers.",
+                f"The evaluation {self.of} has no arm with this model.",
+                "Add it to the arms, or take it out of push_to_hub.",
+            )
+        work.progress(0, 0, f"pushing to {repository}")
+        folder = work.out / "push"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for file in model.model.iterdir():
+            (folder / file.name).symlink_to(file)
+        (folder / "README.md").unlink(missing_ok=True)
+        (folder / "README.md").symlink_to(cards[model.key].absolute())
+        address = push_folder(folder, repository, "model", private=self.private, message="Upload model and evaluation")
+        shutil.rmtree(folder)
+        return address
+
+
+def _write_cards(
+    folder: Path, behind: list[tuple[str, Artifact]], results: Results, sentence: str, recipe: str
+) -> dict[str, Path]:
     """Write the card of every model that an arm is and a step made, and of every data set, with the evaluation in
-    it."""
+    it; return them by the key of the artifact."""
     from w2s_align.reporting.cards import dataset_card, model_card
 
     folder.mkdir(exist_ok=True)
@@ -82,14 +132,22 @@ def _write_cards(folder: Path, behind: list[tuple[str, Artifact]], results: Resu
     for place, asked in source.inputs():
         if place.startswith("implied.") and "model" in asked.manifest["inputs"]:
             arms[asked.input("model").key] = place.removeprefix("implied.").partition("/")[0]
+    names = {artifact.key: name for name, artifact in behind}
+    cards: dict[str, Path] = {}
     for name, artifact in behind:
         readme = (artifact.model if artifact.type == "model" else artifact.path) / "README.md"
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-        target = folder / f"{name.replace('/', '.')}.md"
         if artifact.key in arms:
-            target.write_text(model_card(text, plain, arms[artifact.key], name, sentence), encoding="utf-8")
+            made_from = [_cost(names[a.key], a) for a in _behind(artifact)]
+            arm = arms[artifact.key]
+            card = model_card(text, plain, arm, name, sentence, made_from=made_from, recipe=recipe)
         elif artifact.type == "pairs":
-            target.write_text(dataset_card(text, plain, sentence), encoding="utf-8")
+            card = dataset_card(text, plain, sentence)
+        else:
+            continue
+        cards[artifact.key] = folder / f"{name.replace('/', '.')}.md"
+        cards[artifact.key].write_text(card, encoding="utf-8")
+    return cards
 
 
 def _behind(source: Artifact) -> list[Artifact]:
@@ -130,7 +188,11 @@ def _curve(name: str, artifact: Artifact) -> TrainingCurve:
 
     lines = (artifact.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    return TrainingCurve(name, artifact.kind, rows, artifact.manifest["result"]["alarms"])
+    result = artifact.manifest["result"]
+    for measured in result.get("held_out", []):
+        rows.append({name: value for name, value in measured.items() if name in ("step", "accuracy")})
+        rows[-1]["loss/held_out"] = measured.get("loss")
+    return TrainingCurve(name, artifact.kind, rows, result["alarms"])
 
 
 def _samples(source: Artifact, results: Results, treatment: str | None) -> tuple[list[Sample], int]:

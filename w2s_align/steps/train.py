@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import Field, field_validator
 
-from w2s_align.recipe.schema import ArtifactType, ModelRef, Resources
-from w2s_align.steps.identity import model_identity
+from w2s_align.errors import UserError
+from w2s_align.recipe.schema import ArtifactType, ModelRef, PairsRef, Reads, Reference, Resources, Seed
+from w2s_align.scoring import scorer_settings
+from w2s_align.steps.identity import model_identity, version
 from w2s_align.steps.step import Step
-from w2s_align.steps.work import Work
+from w2s_align.steps.work import Artifact, Work
 from w2s_align.training.launch import check_launch
 from w2s_align.training.renamed import RENAMED
 from w2s_align.training.resources import TrainResources
-from w2s_align.training.settings import TrainSettings
+from w2s_align.training.settings import QuickTask, TrainSettings
 
 if TYPE_CHECKING:
     from w2s_align.training import TrainingReport
@@ -29,12 +31,16 @@ class TrainStepResources(TrainResources, Resources):
     """GPUs of this machine. Default: one for launch single, else all of them."""
 
 
+PairsRefs: TypeAlias = PairsRef | Annotated[list[PairsRef], Field(min_length=1)]
+"""Pairs of one step, or of several, which are put together."""
+
+
 class TrainStep(Step):
     """A step that tunes a model."""
 
     model: ModelRef
     """The model that training starts from: a hub id, a folder (of an adapter, too), or $step."""
-    seeds: list[int] | None = Field(None, min_length=1)
+    seeds: list[Seed] | None = Field(None, min_length=1)
     """Train once for each of these seeds; `$step` then stands for all the models, `$step@1` for one."""
     launch: str = "single"
     """Processes that share the work: single, ddp, zero1, zero2, zero3, zero3_offload, fsdp2, or the path of an
@@ -55,8 +61,24 @@ class TrainStep(Step):
         return seeds
 
     def check(self) -> None:
-        """Refuse a launch that does not exist."""
+        """Refuse a launch and a scorer that do not exist, and data that is named twice."""
         check_launch(self.launch)
+        if task := self._quick_task():
+            scorer_settings(task.scorer)
+        for name in ("pairs", "data"):
+            value = getattr(self, name, None)
+            if isinstance(value, list) and len(set(value)) < len(value):
+                twice = next(one for one in value if value.count(one) > 1)
+                raise UserError(f"{name} has {twice} twice.", fix="Use num_train_epochs to see rows more often.")
+
+    def references(self) -> Iterator[Reference]:
+        """Yield start model and data, and the problems of a quick task."""
+        yield from super().references()
+        if task := self._quick_task():
+            yield Reference(("quick_task", "prompts"), task.prompts, Reads(("prompts",)))
+
+    def _quick_task(self) -> QuickTask | None:
+        return getattr(self, "quick_task", None)
 
     def content(self) -> dict[str, Any]:
         """Return the options that change what is learned: how many processes do the work does not."""
@@ -70,8 +92,11 @@ class TrainStep(Step):
         return Resources(cpus=self.resources.cpus, gpus=gpus)
 
     def identity(self) -> dict[str, Any]:
-        """Return the content of a start model that no step made."""
-        return {} if self.model.startswith("$") else {"model": model_identity(self.model)}
+        """Return the content of a start model that no step made, and what checks the answers of a quick task."""
+        found: dict[str, Any] = {} if self.model.startswith("$") else {"model": model_identity(self.model)}
+        if self._quick_task():
+            found |= {name: version(name) for name in ("math-verify", "reasoning-gym")}
+        return found
 
     def process(self) -> str | None:
         """Share a process with other trainings where there is no GPU memory to give back."""
@@ -91,11 +116,17 @@ class TrainStep(Step):
         resources = TrainResources.model_validate(self.resources.model_dump(include=set(TrainResources.model_fields)))
         if resources.cache_dir is None and work.cache is not None:
             resources = resources.model_copy(update={"cache_dir": str(work.cache / "reference")})
+        options = settings.model_validate(self.model_dump(include=set(settings.model_fields)))
+        if options.quick_task:
+            prompts = str(work.inputs["quick_task.prompts"].path / "data")
+            options = options.model_copy(
+                update={"quick_task": options.quick_task.model_copy(update={"prompts": prompts})}
+            )
         report = train(
             work.model("model", self.model),
             rows,
             work.out,
-            settings.model_validate(self.model_dump(include=set(settings.model_fields))),
+            options,
             seed=self.seed or 0,
             resources=resources,
             launch=self.launch,
@@ -103,6 +134,18 @@ class TrainStep(Step):
         )
         take_report(work, report)
         return report
+
+
+def rows_of(work: Work, field: str, read: Callable[[Artifact], Any] = lambda artifact: artifact.path / "data") -> Any:
+    """Return what a field names to train on: the rows of one artifact, or a list of those of several.
+
+    Args:
+        work: The step at work.
+        field: Name of the field.
+        read: Gives the rows of an artifact.
+    """
+    several = [read(artifact) for place, artifact in work.inputs.items() if place.startswith(f"{field}.")]
+    return several or read(work.inputs[field])
 
 
 def take_report(work: Work, report: TrainingReport) -> None:
@@ -118,5 +161,10 @@ def take_report(work: Work, report: TrainingReport) -> None:
     )
     for path in ("start", "model_dir", "adapter_dir"):
         account.pop(path)  # paths of the partial folder mean nothing later
+    if sets := [n for name, n in counts.items() if name.startswith("kept_of_set_")]:
+        shared = counts["prompt_in_an_earlier_set"]
+        work.counts["sets"] = {"kept": sets, "prompt_in_an_earlier_set": shared}
+        if shared:
+            work.warnings.append(f"{shared:,} rows have a prompt that an earlier set of pairs has too.")
     work.result.update(account)
     work.warnings += [*report.notes, *(f"step {a['step']}: {a['message']}" for a in report.alarms)]

@@ -15,7 +15,7 @@ from w2s_align.training.reference_free import CPOSettings, ORPOSettings, SimPOSe
 from w2s_align.training.renamed import RENAMED
 from w2s_align.training.resources import LAUNCHES, TrainResources
 from w2s_align.training.reward import RewardModelSettings
-from w2s_align.training.settings import DPOSettings, Lora, SFTSettings, TrainSettings
+from w2s_align.training.settings import DPOSettings, Lora, QuickTask, SFTSettings, TrainSettings
 
 if TYPE_CHECKING:
     from w2s_align.training.dpo import train_dpo
@@ -44,6 +44,7 @@ __all__ = [
     "KTOSettings",
     "Lora",
     "ORPOSettings",
+    "QuickTask",
     "RewardModelSettings",
     "SFTSettings",
     "SimPOSettings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import os
 from typing import Any
 
@@ -17,7 +18,7 @@ def common_arguments(job: Job) -> dict[str, Any]:
     """Return the arguments that all of TRL's configuration classes share."""
     settings, resources = job.settings, job.resources
     by_steps = resources.save_every is not None
-    cpu = on_cpu(resources)
+    cpu, kind = on_cpu(resources), job.layout.kind
     return {
         "output_dir": str(job.checkpoints),
         "learning_rate": settings.learning_rate,
@@ -42,7 +43,7 @@ def common_arguments(job: Job) -> dict[str, Any]:
         "model_init_kwargs": load_arguments(job),
         "seed": job.seed,
         # accelerate knows DeepSpeed on a CPU only when it is not told that it is one, but which backend to talk over.
-        "use_cpu": cpu and job.layout.kind != "deepspeed" and (job.layout.processes > 1 or resources.device == "cpu"),
+        "use_cpu": cpu and kind != "deepspeed",
         "ddp_backend": "gloo" if cpu and job.layout.processes > 1 else None,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would replace a NaN by the mean of the steps before
@@ -84,7 +85,13 @@ def build_config(config_class: Any, job: Job, leave_out: tuple[str, ...] = (), *
             )
     for name in leave_out:
         del ours[name]
-    return config_class(**ours, **job.settings.trl)
+    config = config_class(**ours, **job.settings.trl)
+    if job.layout.kind == "fsdp" and on_cpu(job.resources):
+        from accelerate.utils import DistributedType
+
+        # accelerate shards over accelerators only, though torch shards over gloo as well: call the processes so.
+        config.distributed_state.distributed_type = DistributedType.MULTI_GPU
+    return config
 
 
 def load_arguments(job: Job) -> dict[str, Any]:
@@ -107,10 +114,23 @@ def load_arguments(job: Job) -> dict[str, Any]:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=job.dtype,
         )
+        if on_cpu(job.resources):
+            _keep_gradients_of_four_bits()
         # A quantised base cannot move between devices, so that it is loaded where it stays.
         device = "cpu" if on_cpu(job.resources) else int(os.environ.get("LOCAL_RANK", "0"))
         arguments["device_map"] = {"": device}
     return arguments
+
+
+def _keep_gradients_of_four_bits() -> None:
+    """Let layers in 4 bits on a CPU stay as they are when they are evaluated.
+
+    On processors with AVX512-BF16 bitsandbytes 0.50 packs a layer at its first evaluation (here: of the reference) for
+    a kernel without a backward pass, and keeps it so: all later gradients through it would be zero, without an error.
+    The layers ask this function when they are made.
+    """
+    layers: Any = importlib.import_module("bitsandbytes.nn.modules")
+    layers.has_avx512bf16 = lambda: False
 
 
 def trainer_arguments(job: Job, callbacks: list[Any]) -> dict[str, Any]:

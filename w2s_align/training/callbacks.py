@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
 
 from w2s_align.errors import UserError
 from w2s_align.training.checkpoints import DONE
 from w2s_align.training.health import Health
 from w2s_align.training.job import Job
+from w2s_align.training.quick import QuickCheck
 from w2s_align.training.report import write_json
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Recorder(TrainerCallback):
     ) -> None:
         self.file = job.out / "metrics.jsonl"
         self.job, self.health, self.progress = job, health, progress
+        self.quick = QuickCheck(job) if job.settings.quick_task else None
         self.save_seconds = None if job.resources.save_every else 60 * job.resources.save_minutes
         self.rows: list[dict[str, Any]] = list(state["rows"])
         self.held_out: list[dict[str, float]] = list(state["held_out"])
@@ -54,6 +57,18 @@ class Recorder(TrainerCallback):
         self.tokens = 0
         self._saved_at = time.monotonic()
         self._sample: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def join(self, trainer: Any) -> None:
+        """Take the place before the trackers, so that they see what is added here, and keep their files.
+
+        TensorBoard's would go with the checkpoints; trackio and wandb have places of their own, shared by all runs.
+        """
+        handler = trainer.callback_handler
+        handler.callbacks.remove(self)
+        handler.callbacks.insert(0, self)
+        for callback in handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                callback.logging_dir = str(self.job.out / "tensorboard")
 
     @property
     def seconds(self) -> float:
@@ -72,6 +87,8 @@ class Recorder(TrainerCallback):
             trained = _weights_here(model)
             each = max(1, SAMPLE // max(1, len(trained)))
             self._sample = [(p, p.detach().flatten()[:each].clone()) for p in trained]
+        if self.quick and not self.held_out:
+            self.measured(state, control, self.quick.measure(model))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Take in one step's metrics."""
@@ -82,6 +99,11 @@ class Recorder(TrainerCallback):
             # TRL counts from the start of the process; a count per step is the same after a resume.
             row["tokens"], self.tokens = row["num_tokens"] - self.tokens, row.pop("num_tokens")
         row = self.health.normalised(row)
+        logs.update(
+            {name: value for name, value in row.items() if name != "step"}
+        )  # for the trackers, which come next
+        if self.held_out and self.held_out[-1]["step"] == state.global_step and self.quick:
+            logs["quick_task/accuracy"] = self.held_out[-1]["accuracy"]
         self.rows.append(row)
         if self._main:
             with self.file.open("a") as file:
@@ -100,22 +122,42 @@ class Recorder(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
-        """Take in the held-out rows' metrics, and stop when their loss has not fallen for long enough."""
+        """Take in the held-out rows' metrics."""
         found = {name.removeprefix("eval_"): float(value) for name, value in (metrics or {}).items()}
         speed = ("runtime", "samples_per_second", "steps_per_second", "num_tokens")
-        self.held_out.append({"step": state.global_step, **{n: v for n, v in found.items() if n not in speed}})
-        patience = self.job.settings.early_stopping
-        losses = [row["loss"] for row in self.held_out]
-        best = min(range(len(losses)), key=losses.__getitem__)
-        if patience is not None and len(losses) - 1 - best >= patience and state.global_step < state.max_steps:
+        self.measured(state, control, {name: value for name, value in found.items() if name not in speed})
+
+    def measured(self, state: Any, control: Any, values: dict[str, float]) -> None:
+        """Keep what was measured after a step, and stop when it has not become better for long enough.
+
+        Args:
+            state: The trainer's state.
+            control: Where the trainer is told to stop.
+            values: ``loss`` and more of the held-out rows, or ``accuracy`` and more of the quick task.
+        """
+        if not self.held_out or self.held_out[-1]["step"] != state.global_step:
+            self.held_out.append({"step": state.global_step})
+        self.held_out[-1].update(values)
+        settings = self.job.settings
+        name = "loss" if settings.quick_task is None else "accuracy"
+        if name not in values or settings.early_stopping is None:
+            return
+        rows = [row for row in self.held_out if name in row]
+        # The first of equals: what is only kept up has not become better.
+        best = min(rows, key=lambda row: row[name]) if name == "loss" else max(rows, key=lambda row: row[name])
+        since = len(rows) - 1 - rows.index(best)
+        if since >= settings.early_stopping and state.global_step < state.max_steps:
             control.should_training_stop = True
+            what = "held-out loss was lowest" if name == "loss" else "accuracy on the quick task was highest"
             self.notes.append(
-                f"Stopped early at step {state.global_step} of {state.max_steps}: the held-out loss was lowest at "
-                f"step {self.held_out[best]['step']:.0f} ({losses[best]:.4g}; now {losses[-1]:.4g})."
+                f"Stopped early at step {state.global_step} of {state.max_steps}: the {what} at "
+                f"step {best['step']:.0f} ({best[name]:.4g}; now {values[name]:.4g})."
             )
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a checkpoint when it is time."""
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Ask for a checkpoint, and measure the quick task, when it is time."""
+        if self.quick and (state.global_step % self.job.evaluate_every == 0 or state.global_step == state.max_steps):
+            self.measured(state, control, self.quick.measure(model))
         due = self.save_seconds is not None and time.monotonic() - self._saved_at > self.save_seconds
         if self.save_seconds is not None and args.world_size > 1:
             due = _first_says(due)  # clocks differ, and a checkpoint is made by all or by none
@@ -151,11 +193,12 @@ class Recorder(TrainerCallback):
         self._sample = []
         self.moved_share = moved / total if total else None
         if self.moved_share == 0:
-            message = f"None of {total} sampled weights moved in the first update: learning_rate is too small."
+            message = f"None of {total} sampled weights moved in the first update: raise learning_rate."
             self.health.alarm(step, "weights_still", message)
 
     def _note(self) -> str:
-        return f"loss {self.rows[-1]['loss']:.4f}" if self.rows else ""
+        alarms = "".join(f", alarm: {alarm['kind']}" for alarm in self.health.alarms)
+        return f"loss {self.rows[-1]['loss']:.4f}{alarms}" if self.rows else alarms
 
 
 def _weights_here(model: Any) -> list[torch.Tensor]:

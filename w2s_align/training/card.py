@@ -1,6 +1,7 @@
 """The model card of a trained model: where it comes from, how it was trained, what the training looked like.
 
-Reads a :class:`TrainingReport`; writes ``README.md`` into the model's folder.
+Reads a :class:`TrainingReport`; writes ``README.md`` into the model's folder. What is known only after the training,
+the numbers of the evaluation and the recipe around it, is added by the report (w2s_align/reporting/cards.py).
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from w2s_align.errors import UserError
 from w2s_align.training.methods import method_named
 from w2s_align.training.report import TrainingReport
 
@@ -31,7 +31,9 @@ def write_card(report: TrainingReport) -> Path:
         f"# {name}, {how}",
         f"Trained from `{name}` by {how} (TRL {report.versions['trl']}) for {report.steps} steps of "
         f"{report.batch['batch_size']} rows, seed {report.seed}.",
+        f"Weights and configuration of the start have the SHA-256 `{report.digests['start']}`.",
         "## Data",
+        f"SHA-256 of the token ids that were trained on: `{report.digests['data']}`.",
         _table(["rows", "number"], [[key, value] for key, value in report.counts.items()]),
         _table(
             ["tokens", "min", "mean", "max", "total"],
@@ -59,42 +61,6 @@ def write_card(report: TrainingReport) -> Path:
     path = Path(report.model_dir) / "README.md"
     ModelCard("\n\n".join(parts) + "\n", ignore_metadata_errors=True).save(path)
     return path
-
-
-def push(report: TrainingReport, repository: str, *, public: bool = False) -> str:
-    """Upload a trained model with its card to the Hugging Face hub, as one commit.
-
-    Args:
-        report: The training.
-        repository: Name of the repository; it is made when it does not exist.
-        public: Whether a new repository is public.
-
-    Returns:
-        Address of the commit.
-
-    Raises:
-        UserError: There is no token, or the hub refuses.
-    """
-    from huggingface_hub import HfApi, get_token
-
-    if get_token() is None:
-        raise UserError(
-            f"{repository} cannot be written: there is no token for the hub.",
-            fix="Set HF_TOKEN, or run `hf auth login`. The trained model is kept; run again to push it.",
-        )
-    api = HfApi()
-    try:
-        api.create_repo(repository, private=not public, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=repository, folder_path=report.model_dir, commit_message=f"Trained with {report.method}"
-        )
-    except Exception as error:  # no network, no access, no such place: each another class, some of the HTTP library
-        raise UserError(
-            f"{repository} cannot be written.",
-            str(error).strip().splitlines()[0],
-            "Check the name and what the token may do. The trained model is kept; run again to push it.",
-        ) from None
-    return str(done.commit_url)
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
+import statistics
 import uuid
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from w2s_align.errors import UserError
 from w2s_align.records import MESSAGES
-from w2s_align.training.rows import Rows, chat_of, labelled_of, pair_of, read_rows
+from w2s_align.training.passes import RowSizes, labelled_order
+from w2s_align.training.rows import Rows, chat_of, labelled_of, pair_of, read_rows, sources_of
 from w2s_align.training.settings import SFTSettings, TrainSettings
 from w2s_align.training.tokens import Answer, ChatEncoder
 
@@ -51,6 +52,8 @@ class TrainingData:
         notes: Sentences about what is unusual in the data.
         longest: Tokens of the longest prompt + response.
         probes: Tokens of the first rows, cut short, to compare models on.
+        row: Tokens of a whole row, its prompt once: mean, standard deviation (``spread``) and maximum.
+        row_tokens: For each row, the tokens that go through the model: a prompt with each of its responses.
     """
 
     file: Path
@@ -62,11 +65,19 @@ class TrainingData:
     notes: list[str]
     longest: int
     probes: list[list[int]]
+    row: dict[str, float]
+    row_tokens: array[int] = field(default_factory=lambda: array("q"))
 
     @property
     def rows(self) -> int:
         """Number of rows that are trained on."""
         return self.counts["kept"]
+
+    @property
+    def sizes(self) -> RowSizes:
+        """What decides how many rows go through the model at once."""
+        prompts = self.lengths["prompt"]["total"] / sum(size["total"] for size in self.lengths.values())
+        return RowSizes(self.row["mean"], self.row["spread"], int(self.row["max"]), self.longest, 1 - prompts)
 
     def dataset(self) -> Dataset:
         """Open the rows, memory-mapped; caches of derived data land beside the file, named after the rows' content."""
@@ -163,9 +174,7 @@ def prepare_labelled(
         return kept
 
     def arrange(table: pa.Table) -> pa.Table:
-        order = list(range(table.num_rows))
-        random.Random(seed).shuffle(order)
-        order += [order[i % len(order)] for i in range(-len(order) % settings.batch_size)]
+        order = labelled_order(table.num_rows, settings, seed)
         blocks = [order[i : i + together] for i in range(0, len(order), together)]
         neighbours = [tails[block[i - 1]] for block in blocks for i in range(len(block))]
         column = schema.get_field_index("neighbour_ids")
@@ -215,6 +224,8 @@ class _Table:
     preview: list[dict[str, Any]] = field(default_factory=list)
     longest: int = 0
     probes: list[list[int]] = field(default_factory=list)
+    whole: list[int] = field(default_factory=list)
+    row_tokens: array[int] = field(default_factory=lambda: array("q"))
     tokens: Any = field(default_factory=hashlib.sha256)
 
     def keep(self, sides: dict[str, Answer]) -> bool:
@@ -235,9 +246,13 @@ class _Table:
                 self.counts[f"dropped_{reason}_too_long"] += 1
                 return False
             self.counts.update(f"cut_{name}" for name in long)
+        whole = 0
         for name, size in [("prompt", start), *((name, len(a.ids) - start) for name, a in sides.items())]:
             spare = size if limit is None or name == "prompt" else min(size, limit - start)
             self.lengths.setdefault(name, []).append(spare)
+            whole += spare
+        self.whole.append(whole)
+        self.row_tokens.append(whole + (len(sides) - 1) * start)
         longest = max(len(answer.ids) for answer in sides.values())
         self.longest = max(self.longest, longest if limit is None else min(longest, limit))
         for answer in sides.values():
@@ -281,7 +296,7 @@ def _store(
     partial = folder / f"partial-{uuid.uuid4().hex}.arrow"
     try:
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for rows in read_rows(source, needed):
+            for rows in _batches(source, needed, table):
                 table.counts["rows"] += len(rows)
                 kept = convert(rows, table)
                 if "chat_template_kwargs" in schema.names:
@@ -319,7 +334,26 @@ def _store(
         notes=notes,
         longest=table.longest,
         probes=table.probes[:4],
+        row={**_summary(table.whole), "spread": statistics.pstdev(table.whole)},
+        row_tokens=table.row_tokens,
     )
+
+
+def _batches(source: Rows, needed: tuple[str, ...], table: _Table) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of all sets; of several, count those kept of each, and those whose prompt an earlier set has."""
+    sets = sources_of(source)
+    before: set[int] = set()
+    for number, one in enumerate(sets, start=1):
+        kept, prompts = table.counts["kept"], set()
+        for rows in read_rows(one, needed):
+            if len(sets) > 1:
+                asked = [hash(json.dumps(row["prompt"])) for row in rows if row.get("prompt")]
+                table.counts["prompt_in_an_earlier_set"] += sum(prompt in before for prompt in asked)
+                prompts.update(asked)
+            yield rows
+        if len(sets) > 1:
+            table.counts[f"kept_of_set_{number}"] = table.counts["kept"] - kept
+        before |= prompts
 
 
 def _summary(values: list[int]) -> dict[str, float]:

@@ -21,6 +21,8 @@ SPIKE = 10.0
 """A gradient norm of so many times the recent median is a spike."""
 FALL = 0.05
 """Both log-probabilities falling by this share of their start is an alarm."""
+LEFT = 0.01
+"""Less than this share of weights that differ in the saved model is an alarm."""
 
 
 @dataclass
@@ -89,8 +91,23 @@ class Health:
             self.alarm(
                 step,
                 "no_learning",
-                f"The loss stayed at its start value {self.start_loss:.4g}: learning_rate or beta is too small, or the"
-                " number of steps is.",
+                f"The loss stayed at its start value {self.start_loss:.4g}: raise learning_rate, or train more steps.",
+            )
+
+    def saved(self, step: int, share: float, dtype: str) -> None:
+        """Judge what is left of the training in the saved model.
+
+        Args:
+            step: The last step.
+            share: Share of its weights that differ from the start's.
+            dtype: Precision that both are compared in.
+        """
+        if share < LEFT:
+            self.alarm(
+                step,
+                "lost_in_saving",
+                f"Only {share:.2%} of the saved weights differ from the start's in {dtype}: set save_dtype: float32, "
+                "which keeps smaller changes, or raise learning_rate.",
             )
 
     def alarm(self, step: int, kind: str, message: str) -> None:

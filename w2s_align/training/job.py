@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,17 +19,13 @@ from w2s_align.training.data import TrainingData
 from w2s_align.training.launch import Layout, on_cpu
 from w2s_align.training.models import StartModel
 from w2s_align.training.packed import why_padded
+from w2s_align.training.passes import held_out_choice, held_out_rows, micro_batch, optimiser_steps, recomputes
 from w2s_align.training.report import write_json
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-PASS_TOKENS = 16_384
-"""Padded tokens in one forward pass that the default micro batch stays below."""
-PACKED_TOKENS = 4096
-"""Mean tokens of a forward pass without padding that the default micro batch stays below."""
 
 EVALUATIONS = 10
 """Measurements of the held-out loss in a training, when nothing is said."""
@@ -72,8 +66,7 @@ class Job:
     @property
     def held_out(self) -> int:
         """Number of rows that are measured, not trained on."""
-        wanted = self.settings.held_out
-        return int(wanted) if wanted >= 1 else math.ceil(wanted * self.data.rows)
+        return held_out_rows(self.settings, self.data.rows)
 
     @property
     def rows(self) -> int:
@@ -88,8 +81,7 @@ class Job:
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole training."""
-        epoch = (self.rows + self.repeated) // self.settings.batch_size
-        return self.settings.max_steps or math.ceil(self.settings.num_train_epochs * epoch)
+        return optimiser_steps(self.settings, self.rows)
 
     @property
     def evaluate_every(self) -> int:
@@ -99,10 +91,7 @@ class Job:
     @property
     def recompute(self) -> bool:
         """Whether activations are computed again in the backward pass."""
-        wanted = self.resources.gradient_checkpointing
-        if wanted == "auto":
-            return self.resources.optimize_for == "memory" or self.start.parameters >= 1e9
-        return wanted
+        return recomputes(self.resources, self.start.parameters)
 
     @property
     def padded_because(self) -> str | None:
@@ -114,7 +103,7 @@ class Job:
         rows = self.data.dataset()
         if not self.held_out:
             return rows, None
-        chosen = set(random.Random(0).sample(range(len(rows)), self.held_out))
+        chosen = held_out_choice(self.settings, len(rows))
         return rows.select([i for i in range(len(rows)) if i not in chosen]), rows.select(sorted(chosen))
 
     def whole_batches(self, rows: Dataset) -> Dataset:
@@ -141,7 +130,7 @@ class Job:
 
     def save(self, file: Path) -> None:
         """Write what another process needs to rebuild this job."""
-        data = {**dataclasses.asdict(self.data), "file": str(self.data.file)}
+        data = {**dataclasses.asdict(self.data), "file": str(self.data.file), "row_tokens": []}
         write_json(
             file,
             {
@@ -228,18 +217,8 @@ def plan(
             "The effective batch does not depend on the number of processes; each takes an equal part of it.",
             f"Use a batch_size that is a multiple of {processes}, or {', '.join(map(str, fitting))} processes.",
         )
-    together = settings.rows_together
-    micro = resources.micro_batch_size
-    if micro is None:
-        if why_padded(method, start.path, resources):
-            fits = max(1, PASS_TOKENS // (sides * data.longest))
-        else:
-            fits = max(1, int(PACKED_TOKENS / sum(size["mean"] for size in data.lengths.values())))
-        if resources.optimize_for == "memory":
-            fits = 1
-        micro = max(n for n in range(1, per_process + 1) if per_process % n == 0 and n <= fits)
-        if together:
-            micro = max(1, together // processes)
+    packed = why_padded(method, start.path, resources) is None
+    micro = micro_batch(settings, resources, processes, data.sizes, sides, packed=packed)
     if per_process % micro:
         divisors = [n for n in range(1, per_process + 1) if per_process % n == 0]
         raise UserError(

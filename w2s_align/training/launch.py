@@ -2,7 +2,7 @@
 
 Reads ``launch`` (a name, or the user's own accelerate YAML) and what the machine and the environment offer. Writes
 ``<out>/launch/``: the job, one log per process, progress and errors; it is removed when all went well. The processes
-are started by accelerate's own launcher (on several machines by Slurm's srun around it) and live in ranks.py.
+are started by accelerate's own launcher (on several machines by srun, or STARTER, around it) and live in ranks.py.
 No model is loaded here.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 LAUNCHERS = Path(__file__).parent / "launchers"
 TAIL = 15
 """Lines of a failed process's log that reach the user."""
+STARTER = "W2S_STARTER"
+"""Environment variable: a command that starts its arguments once on each of NNODES machines, with NODE_RANK set to 0,
+1, ..., as srun does with SLURM_NODEID. It comes with MASTER_ADDR and MASTER_PORT, where the first one is reached."""
 POLL = 0.3
 """Seconds between two looks at the processes' progress."""
 
@@ -75,14 +79,16 @@ def on_cpu(resources: TrainResources) -> bool:
     return resources.device == "cpu" or not torch.cuda.is_available()
 
 
-def check_launch(launch: str) -> None:
+def check_launch(launch: str) -> tuple[str, int]:
     """Refuse a launch that is neither a name nor a usable accelerate configuration; imports nothing heavy.
+
+    Returns:
+        Its kind and ZeRO stage, as in :class:`Layout`.
 
     Raises:
         UserError: With the names that there are, or what the file lacks.
     """
-    if launch != "single":
-        _kind(_read(launch), launch)
+    return ("single", 0) if launch == "single" else _kind(_read(launch), launch)
 
 
 def find_layout(launch: str, resources: TrainResources) -> Layout:
@@ -117,13 +123,8 @@ def find_layout(launch: str, resources: TrainResources) -> Layout:
     kind, stage = _kind(config, launch)
     if kind == "deepspeed" and find_spec("deepspeed") is None:
         raise missing_package("deepspeed", "deepspeed", f"launch: {launch}")
-    if kind == "fsdp" and not gpus:
-        raise UserError(
-            f"launch: {launch} shards over GPUs, and there is none.",
-            "accelerate offers FSDP on accelerators only.",
-            "Use zero3, which also runs on CPUs, or ddp or single.",
-        )
-    machines = resources.machines or int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+    here = "NNODES" if STARTER in os.environ else "SLURM_JOB_NUM_NODES"  # Ray may itself be a Slurm job
+    machines = resources.machines or int(os.environ.get(here, "1"))
     processes = resources.processes or max(1, gpus) * machines
     if gpus and processes > gpus * machines:
         raise UserError(
@@ -144,8 +145,19 @@ def _external() -> Layout:
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
         return Layout("external", None, processes, machines, "deepspeed", stage)
-    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    return Layout("external", None, processes, machines, "fsdp" if fsdp else "ddp")
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return Layout("external", None, processes, machines, "ddp")
+    if os.environ.get(name := "FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true":
+        raise _empty_weights("The launcher of this process", name)
+    return Layout("external", None, processes, machines, "fsdp")
+
+
+def _empty_weights(where: str, name: str) -> UserError:
+    return UserError(
+        f"{where} does not set {name} to false.",
+        "All processes but the first would start with empty weights, and TRL would compute the reference with them.",
+        f"Set it to false, as {LAUNCHERS / 'fsdp2.yaml'} does.",
+    )
 
 
 def _path(launch: str) -> Path:
@@ -181,6 +193,8 @@ def _kind(config: dict[str, Any], launch: str) -> tuple[str, int]:
             f"launch: {launch} has the distributed_type {config['distributed_type']}.",
             fix="Use MULTI_GPU, DEEPSPEED or FSDP; for one process leave launch out.",
         )
+    if kind == "fsdp" and (config.get("fsdp_config") or {}).get("fsdp_cpu_ram_efficient_loading", True):
+        raise _empty_weights(str(_path(launch)), "fsdp_cpu_ram_efficient_loading")
     if kind != "deepspeed":
         return kind, 0
     deepspeed = dict(config.get("deepspeed_config") or {})
@@ -211,7 +225,7 @@ def launch_ranks(job: Job, progress: Callable[[int, int, str], None] | None) -> 
     folder.mkdir(parents=True)
     job.save(folder / "job.json")
     seen: Any = None
-    command = _command(job.layout, job.dtype, folder)
+    command = _command(job, folder)
     with (folder / "launcher.log").open("wb") as log:
         process = subprocess.Popen(command, env=_environment(job), stdout=log, stderr=log)
         try:
@@ -226,33 +240,42 @@ def launch_ranks(job: Job, progress: Callable[[int, int, str], None] | None) -> 
     shutil.rmtree(folder)
 
 
-def _command(layout: Layout, dtype: str, folder: Path) -> list[str]:
+def _command(job: Job, folder: Path) -> list[str]:
+    layout = job.layout
     config = yaml.safe_load(Path(layout.config or "").read_text(encoding="utf-8"))
     deepspeed = config.get("deepspeed_config") or {}
     if "deepspeed_config_file" in deepspeed:  # accelerate would look for it in the current folder
         deepspeed["deepspeed_config_file"] = str(Path(layout.config or "").parent / deepspeed["deepspeed_config_file"])
     (folder / "accelerate.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    ranks = [sys.executable, "-m", "w2s_align.training.ranks"]
     arguments = {
         "config_file": str(folder / "accelerate.yaml"),
         "num_processes": layout.processes,
         "num_machines": layout.machines,
-        "mixed_precision": "bf16" if dtype == "bfloat16" else "no",
+        "mixed_precision": "bf16" if job.dtype == "bfloat16" else "no",
         "main_process_port": 0,  # a free one, so that two trainings on a machine do not meet
     }
     prefix: list[str] = []
     if layout.machines > 1:
-        if shutil.which("srun") is None:
-            raise UserError(
-                f"{layout.machines} machines are asked for, and there is no srun to start processes on them.",
-                "Slurm is the one launcher over machines that w2s starts by itself.",
-                "Call train_dpo(...) from a script of your own under torchrun or accelerate launch on every machine.",
-            )
-        arguments["main_process_ip"] = socket.gethostname()
-        arguments["main_process_port"] = 20_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 10_000
-        prefix = ["srun", f"--nodes={layout.machines}", f"--ntasks={layout.machines}", "--ntasks-per-node=1"]
+        prefix, arguments["main_process_ip"], arguments["main_process_port"] = _starter(layout.machines)
     options = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
-    return [*prefix, *ranks, "launch", *options, "-m", "w2s_align.training.ranks", str(folder)]
+    rank = [str(Path(__file__).with_name("ranks.py"))] if _copied(job) else ["-m", "w2s_align.training.ranks"]
+    return [*prefix, sys.executable, "-m", "w2s_align.training.ranks", "launch", *options, *rank, str(folder)]
+
+
+def _starter(machines: int) -> tuple[list[str], str, int]:
+    """Return the command that starts another one on every machine, and where the first machine is reached."""
+    if STARTER in os.environ:
+        return shlex.split(os.environ[STARTER]), os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if shutil.which("srun") is None:
+        raise UserError(
+            f"{machines} machines are asked for, and there is no srun to start processes on them.",
+            "This is no job of Slurm.",
+            "Launch the recipe on a cluster (w2s launch slurm, w2s launch ray), or call train_dpo(...) from a script "
+            "of your own under torchrun or accelerate launch on every machine.",
+        )
+    port = 20_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 10_000
+    srun = ["srun", f"--nodes={machines}", f"--ntasks={machines}", "--ntasks-per-node=1"]
+    return srun, socket.gethostname(), port
 
 
 def _environment(job: Job) -> dict[str, str]:
@@ -261,7 +284,17 @@ def _environment(job: Job) -> dict[str, str]:
     environment = {"OMP_NUM_THREADS": str(max(1, threads // share)), "TOKENIZERS_PARALLELISM": "false"}
     if on_cpu(job.resources):
         environment |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    if _copied(job):
+        environment |= {"PET_START_METHOD": "fork", "PET_RUN_PATH": "1"}  # --start-method, --run-path of torchrun
     return os.environ | environment
+
+
+def _copied(job: Job) -> bool:
+    """Say whether the ranks are copies of the launcher, which imports the libraries once for all of them.
+
+    Imports are most of a short training on few cores. The driver of a GPU would not survive the copying.
+    """
+    return sys.platform == "linux" and on_cpu(job.resources)
 
 
 def _pass_on(file: Path, seen: Any, progress: Callable[[int, int, str], None] | None) -> Any:
@@ -290,7 +323,7 @@ def _failure(folder: Path, processes: int, code: int) -> UserError:
     if found and "problems" in found[0]:
         return UserError.from_json(found[0]["problems"])
     if found:
-        rank, cause = found[0]["rank"], str(found[0]["traceback"]).strip().splitlines()[-1]
+        rank, cause = found[0]["rank"], found[0]["cause"]
     else:  # killed: then the launcher is the one who knows
         said = (folder / "launcher.log").read_text(errors="replace")
         first = said[said.rfind("Root Cause") :]

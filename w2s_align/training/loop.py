@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 from w2s_align.errors import UserError
 from w2s_align.training.checkpoints import last_checkpoint
+from w2s_align.training.health import Health
 from w2s_align.training.job import Job, is_main, plan
 from w2s_align.training.launch import find_layout, launch_ranks
 from w2s_align.training.methods import Method, method_named
@@ -36,6 +37,8 @@ from w2s_align.training.models import (
     verify_model,
 )
 from w2s_align.training.preflight import check_rules, preflight, write_out
+from w2s_align.training.quick import read_questions
+from w2s_align.training.reference import weights_digest
 from w2s_align.training.report import FILE, TrainingReport, ends_of_curve, write_json
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.rows import Rows
@@ -44,6 +47,9 @@ from w2s_align.training.tokens import ChatEncoder
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a short note."""
+
+LOGITS = "logits.safetensors"
+"""What the trained model said about a few rows, which the saved one is held against."""
 
 VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "bitsandbytes")
 
@@ -89,6 +95,8 @@ def train(
         _claim(job)
         if (folder / FILE).exists():
             return TrainingReport.load(folder)
+        if settings.quick_task:
+            read_questions(job)  # refuses before any model is loaded
         if not (folder / "trained" / FILE).exists():
             last_checkpoint(job.checkpoints, layout.processes, layout.kind)  # refuses before any model is loaded
             if is_main():
@@ -119,6 +127,7 @@ def train_here(job: Job, progress: Progress | None = None) -> None:
     Raises:
         UserError: The training diverges, or its start is not its reference.
     """
+    from safetensors.torch import save_file
     from transformers import PrinterCallback
 
     from w2s_align.training.callbacks import Recorder
@@ -129,6 +138,7 @@ def train_here(job: Job, progress: Progress | None = None) -> None:
     with quiet():
         trainer = method.trainer(job, [recorder])
         trainer.remove_callback(PrinterCallback)  # it prints every row of metrics
+        recorder.join(trainer)
         trainer.train_dataset = job.whole_batches(trainer.train_dataset)
         _train_adapter_in_float32(trainer.model)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -139,6 +149,7 @@ def train_here(job: Job, progress: Progress | None = None) -> None:
             return
         save_model(model, job.start, job.out, job.save_dtype, weights)
         (job.out / "trained").mkdir(exist_ok=True)
+        save_file({str(i): logits for i, logits in enumerate(trained)}, job.out / "trained" / LOGITS)
         write_json(
             job.out / "trained" / FILE,
             {
@@ -152,7 +163,6 @@ def train_here(job: Job, progress: Progress | None = None) -> None:
                 "seconds": recorder.seconds,
                 "resumed_from": state["step"],
                 "peak_memory": _peak_memory(),
-                "logits": [values.tolist() for values in trained],
             },
         )
 
@@ -188,7 +198,7 @@ def _gathered(trainer: Any, job: Job) -> dict[str, Any] | None:
 
 def _finish(job: Job, method: Method) -> TrainingReport:
     """Merge, verify and describe what was trained."""
-    import torch
+    from safetensors.torch import load_file
 
     if job.layout.name == "external" and job.layout.stage == 3:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -196,6 +206,7 @@ def _finish(job: Job, method: Method) -> TrainingReport:
         unset_hf_deepspeed_config()  # a model loaded from here on is whole
     begun = time.monotonic()
     done = json.loads((job.out / "trained" / FILE).read_text())
+    logits = load_file(job.out / "trained" / LOGITS)
     adapter, merged_start = job.settings.adapter, job.start.path != job.start.source
     if adapter:
         merged = merge_adapter(job.start, job.out / "adapter")
@@ -206,10 +217,16 @@ def _finish(job: Job, method: Method) -> TrainingReport:
         job.start,
         job.save_dtype,
         job.data.probes,
-        [torch.tensor(values) for values in done["logits"]],
+        [logits[str(i)] for i in range(len(logits))],
+        dtype=job.dtype,
         quantised=adapter is not None and adapter.load_in_4bit,
         seed=job.seed,
     )
+    health = Health(alarms=done["alarms"])
+    if not adapter:
+        health.saved(done["steps"], verified["changed_share"], job.save_dtype)
+    for alarm in health.alarms:
+        print(f"alarm at step {alarm['step']}: {alarm['message']}", flush=True)
     notes = [*job.settings.advice(), *job.data.notes, *done["notes"]]
     if adapter is not None and adapter.load_in_4bit:
         notes.append(
@@ -221,7 +238,7 @@ def _finish(job: Job, method: Method) -> TrainingReport:
         start=job.start.source,
         model_dir=str(job.out / "model"),
         adapter_dir=str(job.out / "adapter") if adapter and not merged_start else None,
-        settings=job.settings.model_dump(mode="json"),
+        settings=job.settings.model_dump(mode="json", exclude={"quick_task": {"prompts"}}),  # a path; see digests
         seed=job.seed,
         steps=done["steps"],
         epochs=done["epochs"],
@@ -234,12 +251,13 @@ def _finish(job: Job, method: Method) -> TrainingReport:
         },
         launch=job.layout.name,
         preflight=preflight(job, method.sides),
+        digests=_digests(job),
         counts={**job.data.counts, "held_out": job.held_out, "repeated": job.repeated},
         lengths=job.data.lengths,
         preview=job.data.preview,
         metrics=ends_of_curve(done["rows"]),
         held_out=done["held_out"],
-        alarms=done["alarms"],
+        alarms=health.alarms,
         notes=notes,
         verified={**verified, "moved_in_first_update": done["moved_share"]},
         dtype=job.dtype,
@@ -250,16 +268,20 @@ def _finish(job: Job, method: Method) -> TrainingReport:
         peak_memory=done["peak_memory"],
         versions={name: found for name in VERSIONS if (found := _version(name))},
     )
-    from w2s_align.training.card import push, write_card
+    from w2s_align.training.card import write_card
 
     write_card(report)
-    if job.resources.push_to_hub:
-        push(report, job.resources.push_to_hub, public=job.resources.push_to_hub_public)
     report.save(job.out)
     # An adapter on top of a merged one fits no base that anybody has: it is kept merged alone.
     for left in ("checkpoints", "cache", "trained", "start", *(["adapter"] if merged_start else [])):
         shutil.rmtree(job.out / left, ignore_errors=True)
     return report
+
+
+def _digests(job: Job) -> dict[str, str]:
+    """Return what names the content of all that the weights were made of."""
+    found = {"data": job.data.tokens_digest, "start": weights_digest(job.start.path)}
+    return found | ({"quick_task": read_questions(job).digest} if job.settings.quick_task else {})
 
 
 def _await(folder: Path) -> TrainingReport:

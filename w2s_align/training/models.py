@@ -192,8 +192,45 @@ def merge_start(adapter: Path, folder: Path) -> Path:
             "Write the base's hub id or folder there, or merge it yourself and give the merged model.",
         )
     start = open_start(base)
+    _check_fits(start, adapter)
     save_model(merge_adapter(start, adapter), start, folder, start.dtype)
     return folder / "model"
+
+
+def _check_fits(start: StartModel, adapter: Path) -> None:
+    """Refuse an adapter of another base by the names and shapes of its tensors, without loading a model."""
+    import torch
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    file = adapter / "adapter_model.safetensors"
+    if not file.is_file():
+        raise UserError(
+            f"The adapter {adapter} lacks {file.name}.",
+            fix="Save it with model.save_pretrained(folder), as safetensors.",
+        )
+    try:
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(start.path))
+            fitting = get_peft_model(empty, PeftConfig.from_pretrained(str(adapter)))
+            state = get_peft_model_state_dict(fitting, save_embedding_layers=False)
+    except ValueError as error:  # none of its layers is there
+        raise _no_fit(start, adapter, str(error).strip().splitlines()[0]) from None
+    with safe_open(file, "pt") as opened:
+        for name in opened.keys():  # noqa: SIM118 - it is no dictionary, and cannot be iterated over
+            has, wants = list(opened.get_slice(name).get_shape()), list(state[name].shape) if name in state else None
+            if has != wants and (wants or "lora_" in name):  # whole layers may be saved beside the adapter
+                why = "there is no such layer" if wants is None else f"there it must have {wants}"
+                raise _no_fit(start, adapter, f"{name} has the shape {has}; {why}.")
+
+
+def _no_fit(start: StartModel, adapter: Path, why: str) -> UserError:
+    return UserError(
+        f"The adapter {adapter} does not fit {start.source}.",
+        why,
+        "Give the base that it was made for in its adapter_config.json (base_model_name_or_path).",
+    )
 
 
 def save_model(
@@ -239,20 +276,10 @@ def merge_adapter(start: StartModel, adapter: Path) -> Any:
     """Return the start model in float32 with an adapter merged into it.
 
     It is never merged into the copy that it was trained on, which may be in lower precision or in 4 bits.
-
-    Raises:
-        UserError: The adapter was made for another base.
     """
     from peft import PeftModel
 
-    try:
-        model = PeftModel.from_pretrained(start.load("float32"), str(adapter))
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"The adapter {adapter} does not fit {start.source}.",
-            str(error).strip().splitlines()[-1].strip(),
-            "Give the base that it was made for in its adapter_config.json (base_model_name_or_path).",
-        ) from error
+    model = PeftModel.from_pretrained(start.load("float32"), str(adapter))
     return model.merge_and_unload(safe_merge=True)
 
 
@@ -276,6 +303,7 @@ def verify_model(
     rows: list[list[int]],
     trained: list[torch.Tensor],
     *,
+    dtype: str = "float32",
     quantised: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -287,6 +315,7 @@ def verify_model(
         save_dtype: Name of the dtype it was saved in.
         rows: Token sequences to compare logits on.
         trained: :func:`probe_logits` of the trained model in memory.
+        dtype: Precision of the arithmetic that these were computed in.
         quantised: Whether it was trained on a base in 4 bits; its logits then differ from the merged model's by what
             the quantisation costs, which is reported and not judged.
         seed: Seed of the training, which a new head of a reward model starts from.
@@ -315,11 +344,11 @@ def verify_model(
         )
     scale = max(float(logits.abs().max()) for logits in trained)
     error = _largest_difference(probe_logits(saved, rows), trained) / scale
-    if not quantised and not error <= TOLERANCE[save_dtype]:
+    accepted = max(TOLERANCE[save_dtype], TOLERANCE[dtype])
+    if not quantised and not error <= accepted:
         raise UserError(
             "The saved model is not the model that was trained.",
-            f"Its logits differ by {error:.2g} of the largest logit; {TOLERANCE[save_dtype]:g} is accepted for "
-            f"{save_dtype}.",
+            f"Its logits differ by {error:.2g} of the largest logit; {accepted:g} is accepted for {save_dtype}.",
             "Set save_dtype: float32; if that does not help, please report it as a bug.",
         )
     return {"changed_share": share, "max_change": largest, "logit_error": error, "logit_change": change / scale}

@@ -164,13 +164,17 @@ def why_padded(method: str, model: str, resources: TrainResources) -> str | None
     """
     from transformers import AutoConfig
 
+    return why_padded_family(method, AutoConfig.from_pretrained(model).model_type, resources)
+
+
+def why_padded_family(method: str, family: str, resources: TrainResources) -> str | None:
+    """Return the same for a model of this type, as in its config.json."""
     if method not in METHODS:
         return f"{method} is trained on padded rows"
     if not resources.padding_free:
         return "padding_free is off"
     if resources.attn_implementation not in (None, "sdpa"):
         return f"attn_implementation {resources.attn_implementation} cannot share a prompt; sdpa can"
-    family = AutoConfig.from_pretrained(model).model_type
     return None if family in FAMILIES else f"passes without padding are not tested for models of type {family}"
 
 

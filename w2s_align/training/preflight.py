@@ -7,13 +7,17 @@ combinations that cannot work, in words.
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
 from w2s_align.errors import UserError, missing_package
+from w2s_align.families.shapes import find_shape
 from w2s_align.training.job import Job
 from w2s_align.training.launch import Layout, on_cpu
+from w2s_align.training.memory import training_memory
 from w2s_align.training.models import lora_config
+from w2s_align.training.passes import memory_setup
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import TrainSettings
 
@@ -54,6 +58,18 @@ def check_rules(settings: TrainSettings, resources: TrainResources, layout: Layo
             "DeepSpeed hands out the model in the precision of its arithmetic, so that the rest would be zeros.",
             "Use save_dtype: bfloat16, dtype: float32, or launch: ddp.",
         )
+    if settings.dtype == "bfloat16" and layout.kind == "deepspeed" and on_cpu(resources):
+        raise UserError(
+            f"dtype bfloat16 cannot be combined with launch: {layout.name} on a CPU.",
+            "transformers takes bfloat16 on a CPU only where DeepSpeed would not start.",
+            "Use dtype: float32 (or auto), or launch: ddp or single.",
+        )
+    if settings.quick_task and layout.shards_weights:
+        raise UserError(
+            f"quick_task cannot be combined with launch: {layout.name}.",
+            "No process holds the whole model, and each token of an answer would gather it again.",
+            "Use ddp or zero2, or follow held-out rows: held_out.",
+        )
     for name in resources.report_to:
         _check_tracker(name)
 
@@ -81,7 +97,7 @@ def preflight(job: Job, sides: int) -> dict[str, Any]:
 
     Returns:
         Plain values: ``batch``, ``steps``, ``rows``, ``tokens`` (per epoch, by side), ``trained_parameters``,
-        ``dtype`` (of weights and arithmetic), ``memory`` (bytes: ``estimate`` and its parts, ``device``).
+        ``dtype`` (of weights and arithmetic), ``memory`` (bytes; see :func:`estimate_memory`).
     """
     trained = _trained_parameters(job)
     memory = estimate_memory(job, sides, trained)
@@ -117,9 +133,7 @@ def write_out(found: dict[str, Any]) -> str:
         "tokens          " + ", ".join(f"{name} {n:,}" for name, n in found["tokens"].items()),
         f"trained weights {found['trained_parameters']:,} of {found['parameters']:,}, in float32; base in "
         f"{found['dtype']['base']}, arithmetic in {found['dtype']['arithmetic']}, saved in {found['dtype']['saved']}",
-        f"memory          about {memory['estimate'] / GIB:.2f} GiB for each process (weights "
-        f"{memory['weights'] / GIB:.2f}, gradients and optimiser {memory['optimiser'] / GIB:.2f}, activations "
-        f"{memory['activations'] / GIB:.2f}); the device has {memory['device'] / GIB:.1f}",
+        f"memory          {_memory_line(memory)}; the device has {memory['device'] / GIB:.1f}",
         "passes          "
         + (f"padded to their longest row: {why}" if (why := found["padded_because"]) else "without padding"),
         "tokens of the first rows; those in [ ] carry loss",
@@ -127,9 +141,17 @@ def write_out(found: dict[str, Any]) -> str:
     for row in found["examples"]:
         text = _marked(row["first"]) + (f" ... {_marked(row['last'])}" if row["last"] else "")
         lines.append(f"  {row['row']} {row['side']:<9}{row['tokens']:>6}  {text}")
-    if memory["estimate"] > memory["device"]:
+    if memory["estimate"] is not None and memory["estimate"] > memory["device"]:
         lines.append(too_much(found))
     return "\n".join(lines)
+
+
+def _memory_line(memory: dict[str, Any]) -> str:
+    if memory["estimate"] is None:
+        return "not estimated, for a model of this kind"
+    parts = ("weights", "gradients", "optimiser", "activations", "logits")
+    made_of = ", ".join(f"{part} {memory[part] / GIB:.2f}" for part in parts)
+    return f"about {memory['estimate'] / GIB:.2f} GiB for each process ({made_of})"
 
 
 def too_much(found: dict[str, Any]) -> str:
@@ -142,13 +164,8 @@ def too_much(found: dict[str, Any]) -> str:
     )
 
 
-def estimate_memory(job: Job, sides: int, trained: int) -> dict[str, int]:
-    """Estimate the bytes that a training takes of each process's device.
-
-    Weights, gradients and Adam's two moments in float32 make 16 bytes per trained parameter, also under bfloat16 with
-    float32 master weights (ZeRO, arXiv 1910.02054, section 3.1); ZeRO shares out the parts that its stage says.
-    Activations of a layer are 34 bytes per token and width in 16-bit arithmetic, and 2 when they are recomputed
-    (arXiv 2205.05198, tables 2 and 3, with attention that stores no scores). The output head works in chunks.
+def estimate_memory(job: Job, sides: int, trained: int) -> dict[str, int | None]:
+    """Estimate the bytes that a training takes of each process's device, as a plan does; see memory.py.
 
     Args:
         job: The training.
@@ -156,28 +173,31 @@ def estimate_memory(job: Job, sides: int, trained: int) -> dict[str, int]:
         trained: Number of trained parameters.
 
     Returns:
-        ``weights``, ``optimiser`` (gradients and moments), ``activations``, their sum ``estimate``, and ``device``:
-        the bytes that the device has in all.
+        ``weights``, ``gradients``, ``optimiser``, ``activations``, ``logits``, their sum ``estimate`` (None for a
+        model of an unusual kind), and ``device``: the bytes that the device has in all.
     """
-    layout, start = job.layout, job.start
-    share = layout.processes
-    base = {"4 bits": 0.55, "bfloat16": 2, "float32": 4}[_base_dtype(job)] * start.parameters
-    weights = base + (4 * trained if job.settings.adapter else 0)
-    gradients, moments = 4.0 * trained, 8.0 * trained
-    if layout.shards_weights:
-        weights, gradients, moments = weights / share, gradients / share, moments / share
-    elif layout.stage:
-        moments /= share
-        gradients /= share if layout.stage == 2 else 1
-    offloaded = layout.name == "zero3_offload" and not on_cpu(job.resources)
-    if offloaded:
-        weights, moments = 0, 0
-    tokens = job.micro_batch_size * sides * job.data.longest
-    width = 2 if job.dtype == "float32" else 1
-    layers = 2 * start.layers + 34 if job.recompute else 34 * start.layers
-    activations = tokens * start.width * layers * width
-    parts = {"weights": int(weights), "optimiser": int(gradients + moments), "activations": int(activations)}
-    return {**parts, "estimate": sum(parts.values()), "device": _device_memory(job.resources)}
+    device = _device_memory(job.resources)
+    shape = find_shape(job.start.path)
+    if shape is None:
+        return {"estimate": None, "device": device}
+    setup = memory_setup(
+        job.method,
+        sides,
+        job.settings,
+        job.resources,
+        job.layout,
+        job.data.sizes,
+        job.rows,
+        family=shape.model_type,
+        parameters=job.start.parameters,
+        dtype=job.dtype,
+        save_dtype=job.save_dtype,
+        trained=trained,
+        cpu=on_cpu(job.resources),
+    )
+    memory = training_memory(shape, setup)
+    parts = {name: int(size) for name, size in asdict(memory).items()}
+    return {**parts, "estimate": int(memory.total), "device": device}
 
 
 def _base_dtype(job: Job) -> str:

@@ -6,7 +6,9 @@ Reads ``<folder>/job.json``; writes ``rank-<n>.log`` (all it prints), ``progress
 
 from __future__ import annotations
 
+import importlib
 import os
+import signal
 import sys
 import time
 import traceback
@@ -15,27 +17,43 @@ from typing import Any
 
 from w2s_align.errors import UserError
 from w2s_align.generation.processes import die_with_parent
+from w2s_align.training.launch import STARTER
 from w2s_align.training.report import write_json
 
+IMPORTED = (
+    "datasets",
+    "peft",
+    "transformers.trainer",
+    "trl",
+    "w2s_align.training.callbacks",
+    "w2s_align.training.loop",
+)
+"""What takes long to import; a launcher whose copies are the ranks does it for all of them."""
 
-def main() -> int:
+
+def main() -> None:
     """Be accelerate's launcher (``launch ...``), or one of the ranks that it starts (``FOLDER``)."""
     die_with_parent()
     if sys.argv[1] == "launch":
-        return _launch(sys.argv[2:])
-    return _rank(Path(sys.argv[1]))
+        _launch(sys.argv[2:])
+    else:
+        _rank(Path(sys.argv[1]))
 
 
-def _launch(arguments: list[str]) -> int:
+def _launch(arguments: list[str]) -> None:
     from accelerate.commands.launch import launch_command, launch_command_parser
 
-    if "SLURM_NODEID" in os.environ and "--main_process_ip" in arguments:
-        arguments = ["--machine_rank", os.environ["SLURM_NODEID"], *arguments]
+    if "--main_process_ip" in arguments:
+        rank = os.environ["NODE_RANK" if STARTER in os.environ else "SLURM_NODEID"]
+        arguments = ["--machine_rank", rank, *arguments]
+    if os.environ.get("PET_START_METHOD") == "fork":
+        for name in IMPORTED:
+            importlib.import_module(name)
     launch_command(launch_command_parser().parse_args(arguments))
-    return 0
 
 
-def _rank(folder: Path) -> int:
+def _rank(folder: Path) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a copy of the launcher has its handler, which no collective hears
     rank = int(os.environ["RANK"])
     with (folder / f"rank-{rank}.log").open("ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
@@ -53,13 +71,12 @@ def _rank(folder: Path) -> int:
         train_here(Job.load(folder / "job.json"), progress if rank == 0 else None)
     except UserError as error:
         failed = {"problems": error.to_json()}
-    except BaseException:
-        text = traceback.format_exc()
-        print(text, file=sys.stderr, flush=True)
-        failed = {"traceback": text}
+    except BaseException as error:
+        traceback.print_exc()
+        failed = {"cause": traceback.format_exception_only(error)[0].strip().splitlines()[0]}
     else:
         _leave_group()
-        return 0
+        return
     write_json(folder / f"error-{rank}.json", {"rank": rank, "time": time.time(), **failed})
     sys.stderr.flush()
     os._exit(1)  # the others wait in a collective; a tidy end would wait for them
@@ -81,4 +98,4 @@ def _leave_group() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

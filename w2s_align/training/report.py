@@ -32,11 +32,14 @@ class TrainingReport:
         batch: Effective ``batch_size`` and how it was made: ``processes``, ``micro_batch_size``, ``accumulation``.
         launch: How the processes were started.
         preflight: What was known before the first step: batch, steps, tokens, precision, memory.
+        digests: SHA-256 of what the model read of the kept rows (``data``: token ids, and where the responses begin)
+            and of the weights and configuration that training started from (``start``).
         counts: Rows in, kept, dropped and cut, by reason and side; held out; repeated to fill up an epoch's batch.
         lengths: Tokens of the kept rows by side: minimum, mean, maximum and total.
         preview: First and last tokens of some rows, each with whether it carries loss.
         metrics: Means over the first and the last tenth of the steps: ``first`` and ``last``.
-        held_out: Loss and other metrics of the held-out rows: ``{step, loss, ...}``.
+        held_out: What was measured during the training: loss and other metrics of the held-out rows, and
+            ``accuracy``, ``cut`` and ``unscored`` of the quick task: ``{step, ...}``.
         alarms: What looked wrong: ``{step, kind, message}``.
         notes: What is unusual in settings or data.
         verified: What reopening the saved model showed; see :func:`w2s_align.training.models.verify_model`.
@@ -61,6 +64,7 @@ class TrainingReport:
     batch: dict[str, int]
     launch: str
     preflight: dict[str, Any]
+    digests: dict[str, str]
     counts: dict[str, int]
     lengths: dict[str, dict[str, float]]
     preview: list[dict[str, Any]]

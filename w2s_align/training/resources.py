@@ -59,9 +59,5 @@ class TrainResources(Settings):
     """Where reference log-probabilities are kept for later trainings over the same pairs and start model, whatever
     their beta, learning rate, loss or seed. Default: in recipes the folder of the runs, else none are kept."""
     report_to: list[str] = Field(default_factory=list)
-    """Trackers that follow the training, by their names in transformers: trackio, wandb, tensorboard, ..."""
-    push_to_hub: str | None = None
-    """Repository on the Hugging Face hub, e.g. me/my-student, that the trained model goes to with its card. The token
-    comes from the environment (HF_TOKEN) or from `hf auth login`."""
-    push_to_hub_public: bool = False
-    """Make a new repository public; private is the default."""
+    """Trackers that follow the training, as transformers calls them: trackio, wandb, tensorboard, ... The events of
+    tensorboard go to tensorboard/ beside the model, or to TENSORBOARD_LOGGING_DIR; others have their own places."""

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from w2s_align.errors import UserError
 from w2s_align.training.methods import Method
@@ -38,6 +38,12 @@ class RewardModelSettings(TrainSettings):
     turn. Default: the tokenizer's own, or a special token of its vocabulary that is named for padding."""
     disable_dropout: bool = True
     """Switch off all dropout."""
+
+    @field_validator("quick_task")
+    @classmethod
+    def _writes_no_answers(cls, value: object) -> None:
+        if value is not None:
+            raise ValueError("a reward model writes no answers; follow held-out pairs: held_out")
 
 
 def train_reward(

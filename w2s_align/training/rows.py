@@ -16,18 +16,29 @@ import pyarrow as pa
 from w2s_align.errors import UserError
 from w2s_align.records import MESSAGES, Message
 
-Rows: TypeAlias = str | os.PathLike[str] | pa.Table | Sequence[dict[str, Any]]
-"""Training data: a Parquet file, a folder of them, an Arrow table, or rows as dicts."""
+Source: TypeAlias = str | os.PathLike[str] | pa.Table
+Rows: TypeAlias = Source | Sequence[dict[str, Any]] | Sequence[Source]
+"""Training data: a Parquet file, a folder of them, an Arrow table, rows as dicts, or a list of several of the first
+three, whose rows are put together."""
 
 BATCH = 512
 """Rows that are read at once."""
 
 
-def read_rows(source: Rows, needed: tuple[str, ...] = ()) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a table in batches.
+def sources_of(rows: Rows) -> list[Source | Sequence[dict[str, Any]]]:
+    """Return the sets of rows that data consists of: one, or those of a list of several."""
+    if isinstance(rows, (str, os.PathLike, pa.Table)) or not rows or isinstance(rows[0], dict):
+        return [rows]
+    return list(rows)
+
+
+def read_rows(
+    source: Source | Sequence[dict[str, Any]], needed: tuple[str, ...] = ()
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of one set in batches.
 
     Args:
-        source: See :data:`Rows`.
+        source: One of :func:`sources_of`.
         needed: Columns that pairs must have; ``("response",)`` stands for one of the SFT formats.
 
     Raises:

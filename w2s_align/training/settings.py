@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from w2s_align.errors import UserError, did_you_mean
 from w2s_align.records import Settings
+from w2s_align.training.renamed import RENAMED
 
 DPO_LOSSES = (
     "sigmoid",
@@ -99,6 +100,20 @@ class Lora(Settings):
         return self
 
 
+class QuickTask(Settings):
+    """A few problems that the model in training answers greedily, to see whether it becomes better at them."""
+
+    prompts: str
+    """Problems with their gold answers: $step, or from Python a Parquet file of prompts. They must be none of those
+    that the final evaluation asks: what a training is stopped by is no test of it."""
+    scorer: str = "auto"
+    """Name of the scorer that checks an answer: numeric, math, choice, code, ... (`w2s steps score` lists them)."""
+    limit: int = Field(100, gt=0)
+    """The first so many problems."""
+    max_tokens: int = Field(512, gt=0)
+    """Longest answer, in tokens; answers that are cut are counted, and checked as they are."""
+
+
 class TrainSettings(Settings):
     """What every kind of training takes. The names are those of transformers' TrainingArguments."""
 
@@ -145,10 +160,14 @@ class TrainSettings(Settings):
     """Precision of the saved model; auto is the one that the start model is stored in."""
     held_out: float = Field(0.0, ge=0)
     """Rows that are not trained on but measured: a number of rows, or a share below 1. 0 for none."""
+    quick_task: QuickTask | None = None
+    """Problems that the model answers during the training, to follow its accuracy: {prompts: $step, limit: 100}."""
     evaluate_every: int | None = Field(None, gt=0)
-    """Optimiser steps between two measurements of the held-out loss; by default ten times in a training."""
+    """Optimiser steps between two measurements of the held-out loss and of the quick task; by default ten times in a
+    training. The quick task is measured before the first step, too."""
     early_stopping: int | None = Field(None, gt=0)
-    """Stop when the held-out loss has not fallen for so many measurements; null trains to the end."""
+    """Stop when the accuracy on the quick task has not risen for so many measurements or, without a quick task, the
+    held-out loss has not fallen; null trains to the end."""
     stop_on_alarm: bool = False
     """Stop at the first alarm about the training's health, and keep no model."""
     trl: dict[str, Any] = Field(default_factory=dict)
@@ -157,11 +176,21 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _held_out_is_there(self) -> TrainSettings:
         for name in ("early_stopping", "evaluate_every"):
-            if getattr(self, name) is not None and not self.held_out:
-                raise ValueError(f"{name} needs held-out rows: set held_out, e.g. to 0.05.")
+            if getattr(self, name) is not None and not self.held_out and self.quick_task is None:
+                raise ValueError(
+                    f"{name} needs something to measure: set held_out, e.g. to 0.05, or quick_task: {{prompts: ...}}."
+                )
         if self.held_out >= 1 and self.held_out != int(self.held_out):
             raise ValueError(f"held_out {self.held_out:g} is neither a share below 1 nor a number of rows.")
         return self
+
+    @field_validator("trl")
+    @classmethod
+    def _not_renamed(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name in RENAMED:
+                raise ValueError(f"in trl, {name}: {RENAMED[name]}".removesuffix("."))
+        return value
 
     @field_validator("lr_scheduler_type")
     @classmethod

@@ -87,6 +87,14 @@ class ChatEncoder:
             rows.append(tuple(Answer(ids, start) for ids in side_ids))
         return rows
 
+    def prompts(self, chats: Sequence[list[Message]]) -> list[list[int]]:
+        """Tokenise prompts alone, up to where an answer begins.
+
+        Raises:
+            UserError: The template cannot render a chat.
+        """
+        return self._tokenise(chats, add_generation_prompt=True)
+
     def notes(self) -> list[str]:
         """Return one sentence per kind of problem that was found and allowed."""
         found = [

@@ -1,19 +1,17 @@
-"""Push a data set folder to the Hugging Face hub: private unless said otherwise, and as often as one likes.
+"""Push a folder to the Hugging Face hub: private unless said otherwise, and as often as one likes.
 
-Reads the folder of ``export.py`` and the token in the environment variable HF_TOKEN. Files that are there already with
-the same content are not sent again, so that a push that was cut off goes on, and one of the same data changes nothing.
+Reads a folder and the token (HF_TOKEN, or `hf auth login`). Files that are there already with the same content are not
+sent again, so that a push that was cut off goes on, and one of the same content changes nothing.
 """
 
 from __future__ import annotations
 
-import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from w2s_align.errors import UserError
-
-FILES = ["data/*.parquet", "README.md"]
-TOKEN = "HF_TOKEN"
 
 
 def check_push(repository: str) -> None:
@@ -25,28 +23,38 @@ def check_push(repository: str) -> None:
     Raises:
         UserError: The name is none, the machine is set offline, or there is no token.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_token
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repository):
-        raise UserError(f"{repository} is no data set on the hub.", fix="Give it as owner/name.")
+        raise UserError(f"{repository} is no repository on the hub.", fix="Give it as owner/name.")
     if constants.HF_HUB_OFFLINE:
         raise UserError(f"{repository} cannot be pushed to: HF_HUB_OFFLINE is set.", fix="Unset it for this command.")
-    if not os.environ.get(TOKEN):
+    if not get_token():
         raise UserError(
             f"{repository} cannot be pushed to without a token.",
-            why=f"The environment variable {TOKEN} is not set.",
-            fix=f"Make a token that may write at https://huggingface.co/settings/tokens, and: export {TOKEN}=...",
+            why="The environment variable HF_TOKEN is not set, and nobody is logged in.",
+            fix="Make a token that may write at https://huggingface.co/settings/tokens, and: export HF_TOKEN=...",
         )
 
 
-def push_dataset(folder: Path, repository: str, *, private: bool = True, message: str = "Upload data") -> str:
-    """Upload a data set folder; the repository is made when it is not there.
+def push_folder(
+    folder: Path,
+    repository: str,
+    kind: Literal["model", "dataset"],
+    *,
+    private: bool = True,
+    files: Sequence[str] | None = None,
+    message: str = "Upload",
+) -> str:
+    """Upload a folder as one commit; the repository is made when it is not there.
 
     Args:
-        folder: Folder with ``data/*.parquet`` and ``README.md``; nothing else of it is sent.
+        folder: What is sent; links are followed.
         repository: ``owner/name`` on the hub.
+        kind: What the repository holds.
         private: Whether only its owner may see a new repository. One that exists and is public is refused when this is
             set: what was meant to be private must not become public by a forgotten repository.
+        files: Patterns of the files that are sent. Default: all.
         message: Message of the commit.
 
     Returns:
@@ -59,10 +67,10 @@ def push_dataset(folder: Path, repository: str, *, private: bool = True, message
     from huggingface_hub.errors import HfHubHTTPError
 
     check_push(repository)
-    api = HfApi(token=os.environ[TOKEN])
+    api = HfApi()
     try:
-        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        if private and not api.repo_info(repository, repo_type="dataset").private:
+        api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
+        if private and not api.repo_info(repository, repo_type=kind).private:
             raise UserError(
                 f"{repository} exists and is public.",
                 why="The push was to be private.",
@@ -71,16 +79,16 @@ def push_dataset(folder: Path, repository: str, *, private: bool = True, message
         commit = api.upload_folder(
             folder_path=folder,
             repo_id=repository,
-            repo_type="dataset",
-            allow_patterns=FILES,
-            delete_patterns=["data/*.parquet"],  # shards of an earlier, larger version
+            repo_type=kind,
+            allow_patterns=None if files is None else list(files),
+            delete_patterns=["data/*.parquet", "model*.safetensors"],  # shards of an earlier, larger version
             commit_message=message,
         )
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
         raise UserError(
             f"The hub refuses the push to {repository}: {_reason(error)} ({status}).",
-            fix=f"Check that the token in {TOKEN} may write to {repository.split('/')[0]}."
+            fix=f"Check that the token may write to {repository.split('/')[0]}."
             if status in (401, 403, 404)
             else "Run the same command again: it goes on with what is missing.",
         ) from None
