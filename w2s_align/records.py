@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -208,6 +209,14 @@ class Pair:
 
 
 Record = TypeVar("Record", Prompt, Response, Score, Pair)
+
+
+def valid_unicode(text: str) -> str:
+    """Put the replacement character where half of a surrogate pair stands: JSON can hold one, no other format can."""
+    return _HALF_PAIR.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def prompt_id(messages: Sequence[Message]) -> str:

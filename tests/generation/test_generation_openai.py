@@ -21,7 +21,9 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.generation import Engine, EngineResources, Generation, Sampling, generate, request_seed
 from w2s_align.generation.engines import server as connection
+from w2s_align.generation.engines.base import Request
 from w2s_align.generation.engines.server import _seconds_to_wait
+from w2s_align.generation.engines.wire import read_completion
 from w2s_align.generation.settings import Price, server_address
 from w2s_align.records import Prompt
 
@@ -336,6 +338,19 @@ def test_what_is_asked_when_the_server_says_wait(server: FakeServer, tiny_model:
     result = ask(server, tiny_model, resources={"concurrency": 1})
     assert result.rows == 40
     assert times[2] - times[1] >= 0.4
+
+
+def test_words_of_a_server_are_valid_unicode_and_nothing_but_words_is_taken() -> None:
+    def read(content: Any) -> str | None:
+        choice = {"finish_reason": "stop", "message": {"content": content, "reasoning": "half \udc00"}}
+        reply = {"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+        done = read_completion(reply, Request(0, [], None), 4, logprobs=False)
+        assert done.reasoning in (None, "half \N{REPLACEMENT CHARACTER}")
+        return done.text
+
+    assert read("a\ud83db") == "a\N{REPLACEMENT CHARACTER}b"
+    with pytest.raises(TypeError, match="a text was expected"):  # asked for again, then a failed answer
+        read([{"type": "text", "text": "x"}])
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:

@@ -73,16 +73,18 @@ def test_left_out_rows_are_counted_with_their_reason(tmp_path: Path) -> None:
         '{"prompt": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}',
         '{"prompt": [{"role": "assistant", "content": "a"}]}',
         '{"prompt": [{"role": "user"}]}',
+        '{"prompt": "half a pair \\ud83d", "answer": "\\udc00"}',
     ]
     path.write_text("\n".join(lines))
     loaded = load_prompts(str(path))
     assert [p.messages for p in from_table(Prompt, loaded.table)] == [
         [{"role": "user", "content": "good"}],
         [{"role": "user", "content": "q"}],
+        [{"role": "user", "content": "half a pair \N{REPLACEMENT CHARACTER}"}],
     ]
     assert loaded.counts == {
-        "rows_in": 9,
-        "kept": 2,
+        "rows_in": 10,
+        "kept": 3,
         "dropped": {
             "duplicate": 1,
             "empty prompt": 1,

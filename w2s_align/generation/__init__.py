@@ -9,7 +9,7 @@ Importing this package loads no engine; the first call does.
 """
 
 from w2s_align.generation.engines import FALLBACK, EngineCache, engine_version, resolve_engine_name
-from w2s_align.generation.generate import generate
+from w2s_align.generation.generate import generate, generate_part
 from w2s_align.generation.job import request_seed
 from w2s_align.generation.result import Generation
 from w2s_align.generation.settings import Engine, EngineResources, Price, Sampling
@@ -24,6 +24,7 @@ __all__ = [
     "Sampling",
     "engine_version",
     "generate",
+    "generate_part",
     "request_seed",
     "resolve_engine_name",
 ]

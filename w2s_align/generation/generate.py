@@ -1,4 +1,4 @@
-"""Let a model answer prompts: the one public function of generation.
+"""Let a model answer prompts: the public functions of generation.
 
 Reads prompts and a model; writes ``journal.jsonl`` while it works, and at the end ``data/responses-*.parquet`` and
 ``generation.json`` (last). Killed at any moment, the same call goes on and ends with the same rows.
@@ -12,10 +12,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from w2s_align.errors import UserError
 from w2s_align.generation.account import Progress
 from w2s_align.generation.engines import FALLBACK, EngineCache, resolve_engine_name
 from w2s_align.generation.job import Job
 from w2s_align.generation.models import ModelFiles, find_model
+from w2s_align.generation.parts import all_finished, make_part
 from w2s_align.generation.prompts import PromptRows, Prompts
 from w2s_align.generation.result import Generation
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
@@ -85,21 +87,69 @@ def generate(
             take the key, does not serve the model or does not know a field; a full disk; an output folder that holds
             another job.
     """
-    engine = engine or Engine()
-    name = resolve_engine_name(engine.name)
-    if engine.name == "auto" and name == "transformers":
-        warnings.warn(FALLBACK, stacklevel=2)
-    engine = engine.model_copy(update={"name": name})
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rows = PromptRows(prompts)
-        if engine.api == "chat":
-            files = ModelFiles(str(model), Path(), {}, {})  # a name on a server is all that is known
-        else:
-            files = find_model(model, engine.revision, weights=name != "openai")
-        job = Job(files, model_name or str(model), rows, sampling, engine, seed)
+        job = _job(model, prompts, sampling, model_name, seed, engine or Engine())
         result = job.finished(folder)
         if result is None:
             engines = engines if engines is not None else stack.enter_context(EngineCache())
             result = job.run(folder, engines, resources or EngineResources(), progress)
         return replace(result, _table=result.table(), paths=[]) if out is None else result
+
+
+def generate_part(
+    part: tuple[int, int],
+    model: str | Path,
+    prompts: Prompts,
+    sampling: Sampling,
+    *,
+    out: Path,
+    model_name: str | None = None,
+    seed: int = 0,
+    engine: Engine | None = None,
+    resources: EngineResources | None = None,
+    engines: EngineCache | None = None,
+    progress: Progress | None = None,
+) -> bool:
+    """Make one of several parts of :func:`generate`, e.g. on one of several machines that see the same folder.
+
+    A part needs nothing of the others. When all are there, ``generate`` with the same arguments takes their answers
+    and ends with the rows that it would have made alone.
+
+        generate_part((2, 4), model, prompts, sampling, out=Path("answers"))
+
+    Args:
+        part: Number of the part, from 1, and number of all parts.
+        model: This, and all that follows, is as for :func:`generate`; ``out`` is a folder that all parts share.
+
+    Returns:
+        Whether all parts are there.
+
+    Raises:
+        UserError: As of :func:`generate`; or another process makes the same part.
+    """
+    number, count = part
+    if not 1 <= number <= count:
+        raise UserError(f"There is no part {number} of {count}.", fix=f"Parts are 1 to {count}.")
+    job = _job(model, prompts, sampling, model_name, seed, engine or Engine())
+    if job.finished(out) is not None:
+        return True
+    with ExitStack() as stack:
+        engines = engines if engines is not None else stack.enter_context(EngineCache())
+        make_part(job, out, number, count, engines, resources or EngineResources(), progress)
+    return all_finished(out, count)
+
+
+def _job(
+    model: str | Path, prompts: Prompts, sampling: Sampling, model_name: str | None, seed: int, engine: Engine
+) -> Job:
+    name = resolve_engine_name(engine.name)
+    if engine.name == "auto" and name == "transformers":
+        warnings.warn(FALLBACK, stacklevel=3)
+    engine = engine.model_copy(update={"name": name})
+    rows = PromptRows(prompts)
+    if engine.api == "chat":
+        files = ModelFiles(str(model), Path(), {}, {})  # a name on a server is all that is known
+    else:
+        files = find_model(model, engine.revision, weights=name != "openai")
+    return Job(files, model_name or str(model), rows, sampling, engine, seed)

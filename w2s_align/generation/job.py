@@ -36,6 +36,8 @@ from w2s_align.records import Message, Response
 FORMAT = 2
 SHARDS = "shards"
 """Folder of the processes of a generation on several devices, beside the journal; see ``shards.py``."""
+PARTS = "parts"
+"""Folder of the parts of a generation on several machines, beside the journal; see ``parts.py``."""
 REASONS = 20
 """How many different reasons of failures are kept with their counts; the rest is counted together."""
 
@@ -95,20 +97,14 @@ class Job:
         self, folder: Path, engines: EngineCache, resources: EngineResources, progress: Progress | None
     ) -> Generation:
         """Make the answers that are missing, then the result."""
-        chat = ServerChat(self.engine) if self.engine.api == "chat" else Chat(self.model, self.engine)
-        first = self.prompts.first(AUDITED_ROWS)
-        _check_turns(first)
-        warnings = chat.audit(first)
         identity = self.identity
         with closing(Journal(folder / "journal.jsonl", identity, self.answers)) as journal:
             account = Account(journal)
-            if (folder / SHARDS).exists():
-                from w2s_align.generation.shards import collect
+            if (folder / PARTS).exists():
+                from w2s_align.generation.parts import collect_parts
 
-                collect(folder, self, journal, account)
-            if journal.done + account.count("dropped") * self.sampling.n < self.answers:
-                self.answer(chat, journal, account, engines, resources, progress)
-                journal.sync(now=True)
+                collect_parts(folder, self, journal, account)
+            chat, warnings = self.complete(journal, account, engines, resources, progress)
             if journal.done + journal.failed == 0:
                 raise UserError(
                     f"None of the {self.prompts.count} prompts fits.",
@@ -125,6 +121,32 @@ class Job:
             with disk_errors(folder):
                 journal.path.unlink()
         return result
+
+    def complete(
+        self,
+        journal: Journal,
+        account: Account,
+        engines: EngineCache,
+        resources: EngineResources,
+        progress: Progress | None,
+    ) -> tuple[Chat | ServerChat, list[str]]:
+        """Make the answers that a journal lacks; what killed processes have left beside it is taken first.
+
+        Returns:
+            How prompts are rendered, and what looked odd in the first of them.
+        """
+        chat = ServerChat(self.engine) if self.engine.api == "chat" else Chat(self.model, self.engine)
+        first = self.prompts.first(AUDITED_ROWS)
+        _check_turns(first)
+        warnings = chat.audit(first)
+        if (journal.path.parent / SHARDS).exists():
+            from w2s_align.generation.shards import collect_shards
+
+            collect_shards(journal.path.parent, self, journal, account)
+        if journal.done + account.count("dropped") * self.sampling.n < journal.wanted:
+            self.answer(chat, journal, account, engines, resources, progress)
+            journal.sync(now=True)
+        return chat, warnings
 
     def answer(
         self,
@@ -166,7 +188,7 @@ class Job:
             if self.engine.too_long == "error":
                 self._refuse_long(chat, limit)
             requests = self._requests(chat, journal, account, limit)
-        clock = Clock(journal, account, self.answers, self.sampling.n, run.devices, progress)
+        clock = Clock(journal, account, journal.wanted, self.sampling.n, run.devices, progress)
         reasons: Counter[str] = Counter()
         with closing(run.run(requests, self.sampling, stop_token_ids)) as steps:
             for completions in steps:
@@ -176,25 +198,15 @@ class Job:
                     journal.append([(done.request.row, columns(done)) for done in completions])
                     reasons.update(done.error for done in completions if done.error is not None)
                 clock.tick(completions)
-                if reasons.total() > resources.max_failed_share * self.answers:
+                if reasons.total() > resources.max_failed_share * journal.wanted:
                     clock.stop()
-                    raise self._too_many_failed(reasons, resources)
+                    raise _too_many_failed(reasons, journal.wanted, resources)
         clock.stop()
 
     def _splitter(self, chat: Chat | ServerChat) -> Splitter:
         if isinstance(chat, ServerChat):
             return Splitter(self.engine.thinking, self.engine.think_tags)
         return chat.splitter(self.prompts.first(1)[0])
-
-    def _too_many_failed(self, reasons: Counter[str], resources: EngineResources) -> UserError:
-        most, times = reasons.most_common(1)[0]
-        return UserError(
-            f"{reasons.total()} of {self.answers} answers failed for good, more than the "
-            f"{resources.max_failed_share:.1%} that resources.max_failed_share allows.",
-            why=f"Most often ({times} times): {most}",
-            fix="What is finished is kept. Mend the cause and run the same command again: only the rest is asked for. "
-            "Or raise resources.max_failed_share, to go on without these answers.",
-        )
 
     def _prompt_limit(self, run: EngineRun) -> int:
         context, engine = run.context_length, self.engine
@@ -353,6 +365,17 @@ class Job:
             warnings=warnings,
             paths=paths,
         )
+
+
+def _too_many_failed(reasons: Counter[str], wanted: int, resources: EngineResources) -> UserError:
+    most, times = reasons.most_common(1)[0]
+    return UserError(
+        f"{reasons.total()} of {wanted} answers failed for good, more than the "
+        f"{resources.max_failed_share:.1%} that resources.max_failed_share allows.",
+        why=f"Most often ({times} times): {most}",
+        fix="What is finished is kept. Mend the cause and run the same command again: only the rest is asked for. "
+        "Or raise resources.max_failed_share, to go on without these answers.",
+    )
 
 
 def _check_turns(chats: Sequence[Sequence[Message]]) -> None:

@@ -42,6 +42,7 @@ class Journal:
         only: The answers that are wanted here; all others count as finished, elsewhere. By default all are wanted.
 
     Attributes:
+        wanted: How many answers are wanted here.
         notes: The latest note under each key, those of earlier attempts included.
 
     Raises:
@@ -50,6 +51,7 @@ class Journal:
 
     def __init__(self, path: Path, job: dict[str, Any], rows: int, only: Sequence[int] | None = None) -> None:
         self.path = path
+        self.wanted = rows if only is None else len(only)
         self.notes: dict[str, dict[str, Any]] = {}
         self._offsets = array("q", [MISSING if only is None else ELSEWHERE]) * rows
         for row in only or ():
@@ -163,6 +165,15 @@ class Journal:
             self._file.write(data)
             self._file.flush()
         self._end += len(data)
+
+
+def finished_rows(path: Path) -> Iterator[int]:
+    """Yield the rows that a journal has, without holding it: a process on another machine may be writing it."""
+    with path.open("rb") as file:
+        for raw in file:
+            entry = _parsed(raw)
+            if entry is not None and "row" in entry and entry.get("error") is None:
+                yield entry["row"]
 
 
 def write_parquet(rows: Iterator[dict[str, Any]], schema: pa.Schema, folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ attempt has left is copied first of all. Each process is a run of this file.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -36,6 +37,7 @@ from w2s_align.generation.rows import columns
 from w2s_align.generation.settings import Engine, EngineName, EngineResources, Sampling
 
 POLL_SECONDS = 0.1
+COPIED_AT_ONCE = 2_000
 
 
 class Shards:
@@ -236,23 +238,31 @@ def device_shares(resources: EngineResources) -> list[dict[str, str]]:
     return [{"W2S_CORES": ",".join(part), "OMP_NUM_THREADS": str(len(part))} for part in own]
 
 
-def collect(folder: Path, job: Job, journal: Journal, account: Account) -> None:
+def collect_shards(folder: Path, job: Job, journal: Journal, account: Account) -> None:
     """Copy into the journal what the processes of a killed attempt have finished, then delete their folder.
 
     Raises:
         UserError: One of them still runs, or the files are those of another job.
     """
-    shards = folder / SHARDS
-    for path in sorted(shards.glob("*.jsonl")):
-        with closing(Journal(path, job.identity, job.answers)) as part:
-            missing = [(entry.pop("row"), entry) for entry in part.rows() if not journal.has(entry["row"])]
-            if missing:
-                journal.append(missing)
-            for key, values in part.notes.items():
-                _take_note({"note": key, **values}, account)
-    if shards.exists():
-        journal.sync(now=True)
-        shutil.rmtree(shards, ignore_errors=True)
+    for path in sorted((folder / SHARDS).glob("*.jsonl")):
+        copy_answers(path, job, journal, account)
+    journal.sync(now=True)
+    shutil.rmtree(folder / SHARDS, ignore_errors=True)
+
+
+def copy_answers(path: Path, job: Job, journal: Journal, account: Account) -> dict[str, dict[str, Any]]:
+    """Copy the answers of another journal of the same job, and what happened to its prompts; return all its notes.
+
+    Raises:
+        UserError: A process still writes it, or it is that of another job.
+    """
+    with closing(Journal(path, job.identity, job.answers)) as part:
+        missing = ((entry.pop("row"), entry) for entry in part.rows() if not journal.has(entry["row"]))
+        while some := list(itertools.islice(missing, COPIED_AT_ONCE)):
+            journal.append(some)
+        for key, values in part.notes.items():
+            _take_note({"note": key, **values}, account)
+        return part.notes
 
 
 def _parts(job: Job, journal: Journal, count: int) -> list[array[int]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_align.errors import UserError, did_you_mean, missing_package
-from w2s_align.records import Message, Prompt, to_table
+from w2s_align.records import Message, Prompt, to_table, valid_unicode
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +74,7 @@ def load_prompts(
         hold_out: Share of the groups that belong to the part ``test``; which ones depends on their text alone.
         part: ``train`` leaves out the held-out share, ``test`` takes only it.
         task: Name of the task, which also names the default answer check. Default: from the source.
-        options: Options of a reasoning-gym dataset, or of a lab task.
+        options: Options of a reasoning-gym dataset.
 
     Returns:
         The prompts and the counts.
@@ -84,13 +84,16 @@ def load_prompts(
     """
     if template is not None and "{prompt}" not in template:
         raise UserError("template has no place for the prompt.", fix="Put {prompt} in it.")
+    check_generated(source, split, limit, options or {})
     kind, _, name = source.partition("/")
     default_task = source
     rows: Iterable[Prompt | str]
     if kind == "lab" and name:
-        rows = _lab_rows(name, split, limit, seed, options or {})
+        from w2s_align import lab
+
+        rows = lab.problems(source, limit or 0, seed=seed, split="test" if split == "test" else "train")
     elif kind == "reasoning_gym" and name:
-        rows = _reasoning_gym_rows(name, limit, hold_out if part == "test" else 1 - hold_out, seed, options or {})
+        rows = _reasoning_gym_rows(name, limit or 0, hold_out if part == "test" else 1 - hold_out, seed, options or {})
     else:
         if Path(source).suffix in FILE_TYPES or Path(source).exists():
             raw, default_task = file_rows(Path(source).expanduser()), Path(source).stem
@@ -98,6 +101,34 @@ def load_prompts(
             raw = _hub_rows(source, config_name, split, revision)
         rows = _mapped(raw, source, columns or {}, task or default_task)
     return _collect(rows, source, template, limit, shuffle, seed, hold_out, part)
+
+
+def check_generated(source: str, split: str, limit: int | None, options: dict[str, Any]) -> None:
+    """Refuse a source of generated tasks that cannot give prompts; any other source passes.
+
+    Args:
+        source: See :func:`load_prompts`, as the others.
+        split: Split of a lab task.
+        limit: How many prompts are wanted.
+        options: Options of a reasoning-gym dataset.
+
+    Raises:
+        UserError: There is no such lab task, split or option, or no limit.
+    """
+    kind, _, name = source.partition("/")
+    if kind not in ("lab", "reasoning_gym") or not name:
+        return
+    if limit is None:
+        raise UserError(f"{source} makes as many prompts as you want.", fix="Add limit: 1000, for example.")
+    if kind == "reasoning_gym":
+        return
+    from w2s_align.lab.tasks import find_task
+
+    find_task(source)
+    if split not in ("train", "test"):
+        raise UserError(f"{source} has no split {split}.", fix="Use train or test.")
+    if options:
+        raise UserError(f"{source} takes no options.", fix=f"Leave them out: {', '.join(options)}")
 
 
 def _collect(
@@ -154,28 +185,12 @@ def _is_held_out(prompt: Prompt, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def _lab_rows(name: str, split: str, limit: int | None, seed: int, options: dict[str, Any]) -> Iterator[Prompt]:
-    from w2s_align import lab
-
-    if limit is None:
-        raise UserError(f"lab/{name} makes as many prompts as you want.", fix="Add limit: 1000, for example.")
-    if split not in ("train", "test"):
-        raise UserError(f"lab/{name} has no split {split}.", fix="Use train or test.")
-    yield from lab.problems(f"lab/{name}", limit, seed=seed, split="test" if split == "test" else "train", **options)
-
-
-def _reasoning_gym_rows(
-    name: str, limit: int | None, share: float, seed: int, options: dict[str, Any]
-) -> Iterator[Prompt]:
+def _reasoning_gym_rows(name: str, limit: int, share: float, seed: int, options: dict[str, Any]) -> Iterator[Prompt]:
     try:
         import reasoning_gym
     except ImportError:
         raise missing_package("reasoning-gym", "eval", f"the source reasoning_gym/{name}") from None
 
-    if limit is None:
-        raise UserError(
-            f"reasoning_gym/{name} makes as many prompts as you want.", fix="Add limit: 1000, for example."
-        )
     known = reasoning_gym.factory.DATASETS
     if name not in known:
         raise UserError(f"reasoning-gym has no dataset {name}.", fix=did_you_mean(name, known))
@@ -298,6 +313,7 @@ def _prompt(row: dict[str, Any], columns: dict[str, str], task: str) -> Prompt |
         "task": task,
     }
     if isinstance(value, str):
+        value = valid_unicode(value)
         return Prompt.of(value, **fields) if value.strip() else "empty prompt"
     if not isinstance(value, list):
         return "no prompt"
@@ -305,7 +321,7 @@ def _prompt(row: dict[str, Any], columns: dict[str, str], task: str) -> Prompt |
     for message in value:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str) or "role" not in message:
             return "broken messages"
-        messages.append({"role": str(message["role"]), "content": message["content"]})
+        messages.append({"role": str(message["role"]), "content": valid_unicode(message["content"])})
     while messages and messages[-1]["role"] == "assistant":
         messages.pop()  # data for fine-tuning ends with the answer; here it is the model's turn to write one
     if not messages or messages[-1]["role"] != "user":
@@ -314,4 +330,4 @@ def _prompt(row: dict[str, Any], columns: dict[str, str], task: str) -> Prompt |
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else valid_unicode(str(value))

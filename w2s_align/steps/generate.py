@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import atexit
 import os
-from typing import Annotated, Any, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
-from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Resources
+from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Resources, Seed
 from w2s_align.steps.identity import model_identity, model_name
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
+if TYPE_CHECKING:
+    from w2s_align.generation import Generation
+
 
 class GenerateResources(EngineResources, Resources):
     """What a generation may use of the machine."""
+
+    machines: int | None = Field(None, ge=1)
+    """Machines that share the prompts when the recipe is launched on a cluster. Default: those of `w2s launch
+    --nodes`, and one for the answers of an evaluation."""
 
     @model_validator(mode="after")
     def _gpus_are_enough(self) -> GenerateResources:
@@ -40,7 +48,7 @@ class Generate(Step):
     `engine: {api: chat}`, its name on the server."""
     prompts: PromptsRef
     """What it is asked."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of this step; that of an answer depends on it, the prompt and the number of the sample alone. So two models
     with the same seed draw with the same random numbers, and can write the same for that reason: for the two sides of
     pairs, give them different ones. Default: the recipe's."""
@@ -52,6 +60,7 @@ class Generate(Step):
     """What the step may use of the machine; changes nothing in what it writes."""
 
     writes: ClassVar[ArtifactType] = "responses"
+    has_parts: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse a server without an address."""
@@ -87,9 +96,10 @@ class Generate(Step):
 
     def run(self, work: Work) -> None:
         """Generate, going on from what an earlier try finished."""
-        from w2s_align.generation import FALLBACK, generate
+        from w2s_align.generation import FALLBACK, generate, generate_part
 
-        result = generate(
+        make = generate if work.part is None else partial(generate_part, work.part)
+        result = make(
             work.model("model", self.model),
             work.inputs["prompts"].files(),
             self.sampling,
@@ -101,6 +111,8 @@ class Generate(Step):
             engines=shared_engines(),
             progress=work.progress,
         )
+        if isinstance(result, bool):  # a part has no account of its own
+            return
         account = result.to_json()
         dropped = {reason: len(ids) for reason, ids in result.dropped.items()}
         work.counts.update(rows_in=result.prompts, kept=result.rows, dropped=dropped, **result.finish_reasons)
@@ -113,8 +125,7 @@ class Generate(Step):
             work.warnings.append(FALLBACK)
         if result.truncated_share > 0.05:
             work.warnings.append(
-                f"{result.truncated_share:.0%} of the answers were cut at {self.sampling.max_tokens} tokens; "
-                "raise sampling.max_tokens."
+                f"{100 * result.truncated_share:.0f} % of the answers were cut {self._where_cut(result)}"
             )
         if result.thoughts:
             work.counts["thoughts"] = result.thoughts
@@ -134,6 +145,12 @@ class Generate(Step):
             tokens_per_second=round(result.tokens_per_second, 1),
             truncated_share=result.truncated_share,
         )
+
+    def _where_cut(self, result: Generation) -> str:
+        context = result.engine["max_model_len"]
+        if context is not None and result.prompt_tokens / result.rows + self.sampling.max_tokens > context:
+            return f"where the model's context of {context} tokens ends."
+        return f"at {self.sampling.max_tokens} tokens; raise sampling.max_tokens."
 
 
 _cache: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from w2s_align.recipe.schema import StepConfig
 from w2s_align.steps.work import Work
@@ -10,6 +11,10 @@ from w2s_align.steps.work import Work
 
 class Step(StepConfig):
     """A kind of step: its options are the fields, what it does is :meth:`run`."""
+
+    has_parts: ClassVar[bool] = False
+    """Whether machines that share a folder can make an artifact of this kind together: :meth:`run` then makes the part
+    that ``work.part`` names, and without one puts together what is there."""
 
     @abstractmethod
     def run(self, work: Work) -> None:

@@ -53,6 +53,23 @@ class Artifact:
             raise UserError(f"{path / MANIFEST} is damaged: {error}.", fix=f"Delete {path} and run again.") from None
         return cls(path.resolve(), manifest)
 
+    def whole(self) -> Artifact:
+        """Return the artifact itself, if its files have the sizes that they were written with.
+
+        Raises:
+            UserError: One is missing or of another size: deleted by hand, or cut short by a copy.
+        """
+        for name, size in self.manifest.get("files", {}).items():
+            path = self.path / name
+            now = path.stat().st_size if path.is_file() else None
+            if now != size:
+                raise UserError(
+                    f"{self.path} is damaged.",
+                    why=f"{name} {'is missing' if now is None else f'has {now:,} bytes in place of {size:,}'}.",
+                    fix=f"Delete {self.path} and run the recipe again: it is made anew.",
+                )
+        return self
+
     @property
     def kind(self) -> str:
         """Kind of the step that made it."""
@@ -123,6 +140,7 @@ class Work:
         result: Anything else for ``artifact.json``, JSON-serialisable; fill it in.
         warnings: Sentences for the user, shown at once and kept in the artifact.
         cache: Folder of the runs for what later steps may use again, whatever their key; None when there is none.
+        part: Number and count, when only this part is to be made; see :attr:`~.step.Step.has_parts`.
     """
 
     name: str
@@ -135,6 +153,7 @@ class Work:
     result: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     cache: Path | None = None
+    part: tuple[int, int] | None = None
 
     @property
     def data(self) -> Path:
@@ -156,13 +175,18 @@ class Work:
         return str(self.inputs[place].model) if place in self.inputs else value
 
 
+def in_words(counts: Mapping[str, int]) -> str:
+    """Return counts as a user reads them, those that are not 0."""
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items() if count) or "no rows at all"
+
+
 def merge_warnings(warnings: Iterable[tuple[str, str]]) -> list[str]:
-    """Return warnings as lines; the seeds of one step say the same with other numbers, once is enough.
+    """Return warnings as lines; the seeds of one step, and the answers of its arms, say the same with other numbers.
 
     Args:
         warnings: Name of the node, and what it warned about.
     """
     found: dict[tuple[str, str], list[str]] = {}
     for name, text in warnings:
-        found.setdefault((re.sub(r"[@/]\d+", "", name), re.sub(r"[\d.]+", "", text)), []).append(f"{name}: {text}")
+        found.setdefault((re.split(r"[@/]", name)[0], re.sub(r"[\d.]+", "", text)), []).append(f"{name}: {text}")
     return [texts[0] + (f" (and {len(texts) - 1} more like it)" if texts[1:] else "") for texts in found.values()]

@@ -31,6 +31,10 @@ REQUESTS_PER_TASK = 8
 """Answers that come back together: more means less traffic, and more to do again when a replica dies."""
 WAIT_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
+ADDRESS_FIX = (
+    "Check resources.ray_address (host:port of the head node, or auto), or leave it out to start a cluster on this "
+    "machine."
+)
 
 
 class RayEngine:
@@ -45,7 +49,7 @@ class RayEngine:
     """Whether its replicas were ended, so that others are needed."""
 
     def __init__(self, model: ModelFiles, engine: Engine, resources: EngineResources) -> None:
-        self._started = _connect(resources.ray_address)
+        self._started = connect(resources.ray_address, ADDRESS_FIX)
         spread = resources.tensor_parallel_size * resources.pipeline_parallel_size
         self._replicas: list[Any] = []
         try:
@@ -179,8 +183,20 @@ class Replica:
                 yield None
 
 
-def _connect(address: str | None) -> bool:
-    """Connect to a cluster, or start one on this machine. Return whether the connection is ours to end."""
+def connect(address: str | None, fix: str, **options: Any) -> bool:
+    """Connect to a cluster, or start one on this machine.
+
+    Args:
+        address: As ``ray.init`` takes it; by default that of the environment variable RAY_ADDRESS.
+        fix: What a user does about a cluster that is not there.
+        **options: More for ``ray.init``.
+
+    Returns:
+        Whether the connection is the caller's to end.
+
+    Raises:
+        UserError: There is no such cluster.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -190,13 +206,12 @@ def _connect(address: str | None) -> bool:
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
         _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"There is no Ray cluster at {address}." if address else "Ray could not start a cluster on this machine.",
             why=str(error).strip().splitlines()[0],
-            fix="Check resources.ray_address (host:port of the head node, or auto), or leave it out to start a "
-            "cluster on this machine.",
+            fix=fix,
         ) from error
     return True
 

@@ -8,7 +8,7 @@ from typing import Any
 from w2s_align.errors import UserError
 from w2s_align.generation.engines.base import Completion, Request
 from w2s_align.generation.settings import Engine, Sampling
-from w2s_align.records import FinishReason
+from w2s_align.records import FinishReason, valid_unicode
 
 OFF = {
     "top_p": 1.0,
@@ -87,7 +87,8 @@ def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: boo
     if tokens > max_tokens:
         raise Violation(f"The server wrote {tokens} tokens where {max_tokens} were allowed: it ignores max_tokens.")
     message = choice.get("message") or {"content": choice.get("text")}
-    text, reasoning = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+    text = _words(message.get("content"))
+    reasoning = _words(message.get("reasoning_content") or message.get("reasoning"))
     if reason != "error" and text is None and (reasoning or reason == "length"):
         text = ""  # the limit was reached while it was still thinking
     if reason == "error" or text is None:
@@ -104,6 +105,12 @@ def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: boo
         reasoning=reasoning if error is None else None,
         prompt_tokens=prompt_tokens,
     )
+
+
+def _words(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"a text was expected, not {value!r:.60}")
+    return None if value is None else valid_unicode(value)
 
 
 def _reason(finish_reason: str) -> FinishReason:
