@@ -88,8 +88,8 @@ def hardware(text: str | None, price: float | None = None) -> Hardware | None:
     """
     if text is None:
         return _found(price)
-    match = re.fullmatch(r"(?:(\d+)\s*[x*×]\s*)?([A-Za-z][A-Za-z0-9 _-]*)", text.strip())
-    if match is None or match[1] == "0":
+    match = re.fullmatch(r"(?:(\d+)\s*[x*×]\s*)?([A-Za-z0-9][A-Za-z0-9 _-]*)", text.strip())
+    if match is None or (match[1] and not int(match[1])) or re.fullmatch(r"\d{1,3}", match[2]):
         raise UserError(f"--gpus {text}: write a number and a name.", fix="For example 8xH100.")
     gpu = _named(match[2])
     if gpu is None:
@@ -101,9 +101,13 @@ def hardware(text: str | None, price: float | None = None) -> Hardware | None:
 
 
 def _named(name: str) -> Gpu | None:
-    plain = re.sub(r"[^A-Z0-9]", "", name.upper())
-    found = [gpu for gpu in GPUS.values() if re.sub(r"[^A-Z0-9]", "", gpu.name) == plain]
-    return found[0] if found else None
+    """Return the GPU of a name as people write it: RTX 4090, 4090, A100-80GB."""
+    plain = re.sub(r"[^A-Z0-9]|NVIDIA|GEFORCE|SXM\d?|PCIE|GB$", "", name.upper())
+    for gpu in GPUS.values():
+        own = re.sub(r"[^A-Z0-9]", "", gpu.name)
+        if plain in (own, own.removeprefix("RTX"), f"{own}{gpu.memory / 1e9:.0f}"):
+            return gpu
+    return None
 
 
 def _found(price: float | None) -> Hardware | None:

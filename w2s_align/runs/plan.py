@@ -26,12 +26,14 @@ class Planned:
         key: Its key.
         material: What the key is made of.
         status: ``cached``: it is there. ``started``: a killed process left work to go on from. ``to do``.
+        recipe: The recipe that asks for it.
     """
 
     node: Node
     key: str
     material: Mapping[str, Any]
     status: Status
+    recipe: Recipe
 
 
 def plan(recipe: Recipe, store: Store) -> dict[str, Planned]:
@@ -53,7 +55,7 @@ def plan(recipe: Recipe, store: Store) -> dict[str, Planned]:
         if node.config.shows_recipe:
             material["recipe"] = dict(recipe.resolved)
         key = digest(material)
-        planned[name] = Planned(node, key, material, _status(store, node.config.kind, key))
+        planned[name] = Planned(node, key, material, _status(store, node.config.kind, key), recipe)
     if problems:
         raise UserError.all(list(dict.fromkeys(problems)))
     return planned

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from w2s_align.families import shipped_shapes
 from w2s_align.recipe import Recipe
-from w2s_align.runs.estimate import (
+from w2s_align.runs.costs import (
     ANSWER_SHARE,
     GENERATION_USE,
     PROMPT_TOKENS,
@@ -25,6 +27,8 @@ from w2s_align.runs.estimate import (
 )
 from w2s_align.runs.plan import Planned, Status
 
+GATED = ("meta-llama/", "google/gemma")
+"""Models of the hub that can be downloaded only after their licence was accepted there."""
 COLOUR: dict[Status, str] = {"cached": "green", "started": "yellow", "to do": "default"}
 
 
@@ -47,10 +51,16 @@ def plan_view(recipe: Recipe, planned: Mapping[str, Planned], costs: Costs, *, e
         every: One line for each artifact, also for those that an evaluation implies.
     """
     done = sum(item.status == "cached" for item in planned.values())
+    memory = "per GPU" if costs.hardware else "memory"
     table = Table(
-        "step", "kind", "status", "rows", "tokens", "steps", "per GPU", "time", "key", box=None, header_style="dim"
+        Column("step", overflow="fold"),
+        Column("kind", overflow="fold"),
+        *("status", "rows", "tokens", "steps", memory, "time", "key"),
+        box=None,
+        header_style="dim",
     )
-    table.title = f"{recipe.name}: {len(planned)} artifacts, {done} there already"
+    number = f"{len(planned)} artifact{'s' if len(planned) != 1 else ''}"
+    table.title = f"{recipe.name}: {number}, {done} there already"
     table.title_justify = "left"
     for line in _lines(planned, costs, every):
         table.add_row(*_cells(line))
@@ -103,7 +113,7 @@ def _totals(planned: Mapping[str, Planned], costs: Costs) -> list[str]:
     for name, found in costs.steps.items():
         if found.parts and found.fits is False:
             made_of = ", ".join(f"{part} {size / 1e9:.1f}" for part, size in found.parts.items())
-            lines.append(f"[red]{escape(name)} does not fit[/] ({made_of} GB). Set {escape(found.advice)}.")
+            lines.append(f"[red]{escape(name)} does not fit[/] ({made_of} GB). What does: {escape(found.advice)}.")
         elif found.advice:
             lines.append(f"[yellow]{escape(name)}[/]: {escape(found.advice)}.")
     lines = list(dict.fromkeys(lines))
@@ -111,8 +121,7 @@ def _totals(planned: Mapping[str, Planned], costs: Costs) -> list[str]:
         size = sum(costs.downloads.values()) / 1e9
         models = ", ".join(f"{escape(model)} {size / 1e9:.1f}" for model, size in costs.downloads.items())
         lines.append(f"[bold]To download:[/] {size:.0f} GB that are not in the hub's cache ({models}).")
-    if costs.unknown:
-        lines.append(f"[yellow]Not estimated:[/] the shape of {escape(', '.join(costs.unknown))} is not known here.")
+    lines += _access(costs)
     if costs.hardware is None:
         lines.append("No GPU here, so nothing is said about time. For a machine that you plan for: --gpus 8xH100")
         return lines
@@ -130,6 +139,29 @@ def _totals(planned: Mapping[str, Planned], costs: Costs) -> list[str]:
         f"answers of {answers} of their limit; training at {training} of the GPU's arithmetic, generation at "
         f"{generation} of arithmetic or bandwidth. ≤: at most, because filters and lengths decide.[/]"
     )
+    return lines
+
+
+def _access(costs: Costs) -> list[str]:
+    """Say which models may not come: gated ones, those that the hub does not show, those that nobody knows here."""
+    lines = []
+    if gated := [model for model in (*costs.downloads, *costs.unknown) if model.startswith(GATED)]:
+        lines.append(
+            f"[yellow]Gated:[/] {escape(', '.join(gated))}. Accept the licence on the model's page of the hub, and "
+            "log in with `hf auth login`."
+        )
+    if costs.unread:
+        lines.append(
+            f"[yellow]Not found on the hub:[/] {escape(', '.join(costs.unread))}. It does not exist, is gated, or "
+            "there is no network; `w2s doctor` says which."
+        )
+    for model in costs.unknown:
+        close = get_close_matches(model, shipped_shapes(), n=1)
+        meant = f"Did you mean {escape(close[0])}? Otherwise:" if close else "With a network:"
+        lines.append(
+            f"[yellow]Not estimated:[/] the shape of {escape(model)} is not known here. {meant} "
+            f"`hf download {escape(model)} config.json`."
+        )
     return lines
 
 
