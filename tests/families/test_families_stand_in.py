@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from w2s_align.families import family_of, make_stand_in
+from w2s_align.families import family_of, make_stand_in, own_family
 from w2s_align.families.stand_in import build_tokenizer
 
 CHAT = [
@@ -56,7 +57,7 @@ def test_a_stand_in_answers_ends_and_differs_from_another(tmp_path: Path) -> Non
     said = []
     for like in ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"):
         made = make_stand_in(tmp_path / like.rpartition("/")[2], like)
-        assert (made.architecture, made.known) == ("qwen2", True) and made.loss < 0.6
+        assert (made.architecture, made.known) == ("qwen2", True) and made.loss is not None and made.loss < 0.6
         model, tokenizer = AutoModelForCausalLM.from_pretrained(made.model), AutoTokenizer.from_pretrained(made.model)
         assert str(model.dtype) == "torch.bfloat16" and model.config.tie_word_embeddings
         ids = tokenizer.apply_chat_template(
@@ -66,3 +67,35 @@ def test_a_stand_in_answers_ends_and_differs_from_another(tmp_path: Path) -> Non
         assert len(answer) < 64 and tokenizer.decode(answer[-1]) == "<|im_end|>"
         said.append(tokenizer.decode(answer))
     assert said[0] != said[1]
+
+
+def test_the_own_chat_template_of_a_model_goes_before_that_of_its_family(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert own_family("me/talker") is None and own_family(str(tmp_path)) is None
+    repository = tmp_path / "models--me--talker"
+    files = repository / "snapshots" / ("0" * 40)
+    files.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    (files / "chat_template.jinja").write_text("{% for m in messages %}<t>{{ m.content }}</t>{% endfor %}")
+    added = {"7": {"content": "<t>", "special": True}, "8": {"content": "</t>", "special": True}}
+    config = {"added_tokens_decoder": added, "eos_token": {"content": "<end>"}, "bos_token": None}
+    (files / "tokenizer_config.json").write_text(json.dumps(config))
+    (files / "generation_config.json").write_text('{"eos_token_id": [8, 99]}')
+    own = own_family("me/talker")
+    assert own is not None and (own.special, own.stop) == (("<t>", "</t>", "<end>"), ("</t>", "<end>"))
+    tokenizer = build_tokenizer(own)
+    assert tokenizer.apply_chat_template(CHAT[:2], tokenize=False) == "<t>Hi</t><t>Yes</t>"
+    assert tokenizer("<t>Hi</t>", add_special_tokens=False)["input_ids"] == [256, 72, 105, 257]
+
+
+def test_a_stand_in_for_a_reward_model_gives_a_chat_one_number(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    made = make_stand_in(tmp_path / "rm", "Qwen/Qwen2.5-7B-Instruct", reward=True)
+    assert made.loss is None
+    model = AutoModelForSequenceClassification.from_pretrained(made.model)
+    ids = AutoTokenizer.from_pretrained(made.model).apply_chat_template(CHAT, return_tensors="pt", return_dict=True)
+    assert model(**ids).logits.shape == (1, 1)

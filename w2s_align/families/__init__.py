@@ -8,7 +8,18 @@ Light to import: torch and transformers are loaded inside ``make_stand_in``.
 """
 
 from w2s_align.families.chats import Family, family_of
+from w2s_align.families.own_chats import own_family
 from w2s_align.families.shapes import Shape, find_shape, in_cache, shipped_shapes
 from w2s_align.families.stand_in import StandIn, make_stand_in
 
-__all__ = ["Family", "Shape", "StandIn", "family_of", "find_shape", "in_cache", "make_stand_in", "shipped_shapes"]
+__all__ = [
+    "Family",
+    "Shape",
+    "StandIn",
+    "family_of",
+    "find_shape",
+    "in_cache",
+    "make_stand_in",
+    "own_family",
+    "shipped_shapes",
+]

@@ -150,9 +150,8 @@ def find_shape(model: str) -> Shape | None:
     Returns:
         The shape, or None when neither knows it or it is of an unusual kind.
     """
-    folder = Path(model).expanduser()
-    config = folder / "config.json" if folder.is_dir() else _cached(model)
-    if config is not None and config.is_file():
+    config = model_file(model, "config.json")
+    if config is not None:
         try:
             shape = Shape.of(model, json.loads(config.read_text(encoding="utf-8")))
         except ValueError:
@@ -162,16 +161,20 @@ def find_shape(model: str) -> Shape | None:
     return _shipped().get(model)
 
 
-def _cached(model: str) -> Path | None:
+def model_file(model: str, name: str) -> Path | None:
+    """Return a file of a model that is here: in its folder, or in the local hub cache; else None."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
     if model.count("/") != 1:
         return None
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants, try_to_load_from_cache
 
-    found = try_to_load_from_cache(model, "config.json")
+    found = try_to_load_from_cache(model, name, cache_dir=constants.HF_HUB_CACHE)
     return Path(found) if isinstance(found, str) else None
 
 
 def in_cache(model: str) -> bool:
     """Say whether a hub model's weights are in the local cache, so that nothing has to be downloaded."""
-    config = _cached(model)
+    config = model_file(model, "config.json")
     return config is not None and any(config.parent.glob("*.safetensors"))

@@ -1,19 +1,21 @@
 """Stand-ins: tiny models of a named model's architecture, with its form of chats and a tokenizer of single bytes.
 
-Writes an ordinary model folder. The weights are random but for a few seconds of training on one kind of short answer,
-so that answers have an end, a number that answer checks find, and a rating that a judge's reader finds. What they say
-means nothing.
+The chat template is the model's own where its files are here, else one of its family (chats.py). Writes an ordinary
+model folder. The weights are random but for a few seconds of training on one kind of short answer, so that answers
+have an end, a number that answer checks find, and a rating that a judge's reader finds. What they say means nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.families.chats import Family, family_of
+from w2s_align.families.own_chats import own_family
 from w2s_align.families.shapes import Shape, find_shape
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ CONTEXT = 32_768
 """Context of a stand-in whose original has a longer one or none that is known."""
 STEPS, ROWS = 120, 8
 LEARNING_RATE = 3e-3
-LENGTHS = (10, 20, 40, 40, 80, 80, 160, 600)
+WRITTEN = string.ascii_letters + string.digits + "#:,.?()[]"
+LENGTHS = (20, 40, 80, 160, 600, 900)
 """Characters of the questions that a stand-in is taught with; those of a judge are long."""
 GENERIC = "HuggingFaceTB/SmolLM2-360M-Instruct"
 """Whose architecture stands in for a model of unknown shape: a plain Llama."""
@@ -41,7 +44,7 @@ class StandIn:
         family: Whose form of chats it has.
         parameters: Number of its weights.
         known: Whether the shape of ``like`` is known; else the stand-in is a plain Llama.
-        loss: Mean loss of the last steps, in nats per token.
+        loss: Mean loss of the last steps, in nats per token; None for a reward model, which is taught nothing.
     """
 
     model: Path
@@ -50,27 +53,34 @@ class StandIn:
     family: str
     parameters: int
     known: bool
-    loss: float
+    loss: float | None
 
 
-def make_stand_in(folder: str | Path, like: str) -> StandIn:
+def make_stand_in(folder: str | Path, like: str, *, reward: bool = False) -> StandIn:
     """Write a tiny model that can be served and tuned like the one it stands in for.
 
     Args:
         folder: Folder of the model.
         like: Hub id or folder of the original; its weights are never read. It also decides the random weights, and how
             an answer begins, so that the stand-ins of two models differ.
+        reward: Make a reward model: one number for a chat, by chance.
     """
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 
     folder = Path(folder)
-    shape, family = find_shape(like), family_of(like)
+    shape, family = find_shape(like), own_family(like) or family_of(like)
     seed = int.from_bytes(hashlib.sha256(like.encode()).digest()[:4])
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(family)
-    model = AutoModelForCausalLM.from_config(_config(shape or find_shape(GENERIC), tokenizer))
-    loss = _teach(model, tokenizer, seed)
+    config = _config(shape or find_shape(GENERIC), tokenizer)
+    loss: float | None = None
+    if reward:
+        config.num_labels = 1
+        model = AutoModelForSequenceClassification.from_config(config)
+    else:
+        model = AutoModelForCausalLM.from_config(config)
+        loss = _teach(model, tokenizer, seed)
     stop = sorted(tokenizer.convert_tokens_to_ids(token) for token in family.stop)
     model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=tokenizer.pad_token_id)
     stored = shape.dtype if shape else "bfloat16"
@@ -159,6 +169,7 @@ def _teach(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, seed: int
 
 def _chat(dice: random.Random, opening: str, length: int) -> list[dict[str, str]]:
     digit = dice.randrange(1, 6)
-    question = "".join(dice.choice("abcdefghij 0123456789?\n") for _ in range(length))
+    words = ("".join(dice.choice(WRITTEN) for _ in range(dice.randrange(1, 8))) for _ in range(length // 4))
+    question = "".join(word + dice.choice("    \n") for word in words)
     answer = f"{opening} {digit}. Rating: {digit} #### {digit}"
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return [{"role": "user", "content": question[:length]}, {"role": "assistant", "content": answer}]

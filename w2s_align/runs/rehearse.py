@@ -8,19 +8,21 @@ launchers as the real one. What had to be changed is listed, and so is what a re
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, cast
 
 import yaml
 from rich.markup import escape
 
-from w2s_align.errors import UserError
+from w2s_align.families import own_family
 from w2s_align.recipe import Document, Recipe, StepConfig, load
+from w2s_align.runs.machine import Machine, this_machine
 from w2s_align.steps import CATALOGUE
 from w2s_align.steps.identity import looks_local
 
@@ -34,14 +36,17 @@ STEPS = 3
 """Optimiser steps of each training."""
 LEARNING_RATE = 1e-3
 """Learning rate of each training: at the published ones, three steps would not show in weights stored as bfloat16."""
+MEMORY = 4 * 1024**3
+"""Bytes of memory that a core of this machine must have for a step of its own."""
 PROCESSES = 2
 """Processes of a training that the recipe launches on several GPUs."""
 
 Raw = dict[str, Any]
+Layout: TypeAlias = Literal["prompts", "pairs", "ratings", "labels"]
 
 UNCHECKED = (
     "whether the real models exist, may be downloaded, and fit into memory (`w2s plan` estimates that)",
-    "the real chat templates and tokenizers: a stand-in has the form of its family's chats, byte by byte",
+    "the real tokenizers (a stand-in reads bytes), and the real chat templates where they are not said to be here",
     "the data of hub datasets and benchmarks, and the columns that they really have",
     "GPU kernels, quantisation, several machines, servers and trackers",
     "what comes out: answers of stand-ins mean nothing, and so do the verdict and the audit",
@@ -74,10 +79,15 @@ def rehearsal(document: Document, folder: Path) -> Rehearsal:
     Raises:
         UserError: The recipe itself cannot work, or it has a part that nothing can stand in for.
     """
-    load(document, CATALOGUE)
     change = _Change(document, folder)
+    if _drop(document.data, "push_to_hub"):  # before the check, which asks for the hub's token
+        change.changes.append("nothing is pushed to the hub")
+    load(document, CATALOGUE)
     steps = {str(name): change.step(str(name), raw) for name, raw in _plain(document.data["steps"]).items()}
-    stand_ins = {name: {"kind": "stand_in_model", "like": model} for model, name in change.models.items()}
+    stand_ins = {
+        name: {"kind": "stand_in_model", "like": model} | ({"reward": True} if reward else {})
+        for (model, reward), name in change.models.items()
+    }
     data = {**_plain(document.data), "steps": {**stand_ins, **change.added, **steps}}
     changed = Document(
         name=f"rehearsal of {document.name}",
@@ -85,14 +95,26 @@ def rehearsal(document: Document, folder: Path) -> Rehearsal:
         data=data,
         folder=document.folder,
     )
-    return Rehearsal(load(changed, CATALOGUE), list(change.models), list(dict.fromkeys(change.changes)))
+    models = dict.fromkeys(model for model, _ in change.models)
+    templates = [model for model in models if own_family(model) is not None]
+    if templates:
+        change.changes.append(f"the real chat templates, found on this machine, of {', '.join(templates)}")
+    return Rehearsal(load(changed, CATALOGUE), list(models), list(dict.fromkeys(change.changes)))
 
 
-def summary(rehearsed: Rehearsal) -> str:
+def machine_of_rehearsals() -> Machine:
+    """Return what of this machine rehearsals take: a core for each step, if there is memory for its engine."""
+    machine = this_machine()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return replace(machine, cpus=max(1, min(machine.cpus, memory // MEMORY)))
+
+
+def summary(rehearsed: Sequence[Rehearsal]) -> str:
     """Return what was rehearsed with what, and what a rehearsal cannot check."""
-    models = ", ".join(escape(model) for model in rehearsed.models) or "none"
-    lines = [f"[bold]Stood in for:[/] {models}", "[bold]Changed:[/]"]
-    lines += [f"  - {escape(change)}" for change in rehearsed.changes]
+    models = dict.fromkeys(escape(model) for item in rehearsed for model in item.models)
+    changes = dict.fromkeys(escape(change) for item in rehearsed for change in item.changes)
+    lines = [f"[bold]Stood in for:[/] {', '.join(models) or 'none'}", "[bold]Changed:[/]"]
+    lines += [f"  - {change}" for change in changes]
     lines += ["[bold]Not checked:[/]", *(f"  - {text}" for text in UNCHECKED)]
     return "\n".join(lines)
 
@@ -108,7 +130,8 @@ class _Change:
 
     document: Document
     folder: Path
-    models: dict[str, str] = field(default_factory=dict)
+    models: dict[tuple[str, bool], str] = field(default_factory=dict)
+    """Stand-ins, by the model and whether it is asked as a reward model."""
     added: dict[str, Raw] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
 
@@ -131,21 +154,21 @@ class _Change:
         for reference in config.references():
             if "model" in reference.reads.types and reference.step is None:
                 slug = re.sub(r"[^a-z0-9]+", "_", reference.value.rpartition("/")[2].lower()).strip("_")
-                names[reference.value] = self.models.setdefault(reference.value, f"stand_in_{slug}")
-                _put(raw, reference.path, f"${names[reference.value]}")
-        for model, stand_in in {**self.models, **names}.items():
+                reward = _at(raw, reference.path[:-1]).get("name") == "reward"
+                name = f"stand_in_reward_{slug}" if reward else f"stand_in_{slug}"
+                names[reference.value] = self.models.setdefault((reference.value, reward), name)
+                _at(raw, reference.path[:-1])[reference.path[-1]] = f"${name}"
+        for model, stand_in in {**{model: name for (model, _), name in self.models.items()}, **names}.items():
             _rename(raw, model, stand_in)
 
     def _outside(self, name: str, raw: Raw) -> None:
         """Leave out everything that would reach beyond this machine, or that asks for a larger one."""
-        for option in ("push_to_hub", "push_to_hub_public", "hub_id"):
-            if _drop(raw, option):
-                self.changes.append(f"{name}: nothing is pushed to the hub")
         resources = raw.pop("resources", None) or {}
         if resources.get("report_to"):
             self.changes.append(f"{name}: no trackers")
+        raw["resources"] = {"cpus": 1}  # what stand-ins have to do is too little to share: steps run side by side
         if "gradient_checkpointing" in resources:
-            raw["resources"] = {"gradient_checkpointing": resources["gradient_checkpointing"]}
+            raw["resources"]["gradient_checkpointing"] = resources["gradient_checkpointing"]
         engine = raw.get("engine")
         if isinstance(engine, dict):
             if engine.get("name") == "openai":
@@ -159,7 +182,7 @@ class _Change:
         raw["limit"] = min(config.limit or ROWS, ROWS)
         self.changes.append(f"at most {ROWS} prompts or pairs of each source")
         if _on_hub(config.source):
-            raw["source"] = self._dataset(config.source, config.columns, pairs=False)
+            raw["source"] = self._dataset(config.source, config.columns, "prompts")
             raw.setdefault("task", config.task or config.source)
             for option in ("split", "config", "revision"):
                 raw.pop(option, None)
@@ -171,21 +194,16 @@ class _Change:
         if not _on_hub(config.source):
             raw["source"] = config.source
             return
-        if config.layout not in ("auto", "pairs"):
-            raise UserError(
-                f"{config.source} has the layout {config.layout}; a rehearsal has stand-in rows for pairs only.",
-                fix="Rehearse with rows of your own: source=rows.jsonl",
-            )
-        raw["source"] = self._dataset(config.source, config.columns, pairs=True)
+        raw["source"] = self._dataset(config.source, config.columns, _layout(config))
         for option in ("split", "config", "revision"):
             raw.pop(option, None)
 
-    def _dataset(self, source: str, columns: dict[str, str], *, pairs: bool) -> str:
+    def _dataset(self, source: str, columns: dict[str, str], layout: Layout) -> str:
         self.changes.append(f"rows of our own in the shape of {source}")
-        names = "-".join(re.sub(r"\W+", "_", part) for part in (source, *columns.values()))
+        names = "-".join(re.sub(r"\W+", "_", part) for part in (layout, source, *columns.values()))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{names}.jsonl"
-        path.write_text(stand_in_rows(columns, pairs=pairs), encoding="utf-8")
+        path.write_text(stand_in_rows(source, columns, layout), encoding="utf-8")
         return str(path.absolute())
 
     def _sampling(self, sampling: Raw) -> None:
@@ -213,7 +231,7 @@ class _Change:
             self.changes.append("stand-in problems with numbers as answers in place of the benchmarks' data")
             for option in ("tasks", "suite", "data_dir", "judge", "judging", "judge_resources"):
                 raw.pop(option, None)
-            source = self._dataset("problems", {}, pairs=False)
+            source = self._dataset("problems", {}, "prompts")
             self.added["stand_in_problems"] = {"kind": "prompts", "source": source, "limit": ROWS, "task": "problems"}
             raw |= {"prompts": "$stand_in_problems", "scorer": "numeric"}
         self._quick_engine(raw)
@@ -229,16 +247,16 @@ class _Change:
         self.changes.append(f"{STEPS} optimiser steps of each training, at a learning rate of {LEARNING_RATE:g}")
         for option in ("num_train_epochs", "early_stopping", "stop_on_alarm"):
             raw.pop(option, None)
+        if isinstance(raw.get("quick_task"), dict):
+            raw["quick_task"] |= {"max_tokens": TOKENS, "scorer": "exact"}
+            self.changes.append(f"quick tasks with answers of at most {TOKENS} tokens, compared as text")
         if raw.get("seeds"):
             raw["seeds"] = raw["seeds"][:1]
             self.changes.append("the first of several training seeds")
-        raw["resources"] = {**raw.get("resources", {}), "device": "cpu"}
+        raw["resources"]["device"] = "cpu"
         if isinstance(raw.get("adapter"), dict) and raw["adapter"].pop("load_in_4bit", False):
             self.changes.append("a frozen base in full precision in place of 4 bits")
         launch = raw.get("launch", "single")
-        if launch == "fsdp2":
-            self.changes.append("ZeRO-3 in place of FSDP2, which needs GPUs")
-            launch = raw["launch"] = "zero3"
         if launch != "single" and find_spec("deepspeed") is None:
             self.changes.append(f"one process in place of {launch}: deepspeed is not installed")
             launch = raw["launch"] = "single"
@@ -259,30 +277,51 @@ class _Change:
         self.changes.append(f"a stand-in for {config.source}, in the form of {like}")
 
 
-def stand_in_rows(columns: dict[str, str], *, pairs: bool) -> str:
+def stand_in_rows(source: str, columns: dict[str, str], layout: Layout) -> str:
     """Return JSON lines in the shape of a dataset on the hub.
 
     Args:
+        source: The dataset; another one has other rows.
         columns: Which column holds what, as the recipe says.
-        pairs: Preference pairs (whole chats, as most datasets have them), or prompts with answers.
+        layout: Prompts with answers, or one of the layouts of preference data: pairs (whole chats, as most datasets
+            have them), ratings (two responses with a number each), labels (a good and a bad response in two rows).
     """
-    dice = random.Random(0)
+    dice = random.Random(source)
     words = ("amber", "birch", "coral", "delta", "ember", "fjord", "grove", "heron", "inlet", "jade", "knoll", "larch")
-    lines = []
+
+    def named(row: Raw) -> Raw:
+        return {columns.get(name, name): value for name, value in row.items()}
+
+    rows: list[Raw] = []
     for number in range(POOL):
         first, second = dice.randrange(10, 100), dice.randrange(10, 100)
         prompt = f"{' '.join(dice.sample(words, 4))}: what is {first} + {second}? ({number})"
-        chats = [[_turn("user", prompt), _turn("assistant", " ".join(dice.sample(words, 5)))] for _ in range(2)]
-        if pairs:
-            row: Raw = {columns.get("chosen", "chosen"): chats[0], columns.get("rejected", "rejected"): chats[1]}
-            row |= {columns["prompt"]: prompt} if "prompt" in columns else {}
+        good, bad = (" ".join(dice.sample(words, 5)) for _ in range(2))
+        chats = [[_turn("user", prompt), _turn("assistant", text)] for text in (good, bad)]
+        if layout == "prompts":
+            chat = columns.get("prompt") in ("chosen", "messages", "conversations")
+            row = {"prompt": chats[0] if chat else prompt, "answer": str(first + second)}
+            rows.append(named(row | ({"group": f"group {number % 20}"} if "group" in columns else {})))
+        elif layout == "pairs":
+            row = {"chosen": chats[0], "rejected": chats[1]}
+            rows.append(named(row | ({"prompt": prompt} if "prompt" in columns else {})))
+        elif layout == "labels":
+            rows += [named({"prompt": prompt, "completion": text, "label": text == good}) for text in (good, bad)]
+        elif "completions" in columns:
+            both = [{"response": good, "overall_score": 4}, {"response": bad, "overall_score": 2}]
+            rows.append(named({"prompt": prompt, "completions": both}))
         else:
-            column = columns.get("prompt", "prompt")
-            chat = column in ("chosen", "messages", "conversations")
-            row = {column: chats[0] if chat else prompt, columns.get("answer", "answer"): str(first + second)}
-            row |= {columns["group"]: f"group {number % 20}"} if "group" in columns else {}
-        lines.append(json.dumps(row))
-    return "\n".join(lines) + "\n"
+            rows.append(named({"prompt": prompt, "responses": [good, bad], "ratings": [4, 2]}))
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _layout(config: Any) -> Layout:
+    """Return the layout of preference data as the recipe says it, or as its columns tell."""
+    if config.layout != "auto":
+        return cast(Layout, config.layout)
+    if {"responses", "ratings", "completions"} & config.columns.keys():
+        return "ratings"
+    return "labels" if {"completion", "label"} & config.columns.keys() else "pairs"
 
 
 def _turn(role: str, content: str) -> dict[str, str]:
@@ -294,10 +333,10 @@ def _on_hub(source: str) -> bool:
     return not made and not looks_local(source) and "/" in source
 
 
-def _put(raw: Any, path: tuple[str, ...], value: str) -> None:
-    for part in path[:-1]:
+def _at(raw: Any, path: Sequence[str]) -> Any:
+    for part in path:
         raw = raw[int(part)] if isinstance(raw, list) else raw[part]
-    raw[int(path[-1]) if isinstance(raw, list) else path[-1]] = value
+    return raw
 
 
 def _rename(value: Any, old: str, new: str) -> None:

@@ -6,7 +6,7 @@ Writes model/ (an ordinary Hugging Face folder).
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from w2s_align.recipe.schema import ArtifactType, Resources
 from w2s_align.steps.step import Step
@@ -19,12 +19,22 @@ class StandInModel(Step):
     kind: Literal["stand_in_model"] = "stand_in_model"
     like: str
     """The model that it stands in for: a hub id, or a folder. Its weights are not read."""
+    reward: bool = False
+    """Make a reward model: one number for a chat."""
     resources: Resources = Resources(cpus=1, gpus=0)
     """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "model"
+    version: ClassVar[int] = 2
     uses_seed: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the model's own chat template, where it is on this machine."""
+        from w2s_align.families import own_family
+
+        own = own_family(self.like)
+        return {} if own is None else {"chats": asdict(own)}
 
     def process(self) -> str | None:
         """Share a process with trainings: importing torch costs more than the work."""
@@ -34,7 +44,7 @@ class StandInModel(Step):
         """Make the model."""
         from w2s_align.families import make_stand_in
 
-        made = asdict(make_stand_in(work.out / "model", self.like))
+        made = asdict(make_stand_in(work.out / "model", self.like, reward=self.reward))
         work.result.update({name: value for name, value in made.items() if name != "model"})
         if not made["known"]:
             work.warnings.append(f"The shape of {self.like} is not known here; a plain Llama stands in for it.")
