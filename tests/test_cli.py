@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -139,12 +141,64 @@ def test_new_makes_a_recipe_of_ones_own(folder: Path) -> None:
     assert "is there already" in w2s("new", "mine", cwd=folder).stderr
 
 
+def test_new_brings_the_data_files_of_a_recipe(tmp_path: Path) -> None:
+    assert w2s("new", "talk", "--from", "smollm2/sentences", cwd=tmp_path).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"talk.yaml", "everyday_prompts.jsonl"}
+    assert w2s("new", "walk", "--from", "smollm2/sentences", cwd=tmp_path).returncode == 0
+    (tmp_path / "everyday_prompts.jsonl").write_text("mine")
+    assert w2s("new", "run", "--from", "smollm2/sentences", cwd=tmp_path).returncode == 2
+    assert (tmp_path / "everyday_prompts.jsonl").read_text() == "mine"
+
+
+def test_the_options_of_a_kind_are_named_in_full_in_a_narrow_window(folder: Path) -> None:
+    shown = w2s("steps", "evaluate", cwd=folder).stdout.split()
+    assert {"judge_resources.price.million_completion_tokens", "scorer.tolerance"} <= set(shown)
+    shown_of_score = w2s("steps", "score", cwd=folder).stdout
+    assert "scorer.name: reasoning_gym" in shown_of_score
+    assert shown_of_score.index("responses") < shown_of_score.index("resources")
+
+
+def test_a_step_that_broke_does_not_hide_why_others_were_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    import typer
+
+    from w2s_align.cli import _exit
+    from w2s_align.errors import Problem
+    from w2s_align.runs.execute import Outcome
+
+    outcome = Outcome(problems=[Problem("The file is empty.", where="step a")], crashes=[("b", "Traceback", "log")])
+    with pytest.raises(typer.Exit) as ended:
+        _exit(outcome)
+    assert ended.value.exit_code == 1
+    assert "The file is empty." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_says_how_to_go_on(sent: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(RECIPE.replace("steps: 5,", "steps: 100000,"))
+    command = [sys.executable, "-m", "w2s_align.cli", "run", "long.yaml"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("w2s_runs/artifacts/lab_model/*.partial/log.txt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped. Run the same command again to go on." in said
+    state = json.loads((tmp_path / "w2s_runs/runs/small/latest/run.json").read_text())
+    assert state["status"] == "interrupted"
+
+
 def test_schema_describes_every_kind_of_step(folder: Path) -> None:
     from w2s_align.steps import CATALOGUE
 
     schema = json.loads(w2s("schema", cwd=folder).stdout)
     assert {f"step_{kind}" for kind in CATALOGUE} <= set(schema["$defs"])
     assert schema["$defs"]["step_dpo"]["properties"]["learning_rate"]["description"].startswith("Peak learning rate")
+
+
+def test_the_version_is_that_of_the_package(folder: Path) -> None:
+    done = w2s("--version", cwd=folder)
+    assert (done.returncode, done.stdout.strip()) == (0, f"w2s-align {version('w2s-align')}")
 
 
 def test_steps_and_recipes_are_listed_and_doctor_answers(folder: Path) -> None:

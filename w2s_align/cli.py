@@ -6,6 +6,7 @@ A mistake of the user is one panel and exit code 2; a step that broke is the end
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,16 +17,35 @@ from w2s_align.errors import UserError
 
 if TYPE_CHECKING:
     from w2s_align.recipe import Recipe
+    from w2s_align.runs.execute import Outcome
+    from w2s_align.runs.machine import Machine
     from w2s_align.runs.run import LoadedRecipe
 
 app = typer.Typer(
     name="w2s",
-    help="Weak-to-strong alignment of language models, from prompts to a measured verdict.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"w2s-align {version('w2s-align')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Weak-to-strong alignment of language models, from prompts to a measured verdict."""
+
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe (`w2s recipes`).")
@@ -35,6 +55,8 @@ Overrides = Annotated[
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of runs and artifacts.")]
 DEFAULT_RUNS_DIR = Path("w2s_runs")
+STOPPED = 130
+"""Exit code of a command that was interrupted, as of every program that Ctrl-C ends."""
 
 
 def _use_data_dir(folder: Path | None) -> Path | None:
@@ -59,11 +81,15 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option(help="Make this step, or single artifact, alone; may be given several times.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="With --only: of a generation that N machines share, make shard I."),
+    ] = None,
     data_dir: DataDir = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
     """Run a recipe. What is done already is not done again; a killed run goes on from where it was."""
-    _execute(_load(recipe, overrides).recipe, runs_dir, only)
+    _execute(_load(recipe, overrides).recipe, runs_dir, only, _fraction(shard) if shard else None)
 
 
 @app.command()
@@ -92,46 +118,79 @@ def plan(
 
 @app.command()
 def rehearse(
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE]... [STEP.FIELD=VALUE]...", help="Recipes, and values to set in them."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Rehearse all shipped recipes with models of the hub.")] = False,
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of rehearsals.")] = Path("w2s_runs/rehearsals"),
 ) -> None:
-    """Run the whole recipe here, in minutes, with tiny stand-ins for its models and a few rows."""
+    """Run whole recipes here, in minutes, with tiny stand-ins for their models and a few rows."""
     from w2s_align.recipe import apply_overrides, read_document
-    from w2s_align.runs.catalogue import find_recipe
-    from w2s_align.runs.display import print_rich
-    from w2s_align.runs.rehearse import rehearsal, summary
+    from w2s_align.runs.catalogue import find_recipe, shipped_recipes
+    from w2s_align.runs.display import Display, print_rich
+    from w2s_align.runs.rehearse import machine_of_rehearsals, rehearsal, summary
+    from w2s_align.runs.store import Store
+    from w2s_align.runs.together import execute_together, name_together
 
-    document = read_document(find_recipe(recipe))
-    apply_overrides(document, overrides or [])
-    rehearsed = rehearsal(document, runs_dir / "rows")
-    _execute(rehearsed.recipe, runs_dir)
+    given = [text for text in recipes or [] if "=" not in text]
+    named = given or (list(shipped_recipes()) if every else [])
+    if not named:
+        raise UserError("Which recipe?", fix="Name one or several, or give --all. `w2s recipes` lists them.")
+    documents = [read_document(find_recipe(name)) for name in named]
+    for document in documents:
+        apply_overrides(document, [text for text in recipes or [] if "=" in text])
+    rehearsed = [rehearsal(document, runs_dir / "rows") for document in documents]
+    if not given:  # the others run on a laptop as they are
+        rehearsed = [item for item in rehearsed if item.models]
+    if len(rehearsed) == 1:
+        _execute(rehearsed[0].recipe, runs_dir, machine=machine_of_rehearsals())
+        print_rich(summary(rehearsed))
+        return
+    together = [item.recipe for item in rehearsed]
+    with Display(name_together(recipe, node) for recipe in together for node in recipe.nodes) as display:
+        runs, outcome = execute_together(together, Store(runs_dir), machine_of_rehearsals(), display.on_event)
+    display.summary_together(runs, outcome)
     print_rich(summary(rehearsed))
+    _exit(outcome)
 
 
 @app.command()
 def launch(
-    where: Annotated[str, typer.Argument(metavar="WHERE", help="The kind of cluster: slurm.")],
+    where: Annotated[str, typer.Argument(metavar="WHERE", help="The kind of cluster: slurm or ray.")],
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    nodes: Annotated[int, typer.Option(help="Machines of a training with several processes.", min=1)] = 1,
-    gpus_per_node: Annotated[int, typer.Option(help="GPUs of a machine.", min=0)] = 8,
+    nodes: Annotated[int, typer.Option(help="Machines that share a generation or a training.", min=1)] = 1,
     cpus: Annotated[int, typer.Option(help="Cores of a job.", min=1)] = 16,
-    partition: Annotated[str | None, typer.Option(help="Slurm partition.")] = None,
-    account: Annotated[str | None, typer.Option(help="Slurm account.")] = None,
-    time: Annotated[str, typer.Option(help="Time limit of a job.")] = "24:00:00",
-    setup: Annotated[list[str] | None, typer.Option(help="Shell command before each job; may be repeated.")] = None,
-    submit: Annotated[bool, typer.Option("--submit", help="Hand the jobs in.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="Ray: host:port of the head node. Default: RAY_ADDRESS, else auto.")
+    ] = None,
+    gpus_per_node: Annotated[int, typer.Option(help="Slurm: GPUs of a machine.", min=0)] = 8,
+    partition: Annotated[str | None, typer.Option(help="Slurm: partition.")] = None,
+    account: Annotated[str | None, typer.Option(help="Slurm: account.")] = None,
+    time: Annotated[str, typer.Option(help="Slurm: time limit of a job.")] = "24:00:00",
+    setup: Annotated[list[str] | None, typer.Option(help="Slurm: command before each job; may be repeated.")] = None,
+    submit: Annotated[bool, typer.Option("--submit", help="Slurm: hand the jobs in.")] = False,
+    data_dir: DataDir = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
-    """Write, or hand in, the jobs of a recipe on a cluster: one for each step, each after those that it reads."""
+    """Run a recipe on a cluster whose machines share --runs-dir: a job for each step, each after those that it reads.
+
+    Slurm: write the job scripts, or hand them in. Ray: run here until all is done, tasks on the cluster's machines; to
+    leave it alone, `ray job submit -- w2s launch ray ...`. `w2s show RECIPE` watches from any machine.
+    """
     from w2s_align.runs.catalogue import find_recipe
     from w2s_align.runs.slurm import Cluster, write_jobs
     from w2s_align.runs.slurm import submit as hand_in
 
-    if where != "slurm":
-        raise UserError(f"{where} is no kind of cluster that recipes are launched on.", fix="slurm")
+    if where not in ("slurm", "ray"):
+        raise UserError(f"{where} is no kind of cluster that recipes are launched on.", fix="slurm or ray")
     loaded = _load(recipe, overrides)
+    if where == "ray":
+        if partition or account or setup or submit:
+            raise UserError("--partition, --account, --setup and --submit are for slurm.", fix="Leave them out.")
+        _launch_on_ray(loaded, overrides or [], runs_dir, nodes, cpus, address)
+        return
     cluster = Cluster(nodes, gpus_per_node, cpus, partition, account, time, setup=setup or ())
     command = [str(find_recipe(recipe).absolute()), *(overrides or [])]
     folder = write_jobs(loaded.recipe, loaded.plan(runs_dir), command, runs_dir.absolute(), cluster)
@@ -161,10 +220,10 @@ def show(
 @app.command()
 def steps(kind: Annotated[str | None, typer.Argument(help="Show the options of this kind.")] = None) -> None:
     """List the kinds of steps: what each reads, writes and takes."""
-    from w2s_align.runs.catalogue import kind_table, kinds_table
+    from w2s_align.runs.catalogue import kind_options, kinds_table
     from w2s_align.runs.display import print_rich
 
-    print_rich(kinds_table() if kind is None else kind_table(kind))
+    print_rich(kinds_table() if kind is None else kind_options(kind))
 
 
 @app.command()
@@ -253,29 +312,59 @@ def sweep(
 def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Check this machine: packages, GPUs, memory, disk, hub access, and what to do about what is found."""
     from w2s_align.runs.display import print_rich
-    from w2s_align.runs.doctor import examine
+    from w2s_align.runs.doctor import examine, findings_table
 
-    marks = {"ok": "[green]ok     [/]", "note": "[yellow]note   [/]", "problem": "[red]problem[/]"}
     findings = examine(runs_dir)
-    for finding in findings:
-        print_rich(f"{marks[finding.level]}  {finding.what}" + (f"\n         -> {finding.fix}" if finding.fix else ""))
+    print_rich(findings_table(findings))
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
 
 
-def _execute(recipe: Recipe, runs_dir: Path, only: list[str] | None = None) -> None:
+def _fraction(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal()):
+        raise UserError(f"--shard {text} is no shard.", fix="Write its number and how many there are, e.g. 2/4.")
+    return int(number), int(count)
+
+
+def _execute(
+    recipe: Recipe,
+    runs_dir: Path,
+    only: list[str] | None = None,
+    part: tuple[int, int] | None = None,
+    machine: Machine | None = None,
+) -> None:
     from w2s_align.runs.display import Display
     from w2s_align.runs.machine import this_machine
     from w2s_align.runs.run import execute
     from w2s_align.runs.store import Store
 
-    with Display(recipe) as display:
-        result, outcome = execute(recipe, Store(runs_dir), this_machine(), display.on_event, only)
+    with Display(recipe.nodes) as display:
+        result, outcome = execute(recipe, Store(runs_dir), machine or this_machine(), display.on_event, only, part)
     display.summary(result, outcome)
+    _exit(outcome)
+
+
+def _launch_on_ray(
+    loaded: LoadedRecipe, overrides: list[str], runs_dir: Path, nodes: int, cpus: int, address: str | None
+) -> None:
+    from w2s_align.runs.display import Display
+    from w2s_align.runs.on_ray import launch_on_ray
+
+    with Display(loaded.recipe.nodes) as display:
+        result, outcome = launch_on_ray(loaded.recipe, overrides, runs_dir, display.on_event, nodes, cpus, address)
+    display.summary(result, outcome)
+    _exit(outcome)
+
+
+def _exit(outcome: Outcome) -> None:
+    refused = UserError.all(outcome.problems) if outcome.problems else None
     if outcome.crashes:
+        if refused is not None:  # a step that broke must not hide why others were refused
+            show_error(refused)
         raise typer.Exit(1)
-    if outcome.problems:
-        raise UserError.all(outcome.problems)
+    if refused is not None:
+        raise refused
 
 
 def _load(recipe: str, overrides: list[str] | None) -> LoadedRecipe:
@@ -302,20 +391,20 @@ def show_error(error: UserError) -> None:
 
 def main() -> None:
     """Entry point of the `w2s` command."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers and containers stop a run as Ctrl-C does
+    code: object = STOPPED
     try:
-        code = app(standalone_mode=False)  # typer.Exit comes back as its code, it is not raised
+        code = app(standalone_mode=False)  # typer.Exit comes back as its code, and so does a Ctrl-C
     except UserError as error:
         show_error(error)
         sys.exit(2)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        typer.echo("Stopped. Run the same command again to go on.", err=True)
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt):
+        pass
     except Exception as error:
         _show_usage_error(error)
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
+    if code == STOPPED:
+        typer.echo("Stopped. Run the same command again to go on.", err=True)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _show_usage_error(error: Exception) -> None:

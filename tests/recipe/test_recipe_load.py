@@ -98,7 +98,7 @@ def test_a_missing_reference_suggests_a_step_that_fits() -> None:
 def test_the_wrong_kind_of_artifact_is_refused() -> None:
     (found,) = problems(GOOD.replace("pairs: $pairs", "pairs: $weak"))
     refers = "recipe.yaml:12  dpo.pairs refers to $weak, which writes responses."
-    assert found == f"{refers}  Here pairs belong.  Did you mean $pairs?"
+    assert found == f"{refers}  It reads pairs.  Did you mean $pairs?"
 
 
 def test_a_value_where_a_reference_belongs_is_refused() -> None:
@@ -127,7 +127,7 @@ def test_one_model_is_chosen_of_a_step_with_several_seeds() -> None:
     assert "Choose one: $dpo@1" in found
     assert parse(GOOD + more.replace("$dpo", "$dpo@2")).nodes["again"].inputs["model"] == "dpo@2"
     (found,) = problems(GOOD + more.replace("$dpo", "$dpo@3"))
-    assert "dpo has the seeds [1, 2]" in found
+    assert "dpo has the seeds 1, 2." in found
 
 
 def test_duplicate_keys_and_broken_yaml_name_their_line() -> None:
@@ -137,6 +137,10 @@ def test_duplicate_keys_and_broken_yaml_name_their_line() -> None:
     assert found.startswith("recipe.yaml:3  This is no valid YAML")
     (found,) = problems("- a\n- b\n")
     assert "A recipe is a mapping" in found
+
+
+def test_yaml_without_end_is_refused_in_words() -> None:
+    assert problems("name: a\nsteps: " + "[" * 5000) == ["recipe.yaml  This YAML is nested too deeply."]
 
 
 def test_top_level_mistakes() -> None:
@@ -179,6 +183,48 @@ def test_a_merged_option_can_be_replaced() -> None:
     recipe = parse(text)
     assert recipe.nodes["reversed@1"].config.model_dump()["learning_rate"] == 1e-7
     assert recipe.nodes["reversed@1"].inputs == {"pairs": "pairs"}
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("source: lab/adition, limit: 10", "lab/adition is not a task of the lab."),
+        ("source: lab/addition", "makes as many prompts as you want.  Add limit: 1000"),
+        ("source: reasoning_gym/chain_sum", "makes as many prompts as you want."),
+        ("source: lab/addition, limit: 10, split: dev", "lab/addition has no split dev."),
+        ("source: lab/addition, limit: 10, options: {digits: 3}", "takes no options.  Leave them out: digits"),
+        ("source: lab/addition, limit: 10, seed: -1", "prompts.seed: -1 does not fit."),
+        ("source: lab/addition, limit: 10, seed: 4294967296", "prompts.seed: 4294967296 does not fit."),
+    ],
+)
+def test_prompts_that_cannot_be_made_are_refused_before_anything_runs(broken: str, message: str) -> None:
+    (found,) = problems(GOOD.replace("source: lab/addition, limit: 10", broken))
+    assert message in found
+
+
+def test_a_wrong_seed_of_the_recipe_is_said_once() -> None:
+    for seed in ("x", "-1", "true", "4294967296"):
+        assert problems(GOOD.replace("seed: 3", f"seed: {seed}")) == [
+            "recipe.yaml:2  seed is a whole number from 0 to 4294967295."
+        ]
+
+
+def test_seeds_that_are_not_there_are_said_in_words() -> None:
+    (found,) = problems(
+        GOOD.replace(
+            "prompts: $prompts\n    sampling: {temperature: 0, max",
+            "prompts: $prompts@3\n    sampling: {temperature: 0, max",
+        )
+    )
+    assert "refers to $prompts@3, but prompts has no seeds." in found
+    (found,) = problems(GOOD.replace("dpo: $dpo}", "dpo: $dpo@7}"))
+    assert "but dpo has the seeds 1, 2." in found
+
+
+def test_a_value_that_fits_no_member_of_a_union_is_said_once() -> None:
+    text = "name: a\nsteps:\n  m: {kind: lab_model, slip: a lot}\n"
+    (found,) = problems(text)
+    assert found.startswith("recipe.yaml:3  m.slip: 'a lot' does not fit.")
 
 
 def test_steps_refuse_what_cannot_work_before_anything_runs() -> None:

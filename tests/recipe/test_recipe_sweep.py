@@ -29,6 +29,13 @@ def test_a_grid_has_every_combination_and_single_values_are_overrides() -> None:
     assert points[1].label == "beta=0.1, learning_rate=1e-05"
 
 
+def test_numbers_without_a_dot_are_numbers_and_names_that_end_alike_are_whole() -> None:
+    points, _ = sweep_points(["a.seed=1,2", "b.seed=1e-5,abc1e5"])
+    assert points[0].values == {"a.seed": 1, "b.seed": 1e-5}
+    assert points[1].values["b.seed"] == "abc1e5"
+    assert points[0].label == "a.seed=1, b.seed=1e-05"
+
+
 def test_paired_values_go_together() -> None:
     points, _ = sweep_points(["dpo.beta=5,10", "dpo.epochs=1,2"], paired=True)
     assert [dict(point.values) for point in points] == [

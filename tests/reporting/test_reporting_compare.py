@@ -11,9 +11,9 @@ from rich.console import Console
 from simulated_study import study
 
 from w2s_align.evaluation import evaluate_arms
-from w2s_align.evaluation.run_comparison import RunArms, compare_studies
+from w2s_align.evaluation.run_comparison import RunArms, best_cell, compare_studies
 from w2s_align.reporting.article import Article, Section, Table, write_article
-from w2s_align.reporting.compare_page import compare_article, compare_tables, sweep_plot
+from w2s_align.reporting.compare_page import best_sentence, compare_article, compare_tables, sweep_plot
 
 HOSTILE = "<script>document.title='owned'</script>"
 
@@ -41,6 +41,16 @@ def test_a_sweep_is_a_table_and_a_plot_over_the_value(sweep, tmp_path):
     assert dpo["cells"][1]["same"] and dpo["cells"][2]["difference"] < -0.5 and dpo["cells"][2]["p_holm"] < 0.001
     svg = (tmp_path / "plots" / "sweep.svg").read_text()
     assert "dpo.beta" in svg and "Greedy decoding" in svg
+
+
+def test_points_that_are_alike_are_named_together(sweep):
+    found = compare_studies(sweep)
+    best = best_cell(found)
+    assert best is not None
+    assert best_sentence(found, best).startswith("Best: beta-a and beta-b, where dpo (greedy decoding) has ")
+    same = compare_studies(sweep[:2])
+    said = best_sentence(same, best_cell(same))
+    assert said.startswith("All points are alike, where dpo") and "No difference from beta-a was found." in said
 
 
 def test_two_runs_have_no_plot_and_the_difference_in_columns(sweep):

@@ -20,11 +20,13 @@ from w2s_align.reporting import (
     PairAudit,
     ReportData,
     Sample,
+    StepCost,
     TrainingCurve,
     collect_samples,
     summary_table,
     write_report,
 )
+from w2s_align.reporting.plots import pairs_plot
 from w2s_align.reporting.samples import embed, inert_json
 
 
@@ -213,3 +215,16 @@ def test_win_rates_gaps_over_tasks_and_details_are_on_the_page_without_a_pointer
     pgr = next(g for g in results.gaps if g.measure == "PGR")
     assert f"median {pgr.median:.2f}" in page and "of the means over tasks" in page.lower()
     assert "## Win rates against reference answers" in text and "median over tasks" in text
+
+
+def test_a_small_drawing_is_not_blown_up_to_the_width_of_the_page():
+    plot = pairs_plot(PairAudit("p", 2, chosen_lengths=[1, 2], rejected_lengths=[2, 3]))
+    assert 'style="max-width: 63%"' in plot.inline(narrow=False)
+    assert 'style="max-width: 100%"' in plot.inline(narrow=True)
+
+
+def test_what_a_step_left_out_is_said_in_words():
+    assert StepCost("s", "generate", counts={"dropped": {"too_long": 0, "same score": 1200}, "cut": 3}).left_out == (
+        "same score 1,200, cut 3"
+    )
+    assert StepCost("s", "generate", counts={"dropped": {"too_long": 0}}).left_out == ""

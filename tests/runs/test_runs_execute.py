@@ -192,3 +192,22 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_is_done(tmp_path: Path) -
         assert recipe_from_text(LAB).run(small / "runs").table("scores").num_rows == 48
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_damaged_artifact_is_named_with_the_way_out(tmp_path: Path, damage: str) -> None:
+    text = LAB[: LAB.index("  model:")] + "  prompts: {kind: prompts, source: lab/addition, limit: 24}\n"
+    run = recipe_from_text(text).run(tmp_path)
+    file = run.artifact("prompts").path / "data" / "prompts.parquet"
+    if damage == "missing":
+        file.unlink()
+    else:
+        os.truncate(file, 100)
+    with pytest.raises(UserError, match=r"is damaged.*prompts\.parquet (is missing|has 100 bytes).*Delete"):
+        run.artifact("prompts")
+    reader = (
+        text + "  again: {kind: generate, model: none, prompts: $prompts, sampling: {temperature: 0, max_tokens: 4},\n"
+    )
+    reader += "    engine: {name: openai, api: chat}, resources: {base_url: 'http://127.0.0.1:9/v1'}}\n"
+    with pytest.raises(UserError, match="is damaged"):
+        recipe_from_text(reader).run(tmp_path)

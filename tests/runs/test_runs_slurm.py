@@ -41,7 +41,7 @@ name: cluster
 steps:
   prompts: {kind: prompts, source: lab/addition, limit: 8}
   weak: {kind: stand_in_model, like: Qwen/Qwen2.5-1.5B-Instruct}
-  weaker: {kind: stand_in_model, like: Qwen/Qwen2.5-0.5B-Instruct}
+  weaker: {kind: stand_in_model, like: meta-llama/Llama-3.2-1B-Instruct}
   a: &generate
     kind: generate
     model: $weak
@@ -55,30 +55,37 @@ steps:
 
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a record of the jobs that were run; its sbatch is the first in PATH."""
+    """A folder with a record of the jobs that were run; its sbatch is the first in PATH. They use the fast engine."""
     record, programs = tmp_path / "record", tmp_path / "bin"
     record.mkdir()
     programs.mkdir()
     (programs / "sbatch").write_text(SBATCH.format(folder=record))
     (programs / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "generation" / "fast_engine"))
     return record
 
 
 def w2s(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "w2s_align.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_submitted_jobs_make_the_run_and_a_second_launch_finds_nothing_to_do(stub: Path, tmp_path: Path) -> None:
     recipe, runs = tmp_path / "cluster.yaml", str(tmp_path / "runs")
     recipe.write_text(RECIPE)
-    done = w2s("launch", "slurm", str(recipe), "--submit", "--gpus-per-node", "0", "--runs-dir", runs)
+    options = ("--submit", "--gpus-per-node", "0", "--nodes", "2")
+    done = w2s("launch", "slurm", str(recipe), *options, "--runs-dir", runs)
     assert done.returncode == 0, done.stderr
     run = Run.open(tmp_path / "runs" / "runs" / "cluster" / "latest")
     assert run.state["status"] == "done"
     assert set(run.names()) == {"prompts", "weak", "weaker", "a", "b", "pairs"}
     assert run.table("pairs", "train").num_rows > 0
+    logs = sorted(path.parent.name for path in run.artifact("a").path.glob("parts/*/log.txt"))
+    assert logs == ["1-of-2", "2-of-2"]  # an array of two tasks made it
+    alone = load_recipe(recipe).run(tmp_path / "alone")
+    assert run.table("a").equals(alone.table("a"))
     assert len(list((tmp_path / "runs" / "runs" / "cluster").glob("2*"))) == 1
     again = w2s("launch", "slurm", str(recipe), "--submit", "--runs-dir", runs)
     assert again.returncode == 2 and "nothing to do" in again.stderr
@@ -111,8 +118,18 @@ def test_a_training_takes_many_machines_and_arms_are_an_array(tmp_path: Path) ->
     assert any("scores/dpo/0/standard/gsm8k" in text and "#SBATCH --gpus-per-node=1\n" in text for text in arrays)
     order = re.findall(r"^job\[([\w-]+)\]", found["submit"], re.MULTILINE)
     assert order.index("pairs") < order.index("dpo") < order.index("scores-3") < order.index("report")
+    assert "--shard" not in "".join(arrays)  # an evaluation has many generations side by side
     wide = scripts("tulu3/dpo_70b", tmp_path, nodes=1)["dpo"]
     assert "#SBATCH --nodes=8\n" in wide  # the recipe's own machines go before --nodes
+
+
+def test_a_generation_is_an_array_over_shards(tmp_path: Path) -> None:
+    loaded = recipe_from_text(RECIPE.replace("  b: {<<", "  b: {resources: {machines: 1}, <<"))
+    jobs = write_jobs(loaded.recipe, loaded.plan(tmp_path), ["cluster.yaml"], tmp_path, Cluster(nodes=3))
+    script = (jobs / "a.sh").read_text()
+    assert "#SBATCH --array=0-2%16\n" in script and "#SBATCH --nodes=1\n" in script
+    assert '--only "${artifacts[task / 3]}" --shard "$((task % 3 + 1))/3"' in script
+    assert "--shard" not in (jobs / "b.sh").read_text()
 
 
 def test_a_machine_without_the_folder_and_a_place_without_sbatch_say_so(

@@ -45,12 +45,37 @@ def test_the_points_share_artifacts_and_end_in_a_comparison(folder: Path) -> Non
     assert done.returncode == 0, said
     assert "1 of 2: steps=4" in said and "2 of 2: steps=6" in said
     assert "3 of 6 artifacts were there already" in said  # problems, student and its answers
-    assert "Best: steps=4, where tuned (greedy decoding) has 0 %" in " ".join(said.split())
-    assert "Page:" in said
+    assert "All points are alike, where tuned (greedy decoding) has 0 %" in " ".join(said.split())
+    assert "2 of 2 points are done." in said
+    (page,) = (folder / "w2s_runs" / "sweeps" / "swept").glob("*/report.html")
+    assert f"Page: {page.relative_to(folder)}" in said
+    assert "<h2" in page.read_text()
     (record,) = (folder / "w2s_runs" / "sweeps" / "swept").glob("*.json")
     points = json.loads(record.read_text())["points"]
     assert [point["values"] for point in points] == [{"tuned.steps": 4}, {"tuned.steps": 6}]
     assert all((folder / "w2s_runs" / point["run"] / "run.json").is_file() for point in points)
+
+
+def test_a_point_that_fails_stops_no_other_and_stands_in_the_table(folder: Path) -> None:
+    """Nothing is run twice: the first sweep has made everything but the third point."""
+    (folder / "empty.jsonl").write_text('{"prompt": ""}\n')
+    done = w2s("sweep", "swept.yaml", "--file", "points.yaml", cwd=folder)
+    assert "points.yaml cannot be read" in done.stderr
+    points = "- {tuned.steps: 4}\n- {tuned.steps: 4, problems.source: empty.jsonl}\n- {tuned.steps: 6}\n"
+    (folder / "points.yaml").write_text(points)
+    done = w2s("sweep", "swept.yaml", "--file", "points.yaml", cwd=folder)
+    assert done.returncode == 2
+    assert "3 of 3: steps=6" in done.stdout + done.stderr
+    assert "2 of 3 points are done." in done.stdout
+    row = next(line for line in done.stdout.splitlines() if "empty.jsonl" in line)
+    assert row.split() == ["–", "4", "empty.jsonl", "failed"]
+    assert "steps=4, source=empty.jsonl: step problems" in " ".join(done.stderr.split())
+
+
+def test_a_model_that_is_not_there_is_said_before_the_first_point(folder: Path) -> None:
+    done = w2s("sweep", "swept.yaml", "scores.arms.tuned=$tuned,/nowhere/at/all", cwd=folder)
+    assert done.returncode == 2
+    assert "/nowhere/at/all" in done.stderr and "1 of 2" not in done.stdout + done.stderr
 
 
 def test_a_mistake_is_said_once_and_before_anything_runs(folder: Path) -> None:

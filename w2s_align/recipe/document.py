@@ -80,6 +80,8 @@ def parse_document(text: str, name: str) -> Document:
         raise UserError(f"This is no valid YAML: {error.problem}.", where=f"{name}:{line}") from None
     except yaml.YAMLError as error:
         raise UserError(f"This is no valid YAML: {error}.", where=name) from None
+    except RecursionError:
+        raise UserError("This YAML is nested too deeply.", where=name) from None
     finally:
         loader.dispose()
     if problems:

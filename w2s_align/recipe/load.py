@@ -18,7 +18,7 @@ from w2s_align.errors import Problem, UserError, did_you_mean
 from w2s_align.recipe.document import Document, Place
 from w2s_align.recipe.schema import Node, Recipe, Reference, StepConfig
 
-TOP_LEVEL = ("name", "seed", "description", "steps")
+TOP_LEVEL = ("w2s_align", "name", "seed", "description", "steps")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 Catalogue = Mapping[str, type[StepConfig]]
@@ -33,10 +33,13 @@ def load(document: Document, catalogue: Catalogue) -> Recipe:
 
     Raises:
         UserError: With every problem found: unknown or missing keys, wrong values, references to nothing or to the
-            wrong kind of artifact, cycles.
+            wrong kind of artifact, cycles. With one alone where the recipe is for another version.
     """
+    _check_version(document)
     problems = _check_top_level(document)
     seed = document.data.get("seed", 0)
+    if not _is_seed(seed):  # said once, not again for every step
+        seed = 0
     raw_steps = document.data.get("steps")
     steps: dict[str, StepConfig] = {}
     if isinstance(raw_steps, dict):
@@ -72,6 +75,39 @@ def _line(problem: Problem) -> int:
     return int(line) if line.isdigit() else 0
 
 
+def _check_version(document: Document) -> None:
+    """Refuse a recipe that says it is for another version: whatever else is wrong with it comes from that."""
+    wanted = document.data.get("w2s_align")
+    here = _version_here()
+    if wanted is None or here is None:
+        return
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        fits = SpecifierSet(wanted).contains(here, prereleases=True) if isinstance(wanted, str) else None
+    except InvalidSpecifier:
+        fits = None
+    if fits is None:
+        raise UserError(
+            f"w2s_align: {wanted!r} says no versions.",
+            fix='Write them as pip does: w2s_align: ">=0.1"',
+            where=_at(document, "w2s_align"),
+        )
+    if not fits:
+        raise UserError(
+            f"The recipe is for w2s-align {wanted}, and this is {here}.",
+            why="Options come, go and change their meaning between versions.",
+            fix=f"pip install 'w2s-align{wanted}'; or change the line w2s_align: what does not fit is then named.",
+            where=_at(document, "w2s_align"),
+        )
+
+
+def _version_here() -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("w2s-align")
+    return None
+
+
 def _check_top_level(document: Document) -> list[Problem]:
     data, problems = document.data, []
     for key in data:
@@ -93,8 +129,8 @@ def _check_top_level(document: Document) -> list[Problem]:
                 where=_at(document, "name"),
             )
         )
-    if not isinstance(data.get("seed", 0), int) or isinstance(data.get("seed"), bool):
-        problems.append(Problem("seed is a whole number.", where=_at(document, "seed")))
+    if not _is_seed(data.get("seed", 0)):
+        problems.append(Problem("seed is a whole number from 0 to 4294967295.", where=_at(document, "seed")))
     if not isinstance(data.get("description", ""), str):
         problems.append(Problem("description is a text.", where=_at(document, "description")))
     if not isinstance(data.get("steps"), dict) or not data["steps"]:
@@ -106,6 +142,10 @@ def _check_top_level(document: Document) -> list[Problem]:
             )
         )
     return problems
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
 
 
 def _at(document: Document, key: Any) -> str:
@@ -137,7 +177,7 @@ def _load_step(
         problems = [_explain(document, name, catalogue[kind], item) for item in items]
         hints = " ".join(p.fix for p, item in zip(problems, items, strict=True) if item["type"] == "extra_forbidden")
         # A misspelled option is missing as well; saying so twice would only hide the other problems.
-        told = {item["loc"][-1] for item in items if f"Did you mean {item['loc'][-1]}?" in hints}
+        told = {item["loc"][-1] for item in items if item["loc"] and f"Did you mean {item['loc'][-1]}?" in hints}
         return None, [
             p
             for p, item in zip(problems, items, strict=True)
@@ -160,9 +200,16 @@ def _location(item: ErrorDetails) -> Place:
     """
 
     def is_union_member(part: int | str) -> bool:
-        return isinstance(part, str) and (part in {"str", "int", "float", "bool"} or "[" in part or part[:1].isupper())
+        return isinstance(part, str) and (
+            part in {"str", "int", "float", "bool"}
+            or part.startswith("constrained-")
+            or "[" in part
+            or part[:1].isupper()
+        )
 
-    *around, last = item["loc"] or ("",)
+    if not item["loc"]:  # of the step as a whole: options that do not go together
+        return ()
+    *around, last = item["loc"]
     is_key = item["type"] in {"extra_forbidden", "missing"} or not is_union_member(last)
     return tuple(str(part) for part in around if not is_union_member(part)) + ((str(last),) if is_key else ())
 
@@ -175,25 +222,25 @@ def _explain(document: Document, name: str, model: type[StepConfig], item: Error
     group = _model_at(model, location[:-1])
     if item["type"] == "extra_forbidden":
         of = kind if len(location) == 1 else ".".join((name, *location[:-1]))
-        replacement = model.renamed.get(location[-1]) if len(location) == 1 else None
-        fix = replacement or _or_another_version(did_you_mean(location[-1], group.model_fields if group else ()))
+        close = did_you_mean(location[-1], group.model_fields if group else ())
+        fix = model.renamed.get(location[-1]) or _or_another_version(close)
         return Problem(f"{path} is not an option of {of}.", fix=fix, where=where)
     if item["type"] == "missing":
         help_text = ((group.model_fields[location[-1]].description or "") if group else "").strip()
         return Problem(f"{path} is missing.", why=help_text, fix=f"Add {location[-1]}: ...", where=where)
     given = item["input"]
-    message = item["msg"].removeprefix("Value error, ")
+    message = item["msg"].removeprefix("Value error, ").removesuffix(".")
+    if not location:
+        return Problem(f"{name}: {message}.", where=where)
     return Problem(f"{path}: {given!r} does not fit.", why=message[:1].upper() + message[1:] + ".", where=where)
 
 
 def _or_another_version(fix: str) -> str:
     """Add where else something unknown may come from, when it is like nothing that there is."""
-    if fix.startswith("Did you mean"):
+    here = _version_here()
+    if fix.startswith("Did you mean") or here is None:
         return fix
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        here = metadata.version("w2s-align")
-        return f"{fix} Or was the recipe written for another version? This is w2s-align {here}."
-    return fix
+    return f"{fix} Or was the recipe written for another version? This is w2s-align {here}."
 
 
 def _model_at(model: type[BaseModel], location: Place) -> type[BaseModel] | None:
@@ -256,16 +303,17 @@ def _check_reference(
     if steps[target].writes not in reference.reads.types:
         return Problem(
             f"{path} refers to ${target}, which writes {steps[target].writes}.",
-            why=f"Here {fits} belong.",
+            why=f"It reads {fits}.",
             fix=did_you_mean(target, suitable, "$") if suitable else f"No step of this recipe writes {fits}.",
             where=where,
         )
     seeds = getattr(steps[target], "seeds", None)
     if seed and str(seed) not in {str(s) for s in seeds or ()}:
-        return Problem(f"{path} refers to ${target}@{seed}, but {target} has the seeds {seeds}.", where=where)
+        has = f"the seeds {', '.join(map(str, seeds))}" if seeds else "no seeds"
+        return Problem(f"{path} refers to ${target}@{seed}, but {target} has {has}.", where=where)
     if seeds and not seed and not reference.reads.many:
         return Problem(
-            f"{path} refers to ${target}, which makes one model for each of the seeds {seeds}.",
+            f"{path} refers to ${target}, which makes one model for each of the seeds {', '.join(map(str, seeds))}.",
             fix=f"Choose one: ${target}@{seeds[0]}",
             where=where,
         )

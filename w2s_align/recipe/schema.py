@@ -44,6 +44,10 @@ ResultsRef: TypeAlias = Annotated[str, Reads(("results",))]
 ModelRef: TypeAlias = Annotated[str, Reads(("model",), literal=True)]
 
 
+Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]
+"""What numpy, PyTorch and vLLM all take."""
+
+
 class Resources(Settings):
     """What a step may use of the machine. Never part of an artifact's key."""
 
@@ -58,7 +62,7 @@ class StepConfig(Settings):
 
     kind: str
     """Kind of step; `w2s steps` lists them."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of this step. Default: the recipe's."""
     resources: Resources = Resources()
     """What the step may use of the machine; changes nothing in what it writes."""

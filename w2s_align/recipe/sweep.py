@@ -41,8 +41,10 @@ class Point:
 
     @property
     def label(self) -> str:
-        """The values as a person reads them: ``beta=0.1, learning_rate=1e-05``."""
-        return ", ".join(f"{path.rpartition('.')[2]}={value}" for path, value in self.values.items())
+        """The values as a person reads them: ``beta=0.1, learning_rate=1e-05``; whole paths where two end alike."""
+        last = [path.rpartition(".")[2] for path in self.values]
+        names = [path if last.count(name) > 1 else name for path, name in zip(self.values, last, strict=True)]
+        return ", ".join(f"{name}={value}" for name, value in zip(names, self.values.values(), strict=True))
 
     @property
     def slug(self) -> str:
@@ -73,7 +75,7 @@ def sweep_points(
         path, equals, listed = text.partition("=")
         where = f"command line ({text})"
         try:
-            found = yaml.safe_load(f"[{listed}]") if equals else None
+            found = [_number(value) for value in yaml.safe_load(f"[{listed}]")] if equals else None
         except yaml.YAMLError:
             found = None
         if not found:
@@ -122,7 +124,12 @@ def read_points(path: Path) -> list[Point]:
         raise UserError(
             f"{path} is no sweep.", fix="Write a list, each item like - {dpo.beta: 0.1, dpo.learning_rate: 1e-4}."
         )
-    return _different([Point({str(name): value for name, value in item.items()}) for item in listed])
+    return _different([Point({str(name): _number(value) for name, value in item.items()}) for item in listed])
+
+
+def _number(value: Any) -> Any:
+    """Return ``1e-5`` as a number: YAML 1.1 asks for a dot in it, and people leave it out."""
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
 
 
 def _different(points: list[Point]) -> list[Point]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from w2s_align.reporting.page import template
 from w2s_align.reporting.plots import Plot
+from w2s_align.reporting.text import fenced, unbroken
 from w2s_align.reporting.text import markdown_cell as cell
-from w2s_align.reporting.text import unbroken
 from w2s_align.reporting.write import replace_file, without_nan
 
 
@@ -113,12 +112,7 @@ def _page(article: Article) -> str:
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters["unbroken"] = unbroken
-    return environment.from_string(_template("article.html.j2")).render(a=article, style=_template("page.css"))
-
-
-@cache
-def _template(name: str) -> str:
-    return (files("w2s_align.reporting") / "templates" / name).read_text(encoding="utf-8").strip()
+    return environment.from_string(template("article.html.j2")).render(a=article, style=template("page.css"))
 
 
 def _markdown(article: Article) -> str:
@@ -139,6 +133,5 @@ def _markdown(article: Article) -> str:
             lines += ["| " + " | ".join(cell(text) for text in row) + " |" for row in table.rows]
             lines += [""]
         if section.code:
-            fence = "`" * max(3, 1 + max((len(run) for run in section.code.split() if set(run) == {"`"}), default=0))
-            lines += [fence, section.code.rstrip(), fence, ""]
+            lines += [fenced(section.code), ""]
     return "\n".join(lines)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.reporting.data import PairAudit
+from w2s_align.reporting.page import template
 from w2s_align.reporting.plots import pairs_plot
 from w2s_align.reporting.text import MINUS, percent, unbroken
 
@@ -124,11 +124,9 @@ def render_audit_page(page: AuditPage) -> str:
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters.update(percent=percent, unbroken=unbroken, number=_number)
-    folder = files("w2s_align.reporting") / "templates"
     drawable = find_spec("matplotlib") is not None
-    template = environment.from_string((folder / "audit.html.j2").read_text(encoding="utf-8").strip())
     audit = page.audit
-    return template.render(
+    return environment.from_string(template("audit.html.j2")).render(
         page=page,
         audit=audit,
         unit="tokens" if "tokens" in audit["lengths"] else "chars",
@@ -137,7 +135,7 @@ def render_audit_page(page: AuditPage) -> str:
         sources=_shares(audit["sources"]),
         tasks=_shares({task or "(none)": number for task, number in audit["tasks"].items()}),
         gold=_shares(audit["gold"]),
-        style=(folder / "page.css").read_text(encoding="utf-8").strip(),
+        style=template("page.css"),
     )
 
 

@@ -76,10 +76,14 @@ def best_sentence(found: RunComparison, best: tuple[Row, int]) -> str:
     cell = row.cells[i]
     assert cell is not None
     words = Words(found.unit)
+    alike = [name for name, other in zip(found.names, row.cells, strict=True) if other and other.value == cell.value]
+    named = "All points are alike" if len(alike) == len(found.names) else f"Best: {' and '.join(alike)}"
+    told_apart = any(other is not None and other.p_holm is not None and other.p_holm < 0.05 for other in row.cells)
     return (
-        f"Best: {found.names[i]}, where {row.arm} ({setting_name(row.setting).lower()}) has {words.value(cell.value)} "
-        f"(95 % interval {words.bare(cell.low)} to {words.bare(cell.high)}). It is the best of "
-        f"{len(found.names)} on these very problems: measure it on others before you report it."
+        f"{named}, where {row.arm} ({setting_name(row.setting).lower()}) has {words.value(cell.value)} "
+        f"(95 % interval {words.bare(cell.low)} to {words.bare(cell.high)}). "
+        + ("" if told_apart else f"No difference from {found.names[0]} was found. ")
+        + f"It was chosen among {len(found.names)} on these very problems: measure it on others before you report it."
     )
 
 
@@ -98,7 +102,7 @@ def sweep_plot(found: RunComparison, options: Mapping[str, Sequence[Any]]) -> Pl
         rows = [row for row in found.rows if row.setting == setting]
         baseline = next((row for row in rows if row.role == "student"), None)
         constant = baseline.cells[0].value if baseline is not None and baseline.cells[0] is not None else None
-        moving = [row for row in rows if row is not baseline and _moves(row)] or [r for r in rows if r is not baseline]
+        moving = [row for row in rows if row is not baseline and moves(row)] or [r for r in rows if r is not baseline]
         moving.sort(key=lambda row: row.role != "treatment")
         tones: list[Tone] = ["accent", "ink", "warn", "soft"] * 2
         lines = [
@@ -119,7 +123,8 @@ def sweep_plot(found: RunComparison, options: Mapping[str, Sequence[Any]]) -> Pl
     return lines_plot("sweep", f"Every arm over {path}", panels)
 
 
-def _moves(row: Row) -> bool:
+def moves(row: Row) -> bool:
+    """Say whether an arm differs between the studies."""
     return len({cell.value for cell in row.cells if cell is not None}) > 1
 
 

@@ -157,6 +157,14 @@ class StepCost:
     gpu_seconds: float | None = None
     cost: float | None = None
 
+    @property
+    def left_out(self) -> str:
+        """What was dropped, cut, or failed, in words: ``too_long 12, cut 3``."""
+        dropped = self.counts.get("dropped") or {}
+        reasons = dropped if isinstance(dropped, Mapping) else {"dropped": dropped}
+        others = {name: count for name, count in self.counts.items() if name != "dropped"}
+        return ", ".join(f"{reason} {count:,}" for reason, count in {**reasons, **others}.items() if count)
+
 
 @dataclass(frozen=True)
 class ReportData:

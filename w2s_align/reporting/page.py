@@ -39,7 +39,7 @@ def render_page(data: ReportData, drawings: Drawings) -> str:
     words = Words(results["unit"] if results else "share")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters.update(filters(words))
-    script = _template("page.js")
+    script = template("page.js")
     context: dict[str, Any] = {
         "data": data,
         "results": results,
@@ -51,7 +51,7 @@ def render_page(data: ReportData, drawings: Drawings) -> str:
         "audits": list(zip(data.pairs, drawings.pairs, strict=True)),
         "curves": _curves(data, drawings),
         "outcomes": OUTCOMES,
-        "style": _template("page.css"),
+        "style": template("page.css"),
         "script": script,
         "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "parts": _parts(data),
@@ -59,11 +59,12 @@ def render_page(data: ReportData, drawings: Drawings) -> str:
         **_samples(data),
         **_cost(data),
     }
-    return environment.from_string(_template("report.html.j2")).render(context)
+    return environment.from_string(template("report.html.j2")).render(context)
 
 
 @cache
-def _template(name: str) -> str:
+def template(name: str) -> str:
+    """Return a file of templates/."""
     return (files("w2s_align.reporting") / "templates" / name).read_text(encoding="utf-8").strip()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.reporting.data import PairAudit, TrainingCurve
+from w2s_align.reporting.text import setting_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,11 +39,13 @@ class Tones:
 IN_PAGE = Tones("#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
 """Stand-ins: in the page each becomes the CSS variable of the same name, so that light and dark both work."""
 
+PAGE_WIDTH = 8.6
+"""Inches of a drawing that is as wide as the page."""
+
 IN_FILES = Tones("#77818c", "#808992", "#8c959f44", "#0f9288", "#c9662f", "#d0d7de")
 """Tones that read on white and on GitHub's dark background (contrast of at least 3 for text)."""
 
 MARKER = {"teacher": "s", "student": "o", "control": "D", "other": "v", "treatment": "o", "ceiling": "^"}
-SETTING = {"greedy": "Greedy decoding", "sampled": "Sampled"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ class Plot:
 
     def inline(self, narrow: bool) -> str:
         """Return the drawing as an SVG element without anything that could clash with its neighbours."""
-        text = _svg(self.draw(narrow, IN_PAGE))
+        figure = self.draw(narrow, IN_PAGE)
+        share = 100 if narrow else min(100, 100 * float(figure.get_figwidth()) / PAGE_WIDTH)  # letters of one size
+        text = _svg(figure)
         prefix = f"{self.name}-{'n' if narrow else 'w'}-"
         text = re.sub(r'\bid="', f'id="{prefix}', text)
         text = re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}", text)
@@ -71,7 +76,7 @@ class Plot:
         text = re.sub(r"font: (\d+) ([\d.]+)px [^;\"]*", r"font-weight: \1; font-size: \2px", text)
         start = text.index("<svg")
         label = self.title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-        return text[start:].replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+        return text[start:].replace("<svg", f'<svg role="img" aria-label="{label}" style="max-width: {share:.0f}%"', 1)
 
     def save(self, folder: Path) -> None:
         """Write ``<name>.svg`` and ``<name>.png``."""
@@ -88,7 +93,7 @@ def arms_plot(results: dict[str, Any]) -> Plot:
         baseline = next(arm for arm in arms if arm["name"] == results["baseline"])
         height = 0.42 * len(arms) + 0.75
         shape = (len(settings), 1) if narrow else (1, len(settings))
-        size = (4.2, height * len(settings)) if narrow else (8.6, height)
+        size = (4.2, height * len(settings)) if narrow else (PAGE_WIDTH, height)
         figure, panels = figure_of(tone, size, shape, sharey=not narrow)
         percent = 100 if results["unit"] == "share" else 1
         for number, (axes, setting) in enumerate(zip(panels, settings, strict=True)):
@@ -99,7 +104,7 @@ def arms_plot(results: dict[str, Any]) -> Plot:
                 _arm(axes, tone, row, arm["role"], arm["settings"][setting], percent)
             labels = [arm["name"] for arm in arms] if narrow or not number else None
             _rows(axes, tone, range(len(arms)), labels, [arm["role"] == "treatment" for arm in arms])
-            title(axes, tone, SETTING.get(setting, setting))
+            title(axes, tone, setting_name(setting))
             if percent == 100:
                 axes.set_xlim(-4, 124)
                 axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
@@ -155,7 +160,7 @@ def forest_plot(results: dict[str, Any], setting: str) -> Plot:
         kinds = list(dict.fromkeys(c["kind"] for c in rows))
         places = [i + 0.6 * kinds.index(c["kind"]) for i, c in enumerate(rows)]  # a gap between the kinds
         height = 0.34 * (places[-1] + 1 if places else 1) + 0.75
-        figure, panels = figure_of(tone, (4.2 if narrow else 8.6, height), (1, 1))
+        figure, panels = figure_of(tone, (4.2 if narrow else PAGE_WIDTH, height), (1, 1))
         axes = panels[0]
         percent = 100 if results["unit"] == "share" else 1
         axes.axvline(0, color=tone.soft, linewidth=1)
@@ -173,7 +178,7 @@ def forest_plot(results: dict[str, Any], setting: str) -> Plot:
             dot.set_markeredgewidth(1.5)
         names = [f"{c['first']} \N{MINUS SIGN} {c['second']}" for c in rows]
         _rows(axes, tone, places, names)
-        title(axes, tone, f"{SETTING.get(setting, setting)}: difference{' in points' if percent == 100 else ''}")
+        title(axes, tone, f"{setting_name(setting)}: difference{' in points' if percent == 100 else ''}")
         return figure
 
     return Plot(f"differences-{slug(setting)}", f"Paired differences with intervals, {setting}", draw)
@@ -189,7 +194,7 @@ def pairs_plot(audit: PairAudit) -> Plot | None:
 
         both = bool(audit.chosen_lengths) and bool(audit.deltas)
         count = 2 if both else 1
-        size = (4.2, 2.2 * count) if narrow else (8.6 if both else 5.4, 2.3)
+        size = (4.2, 2.2 * count) if narrow else (PAGE_WIDTH if both else 5.4, 2.3)
         figure, panels = figure_of(tone, size, (count, 1) if narrow else (1, count))
         left = list(panels)
         if audit.chosen_lengths:
@@ -206,7 +211,8 @@ def pairs_plot(audit: PairAudit) -> Plot | None:
             axes = left.pop(0)
             deltas = np.asarray(audit.deltas, float)
             values, counts = np.unique(deltas, return_counts=True)
-            if len(values) <= 12:
+            gap = float(np.diff(values).min()) if len(values) > 1 else 1.0
+            if np.ptp(values) <= 12 * gap:  # each value with a name that has room
                 axes.bar(values, counts, width=0.18 * (float(np.ptp(values)) or 1.0) / 2, color=tone.accent)
                 axes.set_xticks(values, [f"{value:g}".replace("-", "\N{MINUS SIGN}") for value in values])
             else:
@@ -220,11 +226,12 @@ def pairs_plot(audit: PairAudit) -> Plot | None:
 
 
 CURVES: dict[str, tuple[str, ...]] = {
-    "Loss": ("loss",),
+    "Loss": ("loss", "loss/held_out"),
     "Log-probability": ("logps/chosen", "logps/rejected"),
     "Implicit reward": ("rewards/chosen", "rewards/rejected"),
+    "Quick task": ("accuracy",),
 }
-"""Panels of a training plot: title to metrics, under TRL's names."""
+"""Panels of a training plot: title to metrics, under TRL's names where they are TRL's."""
 
 
 def curve_plot(curve: TrainingCurve) -> Plot | None:
@@ -235,21 +242,22 @@ def curve_plot(curve: TrainingCurve) -> Plot | None:
 
     def draw(narrow: bool, tone: Tones) -> Figure:
         shape = (len(drawn), 1) if narrow else (1, len(drawn))
-        size = (4.2, 1.75 * len(drawn)) if narrow else (8.6 if len(drawn) > 1 else 4.4, 2.1)
+        size = (4.2, 1.75 * len(drawn)) if narrow else (PAGE_WIDTH if len(drawn) > 1 else 4.4, 2.1)
         figure, panels = figure_of(tone, size, shape)
         for axes, (name, keys) in zip(panels, drawn, strict=True):
-            for key in keys:
-                points = _thin([(row["step"], row[key]) for row in curve.rows if _drawable(row, key)])
-                if points:
-                    colour = tone.accent if key.endswith("/chosen") else tone.ink
-                    axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.5, label=key.split("/")[-1])
+            lines = {key: _thin([(r["step"], r[key]) for r in curve.rows if _drawable(r, key)]) for key in keys}
+            lines = {key: points for key, points in lines.items() if points}
+            for key, points in lines.items():
+                colour = tone.accent if key.endswith(("/chosen", "/held_out")) else tone.ink
+                label = key.split("/")[-1].replace("_", " ")
+                axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.5, label=label)
             for alarm in curve.alarms:
                 if alarm.get("step") is not None:
                     axes.axvline(alarm["step"], color=tone.warn, linewidth=1.1, linestyle=(0, (3, 2)))
             title(axes, tone, name)
             axes.grid(axis="y", color=tone.rule, linewidth=0.7)
             axes.spines["bottom"].set_visible(True)
-            if len(keys) > 1:
+            if len(lines) > 1:
                 legend(axes)
         return figure
 

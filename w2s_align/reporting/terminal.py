@@ -25,9 +25,9 @@ def summary_table(results: dict[str, Any]) -> Table:
     table.add_column("arm", no_wrap=True)
     table.add_column("role", style="dim")
     for setting in results["settings"]:
-        table.add_column(setting_name(setting), justify="right", no_wrap=True)
-        table.add_column(f"{100 * results['level']:.0f} %", justify="right", style="dim", no_wrap=True)
-        table.add_column("against untouched", justify="right", no_wrap=True)
+        table.add_column(setting_name(setting), justify="right")  # wraps in a narrow window: nothing is cut away
+        table.add_column(f"{100 * results['level']:.0f} %", justify="right", style="dim")
+        table.add_column("against untouched", justify="right")
     made = {(c["setting"], c["first"]): c for c in results["comparisons"] if c["second"] == results["baseline"]}
     for arm in results["arms"]:
         cells: list[Text | str] = [Text(arm["name"]), role_name(arm["role"])]

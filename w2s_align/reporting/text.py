@@ -128,6 +128,12 @@ def markdown_cell(text: Any) -> str:
     return re.sub(r"([\\`*_\[\]<>|#~!])", r"\\\1", plain)
 
 
+def fenced(text: str, language: str = "") -> str:
+    """Text as a Markdown block of code, in a fence longer than any within it."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
 def filters(words: Words) -> dict[str, Callable[..., str]]:
     """All of these by the name that the page's template uses."""
     return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import re
 import shutil
 import typing
 from collections.abc import Iterator
@@ -11,13 +13,18 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel
+from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
+from rich.table import Column, Table
 
 from w2s_align.errors import UserError, did_you_mean
+from w2s_align.recipe.document import read_document
 from w2s_align.recipe.load import NAME
-from w2s_align.recipe.schema import Reads, reads_of
+from w2s_align.recipe.schema import Reads, StepConfig, reads_of
 from w2s_align.steps import CATALOGUE, Step
+
+NAME_OF_A_FILE = re.compile(r"[\w-]+\.[\w.-]+")
 
 
 def recipes_folder() -> Path:
@@ -62,25 +69,44 @@ def copy_recipe(name: str, source: str) -> Path:
     if target.exists():
         raise UserError(f"{target} is there already.", fix="Choose another name, or move it away.")
     original = find_recipe(source)
-    shutil.copyfile(original, target)
-    text = target.read_text(encoding="utf-8")
-    old = yaml.safe_load(text)["name"]
-    target.write_text(text.replace(f"name: {old}", f"name: {name}", 1), encoding="utf-8")
+    document = read_document(original)
+    for path in _files_beside(original, document.data):
+        if Path(path.name).exists() and not filecmp.cmp(path, path.name, shallow=False):
+            raise UserError(
+                f"{path.name} is there already.", f"{source} reads another file of this name.", "Move it away."
+            )
+        shutil.copyfile(path, path.name)
+    text = re.sub(r"^name:.*$", f"name: {name}", document.text, count=1, flags=re.MULTILINE)
+    target.write_text(text, encoding="utf-8")
     return target
+
+
+def _files_beside(recipe: Path, value: Any) -> list[Path]:
+    """Return the data files in the recipe's folder that its options name."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return list(dict.fromkeys(path for part in parts for path in _files_beside(recipe, part)))
+    beside = recipe.parent / value if isinstance(value, str) and NAME_OF_A_FILE.fullmatch(value) else None
+    return [beside] if beside is not None and beside.is_file() else []
 
 
 def recipes_table() -> Table:
     """Return the shipped recipes with what each is for."""
-    table = Table("recipe", "steps", "what it is for", box=None, header_style="dim")
+    table = _table("recipe", "steps", "what it is for")
     for name, path in shipped_recipes().items():
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         table.add_row(name, str(len(data["steps"])), escape(data.get("description", "").strip()))
     return table
 
 
+def _table(first: str, *others: str) -> Table:
+    """Make a table whose first column, which users copy from, is never cut."""
+    return Table(Column(first, no_wrap=True), *others, box=None, header_style="dim")
+
+
 def kinds_table() -> Table:
     """Return every kind of step with what it reads and writes."""
-    table = Table("kind", "reads", "writes", "what it does", box=None, header_style="dim")
+    table = _table("kind", "reads", "writes", "what it does")
     for kind, step in CATALOGUE.items():
         reads = ", ".join(dict.fromkeys(" or ".join(r.types) for _, r in reading_fields(step)))
         table.add_row(kind, reads, step.writes, (step.__doc__ or "").strip().split("\n")[0])
@@ -95,8 +121,8 @@ def reading_fields(step: type[Step]) -> Iterator[tuple[str, Reads]]:
             yield name, reads
 
 
-def kind_table(kind: str) -> Table:
-    """Return the options of a kind of step.
+def kind_options(kind: str) -> Group:
+    """Return the options of a kind of step: its own first, then those that every kind has.
 
     Raises:
         UserError: There is no such kind.
@@ -104,25 +130,32 @@ def kind_table(kind: str) -> Table:
     if kind not in CATALOGUE:
         raise UserError(f"{kind} is no kind of step.", fix=did_you_mean(kind, CATALOGUE))
     step = CATALOGUE[kind]
-    table = Table("option", "type", "default", "meaning", box=None, header_style="dim")
-    table.title = f"{kind} writes {step.writes}. {(step.__doc__ or '').strip()}"
-    table.title_justify = "left"
-    _add_options(table, step, "")
-    return table
+    lines = [f"[bold]{kind}[/] writes {step.writes}. {escape((step.__doc__ or '').strip())}", *_options(step, "")]
+    return Group(*lines)
 
 
-def _add_options(table: Table, model: type[BaseModel], prefix: str) -> None:
-    for name, info in model.model_fields.items():
-        if name == "kind":
+def _options(model: type[BaseModel], prefix: str, skip: str = "kind") -> Iterator[RenderableType]:
+    for name, info in sorted(model.model_fields.items(), key=lambda item: item[0] in StepConfig.model_fields):
+        if name == skip:
             continue
-        reads = reads_of(info)
-        kind = type_name(info.annotation)
+        reads, kind = reads_of(info), type_name(info.annotation)
         if reads is not None:
             kind = " or ".join(f"${t}" for t in reads.types) + (" or name" if reads.literal else "")
-        default = "required" if info.is_required() else _default(info.get_default(call_default_factory=True))
-        table.add_row(prefix + name, escape(kind), escape(default), escape((info.description or "").strip()))
-        for group in _groups(info.annotation):
-            _add_options(table, group, f"{prefix}{name}.")
+        default = _default(info.get_default(call_default_factory=True))
+        default = ", required" if info.is_required() else f", default {default}" if default else ""
+        yield f"[cyan]{prefix}{name}[/]  [dim]{escape(kind + default)}[/]"
+        yield _meaning(info.description)
+        groups = _groups(info.annotation)
+        for group in groups:
+            one_of_several = len(groups) > 1 and "name" in group.model_fields
+            if one_of_several:
+                yield f"[cyan]{prefix}{name}.name: {group.model_fields['name'].default}[/]"
+                yield _meaning(group.__doc__)
+            yield from _options(group, f"{prefix}{name}.", skip="name" if one_of_several else "kind")
+
+
+def _meaning(text: str | None) -> Padding:
+    return Padding(escape(" ".join((text or "").split("\n\n")[0].split())), (0, 0, 0, 4))
 
 
 def _default(value: Any) -> str:
@@ -132,8 +165,10 @@ def _default(value: Any) -> str:
 
 
 def _groups(annotation: Any) -> list[type[BaseModel]]:
-    parts = [annotation, *typing.get_args(annotation)]
-    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+    """Return the groups of options inside ``list[...]``, ``... | None`` and the like, each once."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return list(dict.fromkeys(group for part in typing.get_args(annotation) for group in _groups(part)))
 
 
 def type_name(annotation: Any) -> str:
@@ -142,7 +177,7 @@ def type_name(annotation: Any) -> str:
     if origin is typing.Literal:
         return " | ".join(str(a) for a in arguments)
     if origin in (typing.Union, UnionType):
-        return " or ".join(type_name(a) for a in arguments)
+        return " or ".join(dict.fromkeys(type_name(a) for a in arguments))
     if origin is not None and origin is not typing.Annotated:
         return f"{origin.__name__} of {' to '.join(type_name(a) for a in arguments)}"
     if origin is typing.Annotated:
@@ -171,6 +206,7 @@ def recipe_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "required": ["name", "steps"],
         "properties": {
+            "w2s_align": {"type": "string", "description": "Versions it is written for, as pip writes them: >=0.1"},
             "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
             "seed": {"type": "integer", "default": 0},
             "description": {"type": "string"},

@@ -112,10 +112,15 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(runs: Sequence[RunToCompare]) -> dict[str, list[Any]]:
-    """Return the options that are not the same in all runs: by path, the value in each; ``resources`` change
-    nothing."""
+    """Return the options that are not the same in all runs: by path, the value in each.
+
+    ``resources`` change nothing and are left out. A step that some runs do not have is one entry, with its kind.
+    """
     paths = list(dict.fromkeys(path for run in runs for path in run.options if ".resources." not in f".{path}."))
-    found = {path: [run.options.get(path) for run in runs] for path in paths}
+    steps = [{path.partition(".")[0] for path in run.options} for run in runs]
+    partly = {step for own in steps for step in own if not all(step in other for other in steps)}
+    found = {step: [run.options.get(f"{step}.kind") for run in runs] for step in sorted(partly)}
+    found |= {path: [run.options.get(path) for run in runs] for path in paths if path.partition(".")[0] not in partly}
     return {path: values for path, values in found.items() if any(value != values[0] for value in values)}
 
 

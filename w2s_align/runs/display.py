@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from w2s_align.recipe import Recipe
 from w2s_align.runs.execute import Event, Outcome
 from w2s_align.runs.run import Run
 from w2s_align.steps.work import merge_warnings
@@ -36,10 +36,10 @@ class Display:
     """Shows a run while it goes on.
 
     Args:
-        recipe: The recipe that runs.
+        names: Names of the steps that run.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, names: Iterable[str]) -> None:
         self._console = Console(stderr=not sys.stdout.isatty(), highlight=False)
         self._progress = Progress(
             SpinnerColumn(),
@@ -52,7 +52,7 @@ class Display:
         )
         self._bars: dict[str, TaskID] = {}
         self._last_line: dict[str, float] = {}
-        self._width = max((len(name) for name in recipe.nodes), default=0)
+        self._width = max((len(name) for name in names), default=0)
         self._cached = 0
 
     def __enter__(self) -> Display:
@@ -98,20 +98,31 @@ class Display:
             self._line(event.name, counter + escape(event.note))
 
     def _line(self, name: str, text: str) -> None:
-        self._console.print(f"  {name:<{self._width}}  {text}")
+        self._console.print(f"  {name:<{self._width}}  {text}", soft_wrap=True)
 
     def summary(self, run: Run, outcome: Outcome) -> None:
         """Show what became of the run: crashes with the end of their logs, or the verdict and where the page is."""
+        console = self._console
+        self._show_crashes(outcome)
+        if outcome.ok or run.report is not None:  # a failed step beside it does not hide a finished report
+            show_verdict(console, run)
+        _show_warnings(console, run, outcome)
+
+    def summary_together(self, runs: Iterable[Run], outcome: Outcome) -> None:
+        """Show what became of several runs: crashes, and for each run whether it is whole and where it is."""
+        self._show_crashes(outcome)
+        for run in runs:
+            state = "[green]whole[/] " if run.state["status"] == "done" else "[red]failed[/]"
+            self._console.print(f"  {state}  {run.report or run.path}", soft_wrap=True)
+
+    def _show_crashes(self, outcome: Outcome) -> None:
         console = self._console
         if self._cached:
             console.print(f"  {self._cached} of {len(outcome.states)} artifacts were there already.")
         for name, text, log in outcome.crashes:
             console.print(f"\n[red]Step {name} broke.[/] The end of what it said:")
-            console.print(printable("\n".join(text.strip().splitlines()[-12:])), style="dim")
-            console.print(f"The whole log: {log}\nRunning the same command again goes on from here.")
-        if outcome.ok:
-            show_verdict(console, run)
-        _show_warnings(console, run, outcome)
+            console.print(printable("\n".join(text.strip().splitlines()[-12:])), style="dim", soft_wrap=True)
+            console.print(f"The whole log: {log}\nRunning the same command again goes on from here.", soft_wrap=True)
 
 
 def show_verdict(console: Console, run: Run) -> None:

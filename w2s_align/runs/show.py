@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,10 @@ from rich.table import Table
 from w2s_align.errors import UserError, did_you_mean
 from w2s_align.runs.display import printable, show_verdict
 from w2s_align.runs.run import Run
+from w2s_align.runs.run_view import run_view
 from w2s_align.steps.work import MANIFEST, Artifact
 
 if TYPE_CHECKING:
-    from w2s_align.evaluation.run_comparison import RunComparison
     from w2s_align.runs.compare import RunToCompare
     from w2s_align.runs.sweep import SweepPoint
 
@@ -38,7 +39,10 @@ def show_target(target: str, runs_dir: Path, start: int, rows: int) -> None:
     found = find_target(target, runs_dir)
     console = Console(highlight=False)
     if isinstance(found, Run):
-        console.print(_run_table(found))
+        steps, logs = run_view(found)
+        console.print(steps)
+        for log in logs:
+            console.print(log, soft_wrap=True)
         show_verdict(console, found)
         return
     console.print(_heading(found))
@@ -61,7 +65,8 @@ def show_report(target: str, runs_dir: Path) -> None:
             fix="Add `report: {kind: report, of: $scores}` to the recipe, and run it.",
         )
     console = Console()
-    console.print(Markdown((found.path / "report.md").read_text(encoding="utf-8")))
+    text = (found.path / "report.md").read_text(encoding="utf-8")
+    console.print(Markdown(re.sub(r"^!\[.*\n", "", text, flags=re.MULTILINE)))  # a terminal shows no plots
     console.print(f"Report: {found.report}", soft_wrap=True)
 
 
@@ -77,40 +82,61 @@ def show_comparison(targets: Sequence[str], runs_dir: Path, step: str | None, ou
 
 
 def show_sweep(sweep: Sequence[SweepPoint], runs_dir: Path) -> None:
-    """Run the points of a sweep; show each as it runs, then all of them side by side, and the best.
+    """Run the points of a sweep; show each as it runs, then all of them in one table, and the best.
 
     Raises:
         UserError: With everything that keeps points from being run; the others are run and compared all the same.
     """
-    import dataclasses
-
     from w2s_align.errors import Problem
-    from w2s_align.evaluation.run_comparison import best_cell
-    from w2s_align.reporting.compare_page import best_sentence
-    from w2s_align.runs.compare import open_runs
     from w2s_align.runs.sweep import run_sweep
 
-    console = Console(highlight=False)
     finished, problems = run_sweep(sweep, runs_dir)
+    done = {item.point.label for item, _ in finished}
+    failed = [item.point.values for item in sweep if item.point.label not in done]
     with_results = [(item, run) for item, run in finished if _has_evaluation(run)]
+    console = Console(highlight=False)
     if len(with_results) > 1:
-        runs = open_runs([str(run.path) for _, run in with_results], runs_dir)
-        named = [
-            dataclasses.replace(run, name=item.point.label) for run, (item, _) in zip(runs, with_results, strict=True)
-        ]
-        found = _compare(named, runs_dir, None, False)
-        best = best_cell(found)
-        if best is not None:
-            console.print(f"[bold]{printable(best_sentence(found, best))}[/]")
+        _show_points(console, with_results, failed, runs_dir)
+    elif finished and not with_results:
+        console.print("This recipe has no step of the kind evaluate: its points have nothing to be compared by.")
+    console.print(f"{len(finished)} of {len(sweep)} points are done.")
     if problems:
         raise UserError.all([Problem(p.what, p.why, p.fix, f"{label}: {p.where}") for label, p in problems])
+
+
+def _show_points(
+    console: Console, points: Sequence[tuple[SweepPoint, Run]], failed: Sequence[Mapping[str, Any]], runs_dir: Path
+) -> None:
+    """Write the page of a sweep, and print its table and the best point."""
+    import dataclasses
+    import hashlib
+
+    from w2s_align.evaluation.run_comparison import best_cell, compare_studies
+    from w2s_align.reporting.article import write_article
+    from w2s_align.reporting.compare_page import best_sentence
+    from w2s_align.reporting.sweep_page import sweep_article, sweep_table
+    from w2s_align.runs.compare import arms_of, open_runs
+
+    runs = open_runs([str(run.path) for _, run in points], runs_dir)
+    found = compare_studies(
+        arms_of([dataclasses.replace(run, name=item.point.label) for run, (item, _) in zip(runs, points, strict=True)])
+    )
+    paths = dict.fromkeys(path for given in [*(item.point.values for item, _ in points), *failed] for path in given)
+    values = {path: [item.point.values.get(path) for item, _ in points] for path in paths}
+    name = hashlib.sha256("\n".join(run.artifact.key for run in runs).encode()).hexdigest()[:12]
+    page, *_ = write_article(sweep_article(found, values, failed), runs_dir / "sweeps" / points[0][0].name / name)
+    console.print(sweep_table(found, values, failed))
+    best = best_cell(found)
+    if best is not None:
+        console.print(f"[bold]{printable(best_sentence(found, best))}[/]")
+    console.print(f"Page: {page}", soft_wrap=True)
 
 
 def _has_evaluation(run: Run) -> bool:
     return any(run.state["nodes"][name]["kind"] == "evaluate" for name in run.names())
 
 
-def _compare(runs: Sequence[RunToCompare], runs_dir: Path, out: Path | None, as_json: bool) -> RunComparison:
+def _compare(runs: Sequence[RunToCompare], runs_dir: Path, out: Path | None, as_json: bool) -> None:
     """Write the page of a comparison and print it."""
     import hashlib
 
@@ -125,18 +151,17 @@ def _compare(runs: Sequence[RunToCompare], runs_dir: Path, out: Path | None, as_
     page, _, numbers, *_ = write_article(compare_article(found, options), out or runs_dir / "compare" / name)
     if as_json:
         print(numbers.read_text(encoding="utf-8"))
-        return found
+        return
     console = Console(highlight=False)
     console.print(compare_tables(found, options))
     console.print(f"Page: {page}", soft_wrap=True)
-    return found
 
 
 def find_target(target: str, runs_dir: Path) -> Run | Artifact:
     """Return the run or artifact that a user means."""
     path = Path(target)
     if (path / MANIFEST).is_file():
-        return Artifact.open(path)
+        return Artifact.open(path).whole()
     if (path / "run.json").is_file():
         return Run.open(path)
     recipes = runs_dir / "runs"
@@ -151,29 +176,6 @@ def find_target(target: str, runs_dir: Path) -> Run | Artifact:
         )
     run = Run.open(latest)
     return run.artifact(step) if step else run
-
-
-def _run_table(run: Run) -> Table:
-    state = run.state
-    table = Table("step", "kind", "state", "kept", "seconds", "counts", box=None, header_style="dim")
-    table.title = f"{state.get('name', run.path.parent.name)}  {run.path.name}  {state['status']}"
-    table.title_justify = "left"
-    for name, node in state["nodes"].items():
-        manifest: Mapping[str, Any] = {}
-        if node["state"] in ("cached", "done"):
-            manifest = run.artifact(name).manifest
-        counts = manifest.get("counts", {})
-        dropped = ", ".join(f"{n} {reason}" for reason, n in counts.get("dropped", {}).items() if n)
-        seconds = manifest.get("seconds")
-        table.add_row(
-            name,
-            node["kind"],
-            node["state"],
-            str(counts.get("kept", "")),
-            "" if seconds is None else f"{seconds:.1f}",
-            f"dropped: {dropped}" if dropped else "",
-        )
-    return table
 
 
 def _heading(artifact: Artifact) -> Group:

@@ -1,9 +1,10 @@
-"""A recipe as jobs of a Slurm cluster: one job script for each step, an array where a step has several artifacts.
+"""A recipe as jobs of a Slurm cluster: one script for each step, an array over its artifacts, or shards of one.
 
 Writes ``<runs folder>/slurm/<recipe>-<time>/``: the scripts, ``submit.sh`` that hands them in with their dependencies,
 and one log per job. Each is ``w2s run RECIPE --only ARTIFACT`` on the same runs folder, so that what is done is not
 done again, a job that was killed goes on from where it was, and any machine that sees the folder can watch or resume
-the run. A training on several machines is started by srun inside its job (training/launch.py).
+the run. A training on several machines is started by srun inside its job (training/launch.py). Of a generation, each
+task of the array makes a shard, and the one that finishes last puts the artifact together (generation/parts.py).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Any
 
 from w2s_align.errors import UserError
 from w2s_align.recipe import Recipe
+from w2s_align.runs.cluster import Needs, needs
 from w2s_align.runs.plan import Planned
-from w2s_align.steps.train import TrainStep
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Cluster:
     """What jobs are asked with.
 
     Attributes:
-        nodes: Machines of a training that is launched on several processes, where its recipe does not say.
+        nodes: Machines of a training that is launched on several processes, and of a generation, where the recipe
+            does not say.
         gpus_per_node: GPUs of a machine.
         cpus: Cores of a job.
         partition: Slurm's partition, where one has to be named.
@@ -51,12 +53,11 @@ class Cluster:
 
 @dataclass(frozen=True)
 class _Job:
-    """One script: artifacts that can be made at the same time, each by a task of its own."""
+    """One script: artifacts, or shards of them, that can be made at the same time, each by a task of its own."""
 
     name: str
     artifacts: tuple[str, ...]
-    gpus: int
-    nodes: int
+    needs: Needs
     after: tuple[str, ...]
 
 
@@ -123,16 +124,18 @@ def _jobs(planned: Mapping[str, Planned], cluster: Cluster) -> Iterator[_Job]:
         sources = [s for s in item.node.inputs.values() if planned[s].status != "cached"]
         depth[name] = 1 + max((depth[s] for s in sources if planned[s].node.step == item.node.step), default=0)
         if item.status != "cached":
-            groups.setdefault((item.node.step, depth[name], *_needs(item, cluster)), []).append(name)
+            groups.setdefault(
+                (item.node.step, depth[name], needs(item, cluster.nodes, cluster.gpus_per_node)), []
+            ).append(name)
     job_of: dict[str, str] = {}
-    for (step, level, gpus, _), names in groups.items():
+    for (step, level, need), names in groups.items():
         taken = {*job_of.values()}
-        label = next(text for text in (step, f"{step}-{level}", f"{step}-{level}-{gpus}") if text not in taken)
+        label = next(text for text in (step, f"{step}-{level}", f"{step}-{level}-{need.gpus}") if text not in taken)
         job_of |= dict.fromkeys(names, label)
     ordered = []
-    for (_, _, gpus, nodes), names in groups.items():
+    for (_, _, need), names in groups.items():
         sources = [job_of[s] for name in names for s in planned[name].node.inputs.values() if s in job_of]
-        ordered.append(_Job(job_of[names[0]], tuple(names), gpus, nodes, tuple(dict.fromkeys(sources))))
+        ordered.append(_Job(job_of[names[0]], tuple(names), need, tuple(dict.fromkeys(sources))))
     yield from _after_what_they_read(ordered)
 
 
@@ -145,29 +148,21 @@ def _after_what_they_read(jobs: list[_Job]) -> Iterator[_Job]:
         jobs = [job for job in jobs if job not in ready]
 
 
-def _needs(item: Planned, cluster: Cluster) -> tuple[int, int]:
-    """Return the GPUs of a machine and the machines that an artifact takes."""
-    config: Any = item.node.config
-    gpus = config.claims().gpus
-    gpus = cluster.gpus_per_node if gpus is None else min(gpus, cluster.gpus_per_node)
-    several = isinstance(config, TrainStep) and config.launch != "single"
-    return gpus, (config.resources.machines or cluster.nodes) if several else 1
-
-
 def _script(job: _Job, recipe: Recipe, command: Sequence[str], root: Path, folder: Path, cluster: Cluster) -> str:
-    array = len(job.artifacts) > 1
+    tasks = len(job.artifacts) * job.needs.shards
+    array = tasks > 1
     log = folder / f"{job.name}-{'%A_%a' if array else '%j'}.log"
     wanted = {
         "job-name": f"{recipe.name}-{job.name}",
         "output": log,
-        "nodes": job.nodes,
+        "nodes": job.needs.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": cluster.cpus,
         "time": cluster.time,
         "partition": cluster.partition,
         "account": cluster.account,
-        "gpus-per-node": job.gpus or None,
-        "array": f"0-{len(job.artifacts) - 1}%{cluster.at_once}" if array else None,
+        "gpus-per-node": job.needs.gpus or None,
+        "array": f"0-{tasks - 1}%{cluster.at_once}" if array else None,
         "requeue": "",
     }
     options = [
@@ -175,6 +170,8 @@ def _script(job: _Job, recipe: Recipe, command: Sequence[str], root: Path, folde
     ]
     names = " ".join(shlex.quote(name) for name in job.artifacts)
     run = shlex.join([sys.executable, "-m", "w2s_align.cli", "run", *command, "--runs-dir", str(root)])
+    shards = job.needs.shards
+    shard = f' --shard "$((task % {shards} + 1))/{shards}"' if shards > 1 else ""
     return "\n".join(
         [
             "#!/bin/bash",
@@ -186,7 +183,8 @@ def _script(job: _Job, recipe: Recipe, command: Sequence[str], root: Path, folde
             "fi",
             *cluster.setup,
             f"artifacts=({names})",
-            f'{run} --only "${{artifacts[${{SLURM_ARRAY_TASK_ID:-0}}]}}"',
+            "task=${SLURM_ARRAY_TASK_ID:-0}",
+            f'{run} --only "${{artifacts[task / {shards}]}}"{shard}',
             "",
         ]
     )

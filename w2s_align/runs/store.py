@@ -44,6 +44,12 @@ class Store:
         path = self.path(kind, key)
         return Artifact.open(path) if (path / MANIFEST).is_file() else None
 
+    def look_anew(self) -> None:
+        """List the folders of artifacts: an NFS client believes for up to a minute that what it has looked for in vain
+        is still not there, but asks the server when a folder is opened (nfs(5), close-to-open)."""
+        for folder in (self.root / "artifacts").glob("*"):
+            list(folder.iterdir())
+
     def require_writable(self) -> None:
         """Refuse a folder that cannot be written, before any work is done.
 
@@ -59,23 +65,52 @@ class Store:
             raise storage_error(error, self.root) from None
 
     @contextmanager
-    def lock(self, kind: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+    def lock(self, kind: str, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Hold the right to make an artifact; a twin in another process waits here.
+
+        On a folder that machines share, the file system has to pass locks on between them, as NFS (from version 4,
+        or with its lock daemon), Lustre mounted with ``flock``, GPFS, CephFS and BeeGFS do; `w2s doctor` looks.
 
         Args:
             kind: Kind of the step.
             key: Key of the artifact.
             waiting: Called once when another process holds the lock.
+
+        Raises:
+            UserError: The file system has no locks.
         """
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{kind}-{key}").open("w") as file:
+        path = self._lock_file(kind, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                waiting()
+                if waiting is not None:
+                    waiting()
                 fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                raise UserError(
+                    f"The file system of {self.root} has no locks: {os.strerror(error.errno)}.",
+                    "They keep two processes from making the same artifact.",
+                    "Mount it with them (Lustre: -o flock; NFS: without nolock), or use another folder: --runs-dir.",
+                ) from None
             yield
+
+    def is_held(self, kind: str, key: str) -> bool:
+        """Say whether a process, on any machine that shares locks with this one, is making an artifact."""
+        try:
+            with self._lock_file(kind, key).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def _lock_file(self, kind: str, key: str) -> Path:
+        return self.root / "locks" / f"{kind}-{key}"
 
     def commit(self, kind: str, key: str, manifest: Mapping[str, Any]) -> Path:
         """Turn the partial folder into the artifact: manifest last, then one rename.
@@ -84,12 +119,18 @@ class Store:
             The artifact's folder.
         """
         partial, path = self.partial(kind, key), self.path(kind, key)
-        write_json(partial / MANIFEST, manifest)
+        write_json(partial / MANIFEST, {**manifest, "files": _sizes(partial)})
         if path.exists():  # without a manifest, so no artifact: somebody else's left-over
             shutil.rmtree(path)
         partial.rename(path)
         _sync(path.parent)
         return path
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size in bytes of every file but logs; see :meth:`~w2s_align.steps.work.Artifact.whole`."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".txt")
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -115,6 +156,17 @@ def is_storage_error(error: BaseException) -> bool:
     """Say whether the disk refused to take more; libraries in C wrap the system's error into their own."""
     full = "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
     return full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
+
+
+@contextmanager
+def full_disk_in_words(root: Path) -> Iterator[None]:
+    """Turn what a disk that takes no more raises into a :class:`UserError` about the folder of the runs."""
+    try:
+        yield
+    except OSError as error:
+        if not is_storage_error(error):
+            raise
+        raise storage_error(error, root) from None
 
 
 def storage_error(error: BaseException, path: Path) -> UserError:

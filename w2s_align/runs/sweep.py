@@ -15,6 +15,7 @@ from w2s_align.errors import Problem, UserError
 from w2s_align.recipe.sweep import Point
 from w2s_align.runs.keys import digest
 from w2s_align.runs.machine import this_machine
+from w2s_align.runs.plan import plan
 from w2s_align.runs.run import LoadedRecipe, Run, execute, load_recipe
 from w2s_align.runs.store import Store, write_json
 
@@ -30,6 +31,11 @@ class SweepPoint:
 
     point: Point
     loaded: LoadedRecipe
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe, without the point's."""
+        return self.loaded.recipe.name.partition("--")[0]
 
 
 def load_sweep(recipe: Path, points: Sequence[Point], overrides: Sequence[str] = ()) -> list[SweepPoint]:
@@ -69,15 +75,19 @@ def run_sweep(
 
     Returns:
         The points that were finished with their runs; and what went wrong, with the label of its point.
+
+    Raises:
+        UserError: A model or a file that a point reads is not there; nothing has run yet.
     """
     from w2s_align.runs.display import Display
 
     store = Store(runs_dir)
+    _check_outside(sweep, store)
     finished: list[tuple[SweepPoint, Run]] = []
     problems: list[tuple[str, Problem]] = []
     record = []
     for number, item in enumerate(sweep):
-        with Display(item.loaded.recipe) as display:
+        with Display(item.loaded.recipe.nodes) as display:
             display.heading(f"{number + 1} of {len(sweep)}: {item.point.label}")
             run, outcome = execute(item.loaded.recipe, store, this_machine(), display.on_event)
         display.summary(run, outcome)
@@ -88,8 +98,19 @@ def run_sweep(
         record.append({"values": dict(item.point.values), "run": path, "ok": outcome.ok})
         if outcome.ok:
             finished.append((item, run))
-    name = sweep[0].loaded.recipe.name.partition("--")[0]
+    name = sweep[0].name
     file = store.root / "sweeps" / name / f"{digest([entry['values'] for entry in record])[:12]}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, {"recipe": name, "points": record})
     return finished, problems
+
+
+def _check_outside(sweep: Sequence[SweepPoint], store: Store) -> None:
+    problems: dict[Problem, None] = {}
+    for item in sweep:
+        try:
+            plan(item.loaded.recipe, store)
+        except UserError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise UserError.all(list(problems))

@@ -7,6 +7,7 @@ Started by runs/execute.py, never by hand. Everything that a step or a library p
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from w2s_align.errors import UserError
+from w2s_align.generation.parts import all_finished, part_folder
 from w2s_align.generation.processes import die_with_parent
+from w2s_align.runs.status import Status
 from w2s_align.runs.store import Store, is_storage_error, storage_error
 from w2s_align.steps import CATALOGUE
 from w2s_align.steps.identity import version
@@ -43,6 +46,7 @@ class Job:
         material: What the key is made of.
         inputs: Kind, key and node name of each artifact read, by place.
         recipe: The resolved recipe and its text.
+        part: Number and count, when this process makes a part of the artifact, as others on other machines do.
     """
 
     root: str
@@ -52,6 +56,7 @@ class Job:
     material: dict[str, Any]
     inputs: dict[str, dict[str, str]]
     recipe: dict[str, Any]
+    part: tuple[int, int] | None = None
 
     def to_line(self) -> bytes:
         """Return the job as one line of JSON."""
@@ -77,55 +82,83 @@ def main() -> None:
 
 
 def run_job(job: Job, send: Send) -> dict[str, Any]:
-    """Make one artifact, unless a twin has made it meanwhile.
+    """Make one artifact, unless a twin has made it meanwhile; or a part, and with the last part the artifact.
 
     Returns:
-        The last event of the job: ``done``, ``refused`` (problems for the user) or ``crashed`` (a traceback).
+        The last event of the job: ``done``, ``part`` (others are missing), ``refused`` (problems for the user) or
+        ``crashed`` (a traceback).
     """
     store = Store(Path(job.root))
-    kind = job.config["kind"]
+    folder = store.partial(job.config["kind"], job.key)
     try:
-        with store.lock(kind, job.key, waiting=lambda: send({"event": "waiting"})):
-            if store.find(kind, job.key) is not None:
-                return {"event": "done", "twin": True}
-            partial = store.partial(kind, job.key)
-            resumed = partial.exists()
-            partial.mkdir(parents=True, exist_ok=True)
-            with _log_to(partial / "log.txt"):
-                started = time.monotonic()
-                work = _work(store, job, send)
-                CATALOGUE[kind].model_validate(job.config).run(work)
-                manifest = _manifest(job, work, time.monotonic() - started, resumed)
-            store.commit(kind, job.key, manifest)
-        return {"event": "done", "seconds": manifest["seconds"]}
+        if job.part is not None:
+            folder = part_folder(folder, *job.part)
+            if not _make_part(store, job, send):
+                return {"event": "part"}
+            folder = store.partial(job.config["kind"], job.key)
+        return _make(store, job, send)
     except UserError as error:
         return {"event": "refused", "problems": error.to_json()}
     except Exception as error:
         if is_storage_error(error):
             return {"event": "refused", "problems": storage_error(error, store.root).to_json()}
-        return _crashed(store, kind, job)
+        return _crashed(folder / "log.txt")
 
 
-def _crashed(store: Store, kind: str, job: Job) -> dict[str, Any]:
+def _make(store: Store, job: Job, send: Send) -> dict[str, Any]:
+    kind = job.config["kind"]
+    with store.lock(kind, job.key, waiting=lambda: send({"event": "waiting"})):
+        if store.find(kind, job.key) is not None:
+            return {"event": "done", "twin": True}
+        partial = store.partial(kind, job.key)
+        resumed = partial.exists()
+        partial.mkdir(parents=True, exist_ok=True)
+        status = Status(partial)
+        with status.kept(), _log_to(partial / "log.txt"):
+            started = time.monotonic()
+            work = _work(store, job, send, status)
+            CATALOGUE[kind].model_validate(job.config).run(work)
+            manifest = _manifest(job, work, time.monotonic() - started, resumed)
+        store.commit(kind, job.key, manifest)
+    return {"event": "done", "seconds": manifest["seconds"]}
+
+
+def _make_part(store: Store, job: Job, send: Send) -> bool:
+    """Make a part; return whether all are there, so that the artifact can be put together."""
+    kind, (number, count) = job.config["kind"], job.part or (1, 1)
+    partial = store.partial(kind, job.key)
+    folder = part_folder(partial, number, count)
+    with store.lock(kind, f"{job.key}-{folder.name}", waiting=lambda: send({"event": "waiting"})):
+        if store.find(kind, job.key) is not None:
+            return True
+        folder.mkdir(parents=True, exist_ok=True)
+        status = Status(folder)
+        with status.kept(), _log_to(folder / "log.txt"):
+            work = _work(store, job, send, status)
+            CATALOGUE[kind].model_validate(job.config).run(dataclasses.replace(work, part=job.part))
+    return all_finished(partial, count) or store.find(kind, job.key) is not None
+
+
+def _crashed(log: Path) -> dict[str, Any]:
     text = traceback.format_exc()
-    log = store.partial(kind, job.key) / "log.txt"
     with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
         file.write(text)
     return {"event": "crashed", "traceback": text, "log": str(log)}
 
 
-def _work(store: Store, job: Job, send: Send) -> Work:
+def _work(store: Store, job: Job, send: Send, status: Status) -> Work:
     last = 0.0
 
     def progress(done: int, total: int, note: str = "") -> None:
         nonlocal last
+        status.progress(done, total, note)
         now = time.monotonic()
         if now - last >= PROGRESS_INTERVAL or done == total:
             last = now
             send({"event": "progress", "done": done, "total": total, "note": note})
             print(f"{datetime.datetime.now():%H:%M:%S}  {done}/{total}  {note}", flush=True)
 
-    inputs = {place: Artifact.open(store.path(i["kind"], i["key"])) for place, i in job.inputs.items()}
+    inputs = {place: Artifact.open(store.path(i["kind"], i["key"])).whole() for place, i in job.inputs.items()}
     return Work(
         name=job.name,
         out=store.partial(job.config["kind"], job.key),
