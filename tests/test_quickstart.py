@@ -99,6 +99,8 @@ LONG = {
     "w2s run smollm2/sentences": "w2s plan smollm2/sentences",  # most of an hour; its report was looked at
     "w2s run delta_learning/qwen3b_over_1b5": "w2s plan delta_learning/qwen3b_over_1b5",  # eight GPUs
     "w2s rehearse delta_learning/qwen3b_over_1b5": "w2s plan delta_learning/qwen3b_over_1b5",  # test_runs_rehearse.py
+    "w2s rehearse --all": "w2s plan --help",  # test_runs_rehearse.py
+    "w2s launch ray delta_learning/qwen3b_over_1b5 --nodes 4 --address auto": "w2s launch ray --help",  # needs Ray
     "w2s sweep quickstart dpo.beta=0.05,0.1,0.5": "w2s plan quickstart dpo.beta=0.05",  # test_runs_sweep.py
 }
 """Commands that take too long here, and what is run in their place; each is tested on something smaller."""

@@ -40,7 +40,7 @@ def test_without_teachers_nothing_is_said_about_them():
     assert (found.status, found.headline) == ("partial", "The student improved.")
     assert "no teacher was evaluated" in found.sentence
     assert found.attributed is None
-    assert found.caveats[-1].startswith("No control arm was run")
+    assert found.caveats[-2].startswith("No control arm was run")
 
 
 def test_worse():
@@ -53,7 +53,7 @@ def test_a_control_that_does_as_well_takes_the_credit():
     weak = arm("weak", "teacher", 10)
     found = judge(BEFORE, weak, arm("dpo", "treatment", 50), arm("sft", "control", 49))
     assert (found.status, found.attributed) == ("improved", False)
-    assert found.headline == "Better, but a control does as well."
+    assert found.headline == "The student improved, but sft did as well."
     assert found.sentence.endswith("Since sft did as well, the gain cannot be credited to the preference pairs.")
     beaten = judge(BEFORE, weak, arm("dpo", "treatment", 58), arm("sft", "control", 40))
     assert (beaten.controls, beaten.attributed) == ({"sft": "above"}, True)
@@ -69,6 +69,24 @@ def test_a_small_difference_is_no_effect():
     found = judge(BEFORE, arm("dpo", "treatment", 23))
     assert found.status == "no_effect"
     assert "No effect can be claimed" in found.sentence
+
+
+def test_a_control_that_is_above_the_treatment_did_better():
+    found = judge(BEFORE, arm("sft", "control", 79), arm("dpo", "treatment", 50))
+    assert found.headline == "The student improved, but sft did better."
+    assert found.attributed is False
+
+
+def test_one_training_seed_is_said_where_something_is_claimed():
+    one = "There is one training seed of dpo: how much another would differ is not known."
+    assert one in judge(BEFORE, arm("dpo", "treatment", 60)).caveats
+    assert one not in judge(BEFORE, arm("dpo", "treatment", 60, 60)).caveats
+    assert judge(BEFORE, arm("dpo", "treatment", 23)).caveats == []
+
+
+def test_a_treatment_whose_seeds_agree_goes_before_a_larger_one_whose_seeds_do_not():
+    found = judge(BEFORE, arm("wild", "treatment", 80, 80, 15), arm("calm", "treatment", 45, 45, 45))
+    assert (found.status, found.arm) == ("partial", "calm")
 
 
 def test_several_treatments_are_said():

@@ -29,6 +29,7 @@ steps:
 """
 
 
+@pytest.mark.slow
 def test_a_model_of_another_step_chooses_among_answers(tmp_path: Path) -> None:
     loaded = recipe_from_text(RECIPE)
     assert loaded.recipe.nodes["scores"].inputs["best_of.0.model"] == "student"

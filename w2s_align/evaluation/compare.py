@@ -234,7 +234,8 @@ def _warnings(
     first = settings[0]
     mde = max((c.mde for c in comparisons if c.mde is not None and c.setting == first), default=None)
     if shares and mde is not None and mde > 0.15 and all(c.problems < 200 for c in comparisons):
-        said.append(f"Few problems: true differences below {100 * mde:.0f} points would often be missed.")
+        least = "of any size" if mde >= 1 else f"below {100 * mde:.0f} points"
+        said.append(f"Few problems: true differences {least} would often be missed.")
     return said
 
 

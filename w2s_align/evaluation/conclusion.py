@@ -1,7 +1,8 @@
 """The verdict: one sentence in plain words, computed from Results and nothing else.
 
 It is about one setting (greedy where it exists) and about the treatment arm with the largest difference to the
-baseline. An arm counts as *above* another when all three hold, as *below* with the signs turned, else as "unclear":
+baseline, among those that are above it if there are any. An arm counts as *above* another when all three hold, as
+*below* with the signs turned, else as "unclear":
 
   1. the Holm-adjusted p-value over all comparisons of the setting is below 0.05;
   2. the paired interval lies on one side of 0;
@@ -71,7 +72,7 @@ def verdict(results: Results) -> Verdict:
     tried = [c for c in tried if c.difference.value is not None]
     if not tried:
         return _undefined(results, setting)
-    main = max(tried, key=lambda c: c.difference.value or 0.0)
+    main = max(tried, key=lambda c: (direction(c) == "above", c.difference.value or 0.0))
     teachers = [c for c in results.comparisons if (c.setting, c.first, c.kind) == (setting, main.first, "teacher")]
     status = _status(main, teachers)
     controls = {
@@ -79,7 +80,11 @@ def verdict(results: Results) -> Verdict:
         for arm in results.arms
         if arm.role == "control" and (c := results.comparison(setting, arm.name, results.baseline))
     }
-    rivals = [name for name, went in controls.items() if went == "above" and not _beats(results, setting, main, name)]
+    rivals: dict[str, Direction] = {
+        name: against
+        for name, went in controls.items()
+        if went == "above" and (against := _against(results, setting, main, name)) != "above"
+    }
     attributed = not rivals if controls and status in ("improved", "partial") else None
     sentence = " ".join(
         part
@@ -95,8 +100,11 @@ def verdict(results: Results) -> Verdict:
         caveats.insert(
             0, f"{main.first} is the best of {len(tried)} treatments; p-values are adjusted for all of them."
         )
-    if not controls:
+    gained = status in ("improved", "partial")
+    if gained and not controls:
         caveats.append("No control arm was run, so the gain cannot be told from that of any other training.")
+    if (gained or status == "worse") and len(main.seeds) < 2:
+        caveats.append(f"There is one training seed of {main.first}: how much another would differ is not known.")
     headline = _headline(results, status, teachers, rivals)
     return Verdict(status, headline, sentence, setting, main.first, attributed, controls, caveats)
 
@@ -140,9 +148,10 @@ def _status(main: Comparison, teachers: list[Comparison]) -> Status:
     return "improved" if teachers and all(direction(c) == "above" for c in teachers) else "partial"
 
 
-def _beats(results: Results, setting: str, main: Comparison, control: str) -> bool:
+def _against(results: Results, setting: str, main: Comparison, control: str) -> Direction:
+    """Return what the treatment is against a control."""
     c = results.comparison(setting, main.first, control)
-    return c is not None and direction(c) == "above"
+    return "unclear" if c is None else direction(c)
 
 
 def _opening(results: Results, main: Comparison, teachers: list[Comparison], status: Status) -> str:
@@ -162,13 +171,16 @@ def _opening(results: Results, main: Comparison, teachers: list[Comparison], sta
         seeds = [s.value for s in main.seeds if s.value is not None]
         split = len({value > 0 for value in seeds}) > 1
         why = " The training seeds point in different directions." if split else ""
-        least = (
-            ""
-            if main.mde is None
-            else f" A true difference below {_points(main.mde, results.unit)} would often be missed."
-        )
-        return f"No effect can be claimed: {main.first} reaches {reached}.{why}{least}"
+        return f"No effect can be claimed: {main.first} reaches {reached}.{why}{_about_power(main.mde, results.unit)}"
     return f"{main.first} reaches {reached}{_about_teachers(teachers)}."
+
+
+def _about_power(mde: float | None, unit: str) -> str:
+    if mde is None:
+        return ""
+    if unit == "share" and mde >= 1:
+        return " There are too few problems to find a difference of any size."
+    return f" A true difference below {_points(mde, unit)} would often be missed."
 
 
 def _about_teachers(teachers: list[Comparison]) -> str:
@@ -198,19 +210,27 @@ def _about_controls(results: Results, setting: str, controls: dict[str, Directio
     return f"Controls: {'; '.join(said)}." if said else ""
 
 
-def _about_credit(status: Status, rivals: list[str]) -> str:
+def _about_credit(status: Status, rivals: dict[str, Direction]) -> str:
     if status not in ("improved", "partial") or not rivals:
         return ""
-    return f"Since {_listed(rivals)} did as well, the gain cannot be credited to the preference pairs."
+    return (
+        f"Since {_listed(list(rivals))} did {_how_well(rivals)}, the gain cannot be credited to the preference pairs."
+    )
 
 
-def _headline(results: Results, status: Status, teachers: list[Comparison], rivals: list[str]) -> str:
+def _how_well(rivals: dict[str, Direction]) -> str:
+    """Say how controls did, given what the treatment is against each."""
+    found = set(rivals.values())
+    return "as well" if found == {"unclear"} else "better" if found == {"below"} else "as well or better"
+
+
+def _headline(results: Results, status: Status, teachers: list[Comparison], rivals: dict[str, Direction]) -> str:
+    if status in ("improved", "partial") and rivals:
+        return f"The student improved, but {_listed(list(rivals))} did {_how_well(rivals)}."
     if status == "improved":
         whom = {1: "its teacher", 2: "both its teachers"}.get(len(teachers), "all its teachers")
-        return f"The student became better than {whom}." if not rivals else "Better, but a control does as well."
+        return f"The student became better than {whom}."
     if status == "partial":
-        if rivals:
-            return "Better, but a control does as well."
         return "The student improved, but is not above every teacher." if teachers else "The student improved."
     return "The student became worse." if status == "worse" else "No difference to the untouched student was found."
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from w2s_align.scoring.sentences import count_sentences
 
 _WORD = re.compile(r"\w+")
-_LETTER = re.compile(r"[^\W\d_]")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]*]*(?=\s|$)|\n")
 _SECTION = re.compile(r"^[ \t]*(?:[-*+]\s+|\d+[.)]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6}\s+\S", re.MULTILINE)

@@ -89,13 +89,14 @@ def _span(tokenizer: Any, messages: list[dict[str, str]], text: str, longest: in
 def _open(
     name: str, revision: str | None, settings: LogprobSettings
 ) -> tuple[Callable[[Sequence[Span]], list[float]], int]:
-    """Open a causal model, on a GPU when there is one; return what sums log-probabilities, and the longest chat."""
+    """Open a causal model, on GPUs when there are any; return what sums log-probabilities, and the longest chat."""
     import torch
     from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = settings.dtype if settings.dtype != "auto" else ("auto" if device == "cuda" else "float32")
-    model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype).to(device).eval()
+    layout = "sequential" if device == "cuda" else None  # one GPU after the other, where a model of 70B needs several
+    model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype, device_map=layout).eval()
     longest: int = settings.max_length or getattr(model.config, "max_position_embeddings", None) or 4096
 
     def sums(spans: Sequence[Span]) -> list[float]:

@@ -308,6 +308,10 @@ class Evaluate(Step):
             resources=self.resources,
         )
 
+    def process(self) -> str | None:
+        """Share a process with other steps that only handle rows, unless a model scores."""
+        return None if any(scorer_models(scorer) for scorer in self._scorers().values()) else "rows"
+
     def run(self, work: Work) -> None:
         """Score all arms' answers and compare them."""
         import pyarrow as pa

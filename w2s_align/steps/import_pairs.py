@@ -108,6 +108,10 @@ class ImportPairs(Step):
         digests = [file_digest(file) for file in data_files(path)]
         return {"files": hashlib.sha256("\n".join(digests).encode()).hexdigest()}
 
+    def process(self) -> str | None:
+        """Share a process with other steps that only handle rows: starting one takes longer than a small table."""
+        return "rows"
+
     def run(self, work: Work) -> None:
         """Read, filter, audit and write the pairs."""
         from w2s_align.pairing import import_pairs

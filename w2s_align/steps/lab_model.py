@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import ClassVar, Literal
 
 from w2s_align.lab.settings import LabModel, LabResources
-from w2s_align.recipe.schema import ArtifactType, Resources
+from w2s_align.recipe.schema import ArtifactType, Resources, Seed
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -22,7 +22,7 @@ class LabModelStep(Step, LabModel):
     """Train a tiny Llama on a task with an exact checker, written by an author who forgets the carry."""
 
     kind: Literal["lab_model"] = "lab_model"
-    seed: int | None = None  # type: ignore[assignment]
+    seed: Seed | None = None  # type: ignore[assignment]
     """Seed of the initial weights and of the training problems. Default: the recipe's."""
     resources: LabStepResources = LabStepResources(cpus=1, gpus=0)
     """What the step may use of the machine; changes nothing in what it writes."""

@@ -70,10 +70,11 @@ class PairStep(Step):
         "self_confidence",
     ]
     """Which model wrote it, from chosen and rejected: model_order (delta learning), self_over_weaker. Which score it
-    has, from responses and scores: score_gap, correctness (right over wrong), best_worst, best_random (Tülu 3),
-    worst_of_weak (Olmo 3), max_delta (the two models that are furthest apart), ranked_scores (several scorers in order
-    of importance, HERON). Which one a pairwise judge prefers in both orders, from responses and scores: judge. What
-    the strong model is sure of, from own and weak: self_confidence (weak-to-strong reasoning, stage II)."""
+    has, from responses and scores: score_gap, correctness (right over wrong), best_worst (Olmo 3, with weak models
+    among the candidates), best_random (Tülu 3), worst_of_weak (over the worst of some models), max_delta (the two
+    models that are furthest apart), ranked_scores (several scorers in order of importance, HERON). Which one a
+    pairwise judge prefers in both orders, from responses and scores: judge. What the strong model is sure of, from
+    own and weak: self_confidence (weak-to-strong reasoning, stage II)."""
     chosen: ResponsesRef | None = None
     """Responses of the better model, for rules by model."""
     rejected: ResponsesRef | None = None
@@ -147,6 +148,10 @@ class PairStep(Step):
             raise UserError("The rule worst_of_weak needs weak_models.", fix="weak_models: [<model of the responses>]")
         if self.rule == "self_confidence" and self.keep_at > self.reject_at:
             raise UserError(f"keep_at {self.keep_at:g} is above reject_at {self.reject_at:g}.", fix="Swap them.")
+
+    def process(self) -> str | None:
+        """Share a process with other steps that only handle rows: starting one takes longer than a small table."""
+        return "rows"
 
     def run(self, work: Work) -> None:
         """Build, audit and write the pairs."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from w2s_align.errors import UserError
 from w2s_align.recipe.schema import Reads
-from w2s_align.steps.work import Work
+from w2s_align.steps.work import Work, in_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +62,7 @@ def write_pairs(
     if not pairs.table.num_rows:
         raise UserError(
             f"{work.name} made no pair.",
-            why=f"Counts: {json.dumps(pairs.counts)}.",
+            why=f"Counts: {in_words(pairs.counts)}.",
             fix="Look at the responses with `w2s show`, loosen the filters, or give more prompts.",
         )
     facts = CardFacts(name=work.name, license=licence or "other", generator_licenses=audit.licences)

@@ -44,7 +44,7 @@ class Prompts(Step):
     task: str | None = None
     """Name of the task, which also names the default answer check. Default: from the source."""
     options: dict[str, Any] = {}
-    """Options of a reasoning-gym dataset or of a lab task."""
+    """Options of a reasoning-gym dataset."""
     resources: Resources = Resources(cpus=1, gpus=0)
     """What the step may use of the machine; changes nothing in what it writes."""
 
@@ -65,9 +65,12 @@ class Prompts(Step):
         return super().content() | ({"source": path.name} if path.is_file() else {})
 
     def check(self) -> None:
-        """Refuse a part without a held-out share, and a file that is not there."""
+        """Refuse a part without a held-out share, a file that is not there, and a task that cannot be generated."""
         if self.part == "test" and self.hold_out == 0:
             raise UserError("part: test needs a held-out share.", fix="Add hold_out: 0.1, for example.")
+        from w2s_align.generation.sources import check_generated
+
+        check_generated(self.source, self.split, self.limit, self.options)
         path = Path(self.source).expanduser()
         if not path.is_file() and (path.suffix in (".jsonl", ".json", ".csv", ".parquet") or self.source[:1] in "./~"):
             raise UserError(
@@ -85,6 +88,10 @@ class Prompts(Step):
         if self.source.startswith("lab/"):
             return {}
         return {"revision": hub_revision(self.source, "dataset", self.revision)}
+
+    def process(self) -> str | None:
+        """Share a process with other steps that only handle rows: starting one takes longer than a small table."""
+        return "rows"
 
     def run(self, work: Work) -> None:
         """Load the prompts and write them."""

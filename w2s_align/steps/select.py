@@ -14,7 +14,7 @@ from w2s_align.errors import UserError
 from w2s_align.recipe.schema import ArtifactType, Resources, ResponsesRef, ScoresRef
 from w2s_align.steps.step import Step
 from w2s_align.steps.tables import join_tables, prompts_behind
-from w2s_align.steps.work import Work
+from w2s_align.steps.work import Work, in_words
 
 if TYPE_CHECKING:
     from w2s_align.pairing import Selected
@@ -83,16 +83,17 @@ class Select(Step):
         if not selected.table.num_rows:
             raise UserError(
                 f"No response is left by {self.by}.",
-                why=f"Counts: {selected.counts}.",
+                why=f"Counts: {in_words(selected.counts)}.",
                 fix="Look at the responses with `w2s show`, loosen the options, or give more prompts.",
             )
         work.write(selected.table, "responses")
         pq.write_table(selected.dropped, work.out / "dropped.parquet")
-        prefix = "prompts dropped: "
+        # A reason may be one of single responses (cut at the limit) or of prompts with all their responses.
+        reasons = [(name.partition(" dropped: "), count) for name, count in selected.counts.items()]
         work.counts.update(
             rows_in=selected.counts["responses"],
             kept=selected.table.num_rows,
-            dropped={n.removeprefix(prefix): count for n, count in selected.counts.items() if n.startswith(prefix)},
+            dropped={f"{unit}: {reason}": count for (unit, found, reason), count in reasons if found},
             detail=selected.counts,
         )
 
