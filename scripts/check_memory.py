@@ -97,7 +97,7 @@ def _run(case: dict[str, Any], folder: Path) -> tuple[dict[str, float], float]:
             process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
             peak = 0.0
             while process.poll() is None:  # high-water marks only grow, so that looking now and then is enough
-                peak = max([peak, *(_high_water(child) for child in _descendants(process.pid))])
+                peak = max([peak, *(_high_water(rank) for rank in _ranks(process.pid))])
                 time.sleep(0.1)
         text = log.read_text(errors="replace")
         if process.returncode:
@@ -105,15 +105,18 @@ def _run(case: dict[str, Any], folder: Path) -> tuple[dict[str, float], float]:
         return json.loads(text.splitlines()[-1]), peak
 
 
-def _descendants(process: int) -> Iterator[int]:
+def _ranks(training: int) -> Iterator[int]:
+    """Yield the processes that a training's launcher has started, not the launcher: it holds libraries alone."""
+    for launcher in _children(training):
+        yield from _children(launcher)
+
+
+def _children(process: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{process}/task").iterdir())
-        found = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except OSError:
-        return
-    for child in found:
-        yield child
-        yield from _descendants(child)
+        return []
 
 
 def _high_water(process: int | str) -> float:

@@ -102,7 +102,7 @@ def test_killed_at_random_moments_the_same_command_ends_with_the_same_data(tmp_p
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             # Later attempts live longer, so that the work surely ends.
-            code = process.wait(timeout=draw.uniform(0.5, 4) + attempt)
+            code = process.wait(timeout=draw.uniform(0.5, 4) + 2 * attempt)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
