@@ -22,11 +22,12 @@ from w2s_align.training import (
 from w2s_align.training.health import Health
 from w2s_align.training.job import plan
 from w2s_align.training.launch import Layout
-from w2s_align.training.models import load_model, merge_adapter, open_start, probe_logits
+from w2s_align.training.models import load_model, merge_adapter, open_start
 from w2s_align.training.preflight import preflight, write_out
 from w2s_align.training.reference import reference_key, weights_digest
 from w2s_align.training.rows import responses_as_chats
 from w2s_align.training.tokens import ChatEncoder
+from w2s_align.training.verify import probe_logits
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 3, "lr_scheduler_type": "constant", "warmup_steps": 0}
 PROBE = [[1, 3, 7, 16, 8, 17, 4, 9, 9]]

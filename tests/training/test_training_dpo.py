@@ -11,8 +11,9 @@ import torch
 
 from w2s_align.errors import UserError
 from w2s_align.training import DPOSettings, Lora, TrainingReport, TrainResources, train_dpo
-from w2s_align.training.models import load_model, merge_adapter, open_start, probe_logits
+from w2s_align.training.models import load_model, merge_adapter, open_start
 from w2s_align.training.settings import DPO_LOSSES
+from w2s_align.training.verify import probe_logits
 
 PROBE = [[1, 3, 7, 16, 8, 17, 4, 9, 9]]
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from w2s_align.errors import UserError
-from w2s_align.training.models import load_model, open_start, probe_logits, save_model, verify_model
+from w2s_align.training.models import load_model, open_start, save_model
+from w2s_align.training.verify import probe_logits, verify_model
 
 PROBES = [[1, 3, 7, 16, 8, 17, 4]]
 

@@ -27,6 +27,11 @@ def part_folder(folder: Path, number: int, count: int) -> Path:
     return folder / PARTS / f"{number}-of-{count}"
 
 
+def parts_begun(folder: Path) -> dict[Path, bool]:
+    """Return the folders of the parts that somebody has begun, and whether each is finished."""
+    return {path: (path / FINISHED).exists() for path in sorted((folder / PARTS).glob("*-of-*"))}
+
+
 def all_finished(folder: Path, count: int) -> bool:
     """Say whether all parts are done."""
     return all((part_folder(folder, number, count) / FINISHED).exists() for number in range(1, count + 1))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from w2s_align.errors import UserError
+from w2s_align.generation.parts import parts_begun
 from w2s_align.runs.store import Store, write_json
 
 FILE = "status.json"
@@ -110,9 +111,8 @@ def now(store: Store, kind: str, key: str) -> Now:
         return Now("waiting")
     if (folder / FILE).exists() or store.is_held(kind, key):
         return _read(folder, store.is_held(kind, key))
-    parts = {
-        path: _read(path, store.is_held(kind, f"{key}-{path.name}")) for path in (folder / "parts").glob("*-of-*")
-    }
+    finished = parts_begun(folder)
+    parts = {path: _read(path, store.is_held(kind, f"{key}-{path.name}")) for path in finished}
     if not parts:
         return Now("stopped")
     begun = [part for part in parts.values() if part.hosts]
@@ -120,14 +120,13 @@ def now(store: Store, kind: str, key: str) -> Now:
     states = [part.state for part in begun]
     state: Any = next((s for s in order if s in states), "stopped")
     of = max(int(path.name.rpartition("-")[2]) for path in parts)
-    finished = sum((path / "finished").exists() for path in parts)
     notes = [part.note for part in begun if part.state == state and part.note]
     latest = max(begun, key=lambda part: part.since or 0, default=None)
     return Now(
         state,
         sum(part.done for part in begun),
         sum(part.total for part in begun),
-        ", ".join([f"{finished} of {of} shards finished", *notes[:1]]),
+        ", ".join([f"{sum(finished.values())} of {of} shards finished", *notes[:1]]),
         tuple(dict.fromkeys(host for part in begun for host in part.hosts)),
         min((part.since for part in begun if part.since), default=None),
         latest.log if latest else None,

@@ -32,9 +32,7 @@ from w2s_align.training.models import (
     merge_adapter,
     merge_start,
     open_start,
-    probe_logits,
     save_model,
-    verify_model,
 )
 from w2s_align.training.preflight import check_rules, preflight, write_out
 from w2s_align.training.quick import read_questions
@@ -44,6 +42,7 @@ from w2s_align.training.resources import TrainResources
 from w2s_align.training.rows import Rows
 from w2s_align.training.settings import TrainSettings
 from w2s_align.training.tokens import ChatEncoder
+from w2s_align.training.verify import probe_logits, verify_model
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a short note."""

@@ -42,7 +42,7 @@ class TrainingReport:
             ``accuracy``, ``cut`` and ``unscored`` of the quick task: ``{step, ...}``.
         alarms: What looked wrong: ``{step, kind, message}``.
         notes: What is unusual in settings or data.
-        verified: What reopening the saved model showed; see :func:`w2s_align.training.models.verify_model`.
+        verified: What reopening the saved model showed; see :func:`w2s_align.training.verify.verify_model`.
         dtype: Precision of the arithmetic.
         save_dtype: Precision of the saved model.
         tokens: Tokens read over all steps, padding excluded; 0 where the trainer does not count them.
