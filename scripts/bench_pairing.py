@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from w2s_align.pairing import Filters
-from w2s_align.pairing.finish import assistant_turns
+from w2s_align.pairing.assemble import assistant_turns
 from w2s_align.pairing.quality import PARAGRAPHS, REFUSAL, RUN, SENTENCES, SPECIAL_TOKENS
 from w2s_align.records import Prompt, Response, Score
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from w2s_align.evaluation import mean_interval, paired_difference, performance_gap_recovered
-from w2s_align.evaluation.strata import macro_difference, macro_interval
+from w2s_align.evaluation.macro import macro_difference, macro_interval
 
 SIZES = (50, 200, 1000)
 ANSWERS = (1, 8)

@@ -82,7 +82,7 @@ def test_show_opens_every_kind_of_artifact(target: str, expected: str, folder: P
 def test_output_of_a_model_cannot_steer_the_terminal() -> None:
     from rich.text import Text
 
-    from w2s_align.runs.display import printable
+    from w2s_align.terminal.progress import printable
 
     hostile = "\x1b[2J\x07[red]not red[/red]\u202e"
     shown = printable(hostile)

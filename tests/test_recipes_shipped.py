@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
+from w2s_align.artifacts.store import Store
+from w2s_align.estimates.estimate import Costs, estimate
+from w2s_align.estimates.gpus import hardware
 from w2s_align.recipe import parse_document, read_document
 from w2s_align.recipe.document import Document, Place
 from w2s_align.recipe.sweep import read_points
 from w2s_align.runs import load_recipe
-from w2s_align.runs.catalogue import recipes_folder, shipped_recipes
-from w2s_align.runs.estimate import Costs, estimate
-from w2s_align.runs.gpus import hardware
-from w2s_align.runs.plan_view import number
-from w2s_align.runs.store import Store
 from w2s_align.steps.train import TrainStep
+from w2s_align.terminal.catalogue import recipes_folder, shipped_recipes
+from w2s_align.terminal.plan_view import number
 
 RECIPES = shipped_recipes()
 FOLDERS = ("delta_learning", "tulu3", "olmo3", "small")

@@ -104,11 +104,11 @@ def plan(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
     """Show what would run and what is there already: rows, tokens, memory, time and cost, without running anything."""
-    from w2s_align.runs.display import print_rich
-    from w2s_align.runs.estimate import estimate
-    from w2s_align.runs.gpus import hardware
-    from w2s_align.runs.plan_view import plan_view
-    from w2s_align.runs.store import Store
+    from w2s_align.artifacts.store import Store
+    from w2s_align.estimates.estimate import estimate
+    from w2s_align.estimates.gpus import hardware
+    from w2s_align.terminal.plan_view import plan_view
+    from w2s_align.terminal.progress import print_rich
 
     loaded, machine = _load(recipe, overrides), hardware(gpus, price)
     planned = loaded.plan(runs_dir)
@@ -126,12 +126,12 @@ def rehearse(
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of rehearsals.")] = Path("w2s_runs/rehearsals"),
 ) -> None:
     """Run whole recipes here, in minutes, with tiny stand-ins for their models and a few rows."""
+    from w2s_align.artifacts.store import Store
     from w2s_align.recipe import apply_overrides, read_document
-    from w2s_align.runs.catalogue import find_recipe, shipped_recipes
-    from w2s_align.runs.display import Display, print_rich
-    from w2s_align.runs.rehearse import machine_of_rehearsals, rehearsal, summary
-    from w2s_align.runs.store import Store
-    from w2s_align.runs.together import execute_together, name_together
+    from w2s_align.rehearsal.rehearse import machine_of_rehearsals, rehearsal, summary
+    from w2s_align.runs.run_many import execute_together, name_together
+    from w2s_align.terminal.catalogue import find_recipe, shipped_recipes
+    from w2s_align.terminal.progress import Display, print_rich
 
     given = [text for text in recipes or [] if "=" not in text]
     named = given or (list(shipped_recipes()) if every else [])
@@ -179,9 +179,9 @@ def launch(
     Slurm: write the job scripts, or hand them in. Ray: run here until all is done, tasks on the cluster's machines; to
     leave it alone, `ray job submit -- w2s launch ray ...`. `w2s show RECIPE` watches from any machine.
     """
-    from w2s_align.runs.catalogue import find_recipe
-    from w2s_align.runs.slurm import Cluster, write_jobs
-    from w2s_align.runs.slurm import submit as hand_in
+    from w2s_align.cluster.slurm import Cluster, write_jobs
+    from w2s_align.cluster.slurm import submit as hand_in
+    from w2s_align.terminal.catalogue import find_recipe
 
     if where not in ("slurm", "ray"):
         raise UserError(f"{where} is no kind of cluster that recipes are launched on.", fix="slurm or ray")
@@ -212,7 +212,7 @@ def show(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
     """Browse a run, or the prompts, responses, scores, pairs, model or results of one of its steps."""
-    from w2s_align.runs.show import show_target
+    from w2s_align.terminal.show import show_target
 
     show_target(target, runs_dir, start, rows)
 
@@ -220,8 +220,8 @@ def show(
 @app.command()
 def steps(kind: Annotated[str | None, typer.Argument(help="Show the options of this kind.")] = None) -> None:
     """List the kinds of steps: what each reads, writes and takes."""
-    from w2s_align.runs.catalogue import kind_options, kinds_table
-    from w2s_align.runs.display import print_rich
+    from w2s_align.terminal.catalogue import kind_options, kinds_table
+    from w2s_align.terminal.progress import print_rich
 
     print_rich(kinds_table() if kind is None else kind_options(kind))
 
@@ -229,8 +229,8 @@ def steps(kind: Annotated[str | None, typer.Argument(help="Show the options of t
 @app.command()
 def recipes() -> None:
     """List the shipped recipes."""
-    from w2s_align.runs.catalogue import recipes_table
-    from w2s_align.runs.display import print_rich
+    from w2s_align.terminal.catalogue import recipes_table
+    from w2s_align.terminal.progress import print_rich
 
     print_rich(recipes_table())
 
@@ -241,7 +241,7 @@ def new(
     source: Annotated[str, typer.Option("--from", help="The recipe to start from.")] = "quickstart",
 ) -> None:
     """Start a recipe of your own from a shipped one."""
-    from w2s_align.runs.catalogue import copy_recipe
+    from w2s_align.terminal.catalogue import copy_recipe
 
     path = copy_recipe(name, source)
     typer.echo(f"{path} is yours to edit.  Next: w2s plan {path}")
@@ -252,7 +252,7 @@ def schema() -> None:
     """Print the JSON schema of recipes, for completion in an editor."""
     import json
 
-    from w2s_align.runs.catalogue import recipe_schema
+    from w2s_align.terminal.catalogue import recipe_schema
 
     typer.echo(json.dumps(recipe_schema(), indent=1))
 
@@ -263,7 +263,7 @@ def report(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
     """Print the verdict of a run, its table of arms, and where its page is."""
-    from w2s_align.runs.show import show_report
+    from w2s_align.terminal.show import show_report
 
     show_report(target, runs_dir)
 
@@ -279,7 +279,7 @@ def compare(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
     """Say what differed between runs, and what that did to the numbers, with paired tests."""
-    from w2s_align.runs.show import show_comparison
+    from w2s_align.terminal.show import show_comparison
 
     show_comparison(runs, runs_dir, step, out, as_json)
 
@@ -300,9 +300,9 @@ def sweep(
 ) -> None:
     """Run a recipe once for each combination of values, sharing artifacts; a table, a plot and the best at the end."""
     from w2s_align.recipe.sweep import sweep_points
-    from w2s_align.runs.catalogue import find_recipe
-    from w2s_align.runs.show import show_sweep
-    from w2s_align.runs.sweep import load_sweep
+    from w2s_align.terminal.catalogue import find_recipe
+    from w2s_align.terminal.show import show_sweep
+    from w2s_align.terminal.sweep import load_sweep
 
     points, overrides = sweep_points(values or [], file, paired=paired)
     show_sweep(load_sweep(find_recipe(recipe), points, overrides), runs_dir)
@@ -311,8 +311,8 @@ def sweep(
 @app.command()
 def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
     """Check this machine: packages, GPUs, memory, disk, hub access, and what to do about what is found."""
-    from w2s_align.runs.display import print_rich
-    from w2s_align.runs.doctor import examine, findings_table
+    from w2s_align.terminal.doctor import examine, findings_table
+    from w2s_align.terminal.progress import print_rich
 
     findings = examine(runs_dir)
     print_rich(findings_table(findings))
@@ -334,10 +334,10 @@ def _execute(
     part: tuple[int, int] | None = None,
     machine: Machine | None = None,
 ) -> None:
-    from w2s_align.runs.display import Display
+    from w2s_align.artifacts.store import Store
     from w2s_align.runs.machine import this_machine
     from w2s_align.runs.run import execute
-    from w2s_align.runs.store import Store
+    from w2s_align.terminal.progress import Display
 
     with Display(recipe.nodes) as display:
         result, outcome = execute(recipe, Store(runs_dir), machine or this_machine(), display.on_event, only, part)
@@ -348,8 +348,8 @@ def _execute(
 def _launch_on_ray(
     loaded: LoadedRecipe, overrides: list[str], runs_dir: Path, nodes: int, cpus: int, address: str | None
 ) -> None:
-    from w2s_align.runs.display import Display
-    from w2s_align.runs.on_ray import launch_on_ray
+    from w2s_align.cluster.ray import launch_on_ray
+    from w2s_align.terminal.progress import Display
 
     with Display(loaded.recipe.nodes) as display:
         result, outcome = launch_on_ray(loaded.recipe, overrides, runs_dir, display.on_event, nodes, cpus, address)
@@ -368,8 +368,8 @@ def _exit(outcome: Outcome) -> None:
 
 
 def _load(recipe: str, overrides: list[str] | None) -> LoadedRecipe:
-    from w2s_align.runs.catalogue import find_recipe
     from w2s_align.runs.run import load_recipe
+    from w2s_align.terminal.catalogue import find_recipe
 
     return load_recipe(find_recipe(recipe), overrides or [])
 

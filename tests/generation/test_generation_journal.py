@@ -10,8 +10,8 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.generation import journal as journal_module
-from w2s_align.generation.account import Account
 from w2s_align.generation.journal import Journal, write_parquet
+from w2s_align.generation.stats import Account
 
 JOB = {"seed": 0}
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.string())])

@@ -22,8 +22,8 @@ from w2s_align.errors import UserError
 from w2s_align.generation import Engine, EngineResources, Generation, Sampling, generate, request_seed
 from w2s_align.generation.engines import server as connection
 from w2s_align.generation.engines.base import Request
+from w2s_align.generation.engines.openai_schema import read_completion
 from w2s_align.generation.engines.server import _seconds_to_wait
-from w2s_align.generation.engines.wire import read_completion
 from w2s_align.generation.settings import Price, server_address
 from w2s_align.records import Prompt
 
@@ -318,7 +318,7 @@ def test_a_server_that_loses_every_answer_is_given_up(
 
 
 def test_silence_shows_in_the_progress(server: FakeServer, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("w2s_align.generation.account.SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr("w2s_align.generation.stats.SILENCE_SECONDS", 1.0)
     server.fault = lambda prompt, time: None if time > 1 or prompt != ids(PROMPTS[0]) else "hang"
     notes: list[str] = []
     ask(server, tiny_model, progress=lambda *said: notes.append(said[2]), resources={"request_timeout": 2})

@@ -14,7 +14,7 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.generation import Engine, EngineCache, EngineResources, Generation, Sampling, generate
 
-FAST_ENGINE = Path(__file__).parent / "fast_engine"
+FAST_ENGINE = Path(__file__).parents[1] / "support" / "fast_engine"
 DRAWN = Sampling(temperature=1, max_tokens=60, n=2)
 PROMPTS = [*(f"{i}+{i}=" for i in range(60)), "a" * 200]
 RAY = Engine(name="ray")

@@ -10,8 +10,8 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.recipe import load, parse_document
 from w2s_align.runs import load_recipe
-from w2s_align.runs.catalogue import recipe_schema
 from w2s_align.steps import CATALOGUE
+from w2s_align.terminal.catalogue import recipe_schema
 
 HERE = metadata.version("w2s-align")
 RECIPE = "name: versioned\nsteps:\n  prompts: {kind: prompts, source: lab/addition, limit: 10}\n"

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from w2s_align.artifacts.store import Store
 from w2s_align.runs import Run
 from w2s_align.runs.status import now
-from w2s_align.runs.store import Store
 
-FAST_ENGINE = Path(__file__).parents[1] / "generation" / "fast_engine"
+FAST_ENGINE = Path(__file__).parents[1] / "support" / "fast_engine"
 RECIPE = """\
 name: shared
 steps:

@@ -142,7 +142,7 @@ def test_a_rule_that_needs_a_judge_says_so(recipe):
 
 
 def test_the_model_of_a_scorer_is_part_of_the_key(recipe, judge_model, other_model):
-    from w2s_align.runs.keys import key_material
+    from w2s_align.artifacts.keys import key_material
 
     def material(scorer):
         text = recipe[0] + f"  s: {{kind: score, responses: $big, scorer: {scorer}}}\n"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from benchmark_rows import write_mirror
 
 from w2s_align.errors import UserError
 from w2s_align.evaluation import Results
 from w2s_align.runs import Run, recipe_from_text
-from w2s_align.runs.compare import arms_of, differences, open_runs
 from w2s_align.steps.evaluate import Evaluate
-
-sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
-from benchmark_rows import write_mirror
+from w2s_align.terminal.compare import arms_of, differences, open_runs
 
 RECIPE = """\
 name: {name}
@@ -116,7 +113,7 @@ def test_the_baselines_answers_can_be_the_reference(mirror: Path, runs: tuple[Pa
 
 def test_two_runs_are_compared(runs: tuple[Path, Run], capsys: pytest.CaptureFixture[str]) -> None:
     from w2s_align.evaluation.run_comparison import compare_studies
-    from w2s_align.runs.show import show_comparison
+    from w2s_align.terminal.show import show_comparison
 
     opened = open_runs(["a", "b"], runs[0])
     assert differences(opened) == {"scores.arms.dpo": ["$tuned", "$model"]}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from w2s_align.artifacts.identity import model_identity
 from w2s_align.recipe.schema import Resources
 from w2s_align.steps.generate import Generate
-from w2s_align.steps.identity import model_identity
 
 
 def step(**options: Any) -> Generate:

@@ -10,7 +10,8 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.runs import Run, recipe_from_text
-from w2s_align.runs.show import find_target, show_target
+from w2s_align.runs.find import find_target
+from w2s_align.terminal.show import show_target
 
 RECIPE = """\
 name: imported

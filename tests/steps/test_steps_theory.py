@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from w2s_align.runs import load_recipe
-from w2s_align.runs.catalogue import shipped_recipes
+from w2s_align.terminal.catalogue import shipped_recipes
 
 
 def test_theory_recipes_write_their_pages(tmp_path: Path) -> None:

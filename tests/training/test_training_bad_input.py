@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
+from w2s_align.artifacts.store import Store
 from w2s_align.errors import UserError
 from w2s_align.runs import load_recipe, recipe_from_text
-from w2s_align.runs.store import Store
 from w2s_align.training import DPOSettings, Lora, TrainResources, train_dpo
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 2, "lr_scheduler_type": "constant", "warmup_steps": 0}

@@ -19,13 +19,13 @@ from w2s_align.training import (
     train_kto,
     train_sft,
 )
+from w2s_align.training.formats import responses_as_chats
 from w2s_align.training.health import Health
 from w2s_align.training.job import plan
 from w2s_align.training.launch import Layout
 from w2s_align.training.models import load_model, merge_adapter, open_start
 from w2s_align.training.preflight import preflight, write_out
 from w2s_align.training.reference import reference_key, weights_digest
-from w2s_align.training.rows import responses_as_chats
 from w2s_align.training.tokens import ChatEncoder
 from w2s_align.training.verify import probe_logits
 

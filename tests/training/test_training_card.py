@@ -7,18 +7,15 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from fake_hub import FakeHub
 from huggingface_hub import ModelCard
 
 from w2s_align.errors import UserError
 from w2s_align.runs import Run, recipe_from_text
 from w2s_align.training import DPOSettings, train_dpo
 from w2s_align.training.reference import weights_digest
-
-sys.path.append(str(Path(__file__).parents[1] / "pairing"))
-from fake_hub import FakeHub
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 1, "lr_scheduler_type": "constant", "warmup_steps": 0}
 TOKEN = "hf_" + "x" * 20

@@ -16,7 +16,7 @@ import torch
 from w2s_align.training import DPOSettings, RewardModelSettings, TrainResources
 from w2s_align.training.job import plan
 from w2s_align.training.launch import Layout
-from w2s_align.training.methods import method_named
+from w2s_align.training.methods.catalogue import method_named
 from w2s_align.training.models import load_model, open_start
 from w2s_align.training.settings import DPO_LOSSES
 from w2s_align.training.tokens import ChatEncoder

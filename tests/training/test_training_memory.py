@@ -12,8 +12,8 @@ import torch
 
 from w2s_align.families import find_shape
 from w2s_align.families.shapes import Shape
+from w2s_align.training.batching import RowSizes, largest_pass, micro_batch, recomputes, trained_tokens
 from w2s_align.training.memory import Setup, activation_bytes, training_memory
-from w2s_align.training.passes import RowSizes, largest_pass, micro_batch, recomputes, trained_tokens
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import DPOSettings, SFTSettings
 
@@ -26,7 +26,7 @@ def kept_by_autograd(family: str, layers: int, setup: Setup) -> tuple[float, Sha
     from transformers import AutoConfig, AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
-    from w2s_align.training.packed import pack_forward
+    from w2s_align.training.padding_free import pack_forward
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from w2s_align.runs import Run, load_recipe
-from w2s_align.runs.catalogue import recipes_folder
+from w2s_align.terminal.catalogue import recipes_folder
 
 TRAININGS = ("dpo@1", "dpo@2", "dpo@3")
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from w2s_align.training.packed import ATTENTION, FAMILIES, pack, pack_forward, packed_passes, why_padded
+from w2s_align.training.padding_free import ATTENTION, FAMILIES, pack, pack_forward, packed_passes, why_padded
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import DPO_LOSSES
 

@@ -6,8 +6,8 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.runs import load_recipe, recipe_from_text
-from w2s_align.runs.catalogue import recipes_folder
 from w2s_align.steps import CATALOGUE
+from w2s_align.terminal.catalogue import recipes_folder
 
 KINDS = ["sft", "dpo", "kto", "simpo", "cpo", "orpo", "reward"]
 

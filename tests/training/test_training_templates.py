@@ -24,7 +24,7 @@ from w2s_align.training import (
 )
 from w2s_align.training.job import plan
 from w2s_align.training.launch import Layout
-from w2s_align.training.methods import method_named
+from w2s_align.training.methods.catalogue import method_named
 from w2s_align.training.models import open_start
 from w2s_align.training.tokens import ChatEncoder
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from w2s_align.evaluation.conclusion import Verdict, verdict
     from w2s_align.evaluation.length_control import length_controlled_win_rate
     from w2s_align.evaluation.lm_eval_bridge import run_lm_eval
+    from w2s_align.evaluation.macro import macro_difference, macro_interval
     from w2s_align.evaluation.metrics import majority_at_n, pass_at_k, performance_gap_recovered
     from w2s_align.evaluation.preference import prefer
     from w2s_align.evaluation.results import ArmResult, Comparison, Results, SettingResult
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
         sign_flip_test,
         wilson,
     )
-    from w2s_align.evaluation.strata import macro_difference, macro_interval
     from w2s_align.evaluation.task import load_suite, load_task
     from w2s_align.evaluation.task_prompts import task_problems
 
@@ -48,8 +48,8 @@ _MODULE_OF = {
     "length_controlled_win_rate": "length_control",
     "load_suite": "task",
     "load_task": "task",
-    "macro_difference": "strata",
-    "macro_interval": "strata",
+    "macro_difference": "macro",
+    "macro_interval": "macro",
     "prefer": "preference",
     "run_lm_eval": "lm_eval_bridge",
     "task_problems": "task_prompts",

@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from w2s_align.evaluation.arms import Arm, Measured, check_arms, measure
+from w2s_align.evaluation.breakdowns import agreements, breakdowns, estimate_of, gaps_recovered, selections, win_rates
 from w2s_align.evaluation.length_control import METRIC, is_extreme
+from w2s_align.evaluation.macro import macro_difference, macro_interval
 from w2s_align.evaluation.metrics import pass_at_k
-from w2s_align.evaluation.parts import agreements, breakdowns, estimate_of, gaps_recovered, selections, win_rates
 from w2s_align.evaluation.results import (
     ROLES,
     ArmResult,
@@ -28,7 +29,6 @@ from w2s_align.evaluation.results import (
     WinRate,
 )
 from w2s_align.evaluation.statistics import LEVEL, holm
-from w2s_align.evaluation.strata import macro_difference, macro_interval
 
 
 def evaluate_arms(

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from w2s_align.evaluation.arms import Arm, measure
+from w2s_align.evaluation.macro import macro_difference
 from w2s_align.evaluation.results import Results, Role
 from w2s_align.evaluation.statistics import Floats, holm
-from w2s_align.evaluation.strata import macro_difference
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _rows(task: Task, split: str, config: str | None, data_dir: str | None) -> I
 
 def _whole(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file, all of which must be there: a benchmark with a hole is another benchmark."""
-    from w2s_align.generation.sources import file_rows
+    from w2s_align.interchange.sources import file_rows
 
     for number, row in enumerate(file_rows(path)):
         if isinstance(row, str):

@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 from w2s_align.errors import UserError
 from w2s_align.generation.models import TOKENIZER_FILES, ModelFiles
+from w2s_align.generation.reasoning import Splitter
 from w2s_align.generation.settings import Engine
-from w2s_align.generation.thinking import Splitter
 from w2s_align.records import Message
 
 AUDITED_ROWS = 64

@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from w2s_align.errors import UserError
-from w2s_align.generation.account import Progress
 from w2s_align.generation.engines import FALLBACK, EngineCache, resolve_engine_name
 from w2s_align.generation.job import Job
 from w2s_align.generation.models import ModelFiles, find_model
-from w2s_align.generation.parts import all_finished, make_part
 from w2s_align.generation.prompts import PromptRows, Prompts
 from w2s_align.generation.result import Generation
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
+from w2s_align.generation.shards import all_finished, make_part
+from w2s_align.generation.stats import Progress
 
 
 def generate(

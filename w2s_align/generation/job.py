@@ -20,17 +20,17 @@ from typing import Any
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.generation.account import Account, Clock, Progress
 from w2s_align.generation.chat import AUDITED_ROWS, Chat
 from w2s_align.generation.engines import EngineCache, EngineRun, Request, engine_version
 from w2s_align.generation.journal import Journal, disk_errors, write_json, write_parquet
 from w2s_align.generation.models import ModelFiles
 from w2s_align.generation.prompts import PromptRows
+from w2s_align.generation.reasoning import Splitter
 from w2s_align.generation.result import Generation
 from w2s_align.generation.rows import columns, told_apart
 from w2s_align.generation.server_chat import ServerChat
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
-from w2s_align.generation.thinking import Splitter
+from w2s_align.generation.stats import Account, Clock, Progress
 from w2s_align.records import Message, Response
 
 FORMAT = 2
@@ -101,7 +101,7 @@ class Job:
         with closing(Journal(folder / "journal.jsonl", identity, self.answers)) as journal:
             account = Account(journal)
             if (folder / PARTS).exists():
-                from w2s_align.generation.parts import collect_parts
+                from w2s_align.generation.shards import collect_parts
 
                 collect_parts(folder, self, journal, account)
             chat, warnings = self.complete(journal, account, engines, resources, progress)
@@ -140,7 +140,7 @@ class Job:
         _check_turns(first)
         warnings = chat.audit(first)
         if (journal.path.parent / SHARDS).exists():
-            from w2s_align.generation.shards import collect_shards
+            from w2s_align.generation.data_parallel import collect_shards
 
             collect_shards(journal.path.parent, self, journal, account)
         if journal.done + account.count("dropped") * self.sampling.n < journal.wanted:
@@ -163,7 +163,7 @@ class Job:
         run: EngineRun
         splitter: Splitter | None = None
         if resources.data_parallel_size > 1:
-            from w2s_align.generation.shards import Shards
+            from w2s_align.generation.data_parallel import Shards
 
             engines.close()  # its memory is the shards' now
             run = Shards(self, journal.path.parent, journal, account, resources)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from w2s_align.generation.engines import Completion
-from w2s_align.generation.thinking import Splitter
+from w2s_align.generation.reasoning import Splitter
 
 
 def columns(done: Completion) -> dict[str, Any]:

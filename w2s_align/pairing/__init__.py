@@ -9,16 +9,14 @@ Light to import: polars and huggingface_hub are loaded inside the functions that
 
 from collections.abc import Callable
 
+from w2s_align.interchange.convert import to_sft, to_unpaired
+from w2s_align.interchange.export import CardFacts, export_pairs
+from w2s_align.interchange.imports import import_pairs
+from w2s_align.pairing.assemble import Pairs
 from w2s_align.pairing.audit import Audit, audit
-from w2s_align.pairing.confidence import self_confidence
 from w2s_align.pairing.controls import CONTROLS, Control, reverse
-from w2s_align.pairing.convert import to_sft, to_unpaired
 from w2s_align.pairing.decontaminate import Leaks, decontaminate, find_leaks
 from w2s_align.pairing.duplicates import Deduplicated, drop_near_duplicates, near_duplicates
-from w2s_align.pairing.export import CardFacts, export_pairs
-from w2s_align.pairing.finish import Pairs
-from w2s_align.pairing.imports import import_pairs
-from w2s_align.pairing.judged import judge
 from w2s_align.pairing.pairs import (
     MODEL_AND_SCORE_RULES,
     Options,
@@ -32,15 +30,17 @@ from w2s_align.pairing.pairs import (
     self_over_weaker,
     worst_of_weak,
 )
-from w2s_align.pairing.score_rules import Level
-from w2s_align.pairing.select import (
+from w2s_align.pairing.rules.judged import judge
+from w2s_align.pairing.rules.score_rules import Level
+from w2s_align.pairing.rules.self_confidence import self_confidence
+from w2s_align.pairing.settings import Filters
+from w2s_align.scoring.select import (
     Selected,
     select_agreeing,
     select_confident,
     select_correct,
     select_incorrect,
 )
-from w2s_align.pairing.settings import Filters
 
 RULES: dict[str, Callable[..., Pairs]] = {**MODEL_AND_SCORE_RULES, "self_confidence": self_confidence, "judge": judge}
 """All pair rules by name."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from w2s_align.pairing import licences
+from w2s_align.interchange import licenses as licences
 from w2s_align.pairing.decontaminate import CONTAMINATED_SHARE
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from w2s_align.errors import UserError
 from w2s_align.pairing.candidates import Candidates
-from w2s_align.pairing.rules import in_random_order, random_draws
+from w2s_align.pairing.rules.model_rules import in_random_order, random_draws
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from w2s_align.errors import UserError
 from w2s_align.pairing.candidates import CHUNK_ROWS, Candidates, normalised
-from w2s_align.pairing.rules import random_draws
+from w2s_align.pairing.rules.model_rules import random_draws
 from w2s_align.pairing.settings import Filters
 
 if TYPE_CHECKING:

@@ -17,11 +17,12 @@ from typing import Literal, TypedDict, Unpack
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.pairing import rules, score_rules
+from w2s_align.pairing.assemble import Pairs, finish
 from w2s_align.pairing.candidates import Candidates, make_candidates
 from w2s_align.pairing.controls import Control
 from w2s_align.pairing.decontaminate import Items
-from w2s_align.pairing.finish import Pairs, finish
+from w2s_align.pairing.rules import model_rules as rules
+from w2s_align.pairing.rules import score_rules
 from w2s_align.pairing.settings import Filters
 
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from w2s_align.artifacts.store import Store
 from w2s_align.errors import Problem
 from w2s_align.generation.processes import PARENT
 from w2s_align.recipe.schema import Resources
 from w2s_align.runs.machine import Machine
 from w2s_align.runs.plan import Planned
-from w2s_align.runs.store import Store
 from w2s_align.runs.worker import Job
 
 State = Literal["cached", "waiting", "running", "done", "part", "failed", "skipped"]

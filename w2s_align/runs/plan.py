@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from w2s_align.artifacts.keys import digest, key_material
+from w2s_align.artifacts.store import Store
 from w2s_align.errors import Problem, UserError
 from w2s_align.recipe import Node, Recipe
-from w2s_align.runs.keys import digest, key_material
-from w2s_align.runs.store import Store
 
 Status = Literal["cached", "started", "to do"]
 

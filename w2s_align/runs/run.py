@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from w2s_align.artifacts.artifact import Artifact
+from w2s_align.artifacts.keys import digest
+from w2s_align.artifacts.store import Store, full_disk_in_words, write_json
 from w2s_align.errors import UserError, did_you_mean
 from w2s_align.recipe import Recipe, apply_overrides, load, parse_document, read_document
 from w2s_align.runs.execute import Event, Executor, Outcome
-from w2s_align.runs.keys import digest
 from w2s_align.runs.machine import Machine, this_machine
 from w2s_align.runs.plan import Planned, plan
-from w2s_align.runs.store import Store, full_disk_in_words, write_json
 from w2s_align.steps import CATALOGUE
-from w2s_align.steps.work import Artifact
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,7 +1,7 @@
 """What a step is doing right now, for whoever looks into the folder of the runs, from any machine.
 
 <artifact>.partial/status.json                    host, process, since when, progress; and what ended the last try
-<artifact>.partial/parts/2-of-4/status.json       the same of one machine's part (generation/parts.py)
+<artifact>.partial/parts/2-of-4/status.json       the same of one machine's part (generation/shards.py)
 
 Written by the process that makes the artifact, gone when it is made. Whether that process still lives is not in the
 file but in its lock, which the system frees (store.py).
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from w2s_align.artifacts.store import Store, write_json
 from w2s_align.errors import UserError
-from w2s_align.generation.parts import parts_begun
-from w2s_align.runs.store import Store, write_json
+from w2s_align.generation.shards import parts_begun
 
 FILE = "status.json"
 WRITE_EVERY = 2.0

@@ -21,14 +21,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from w2s_align.artifacts.artifact import Artifact
+from w2s_align.artifacts.identity import version
+from w2s_align.artifacts.store import Store, is_storage_error, storage_error
 from w2s_align.errors import UserError
-from w2s_align.generation.parts import all_finished, part_folder
 from w2s_align.generation.processes import die_with_parent
+from w2s_align.generation.shards import all_finished, part_folder
 from w2s_align.runs.status import Status
-from w2s_align.runs.store import Store, is_storage_error, storage_error
 from w2s_align.steps import CATALOGUE
-from w2s_align.steps.identity import version
-from w2s_align.steps.work import Artifact, Work
+from w2s_align.steps.work import Work
 
 PROGRESS_INTERVAL = 0.2
 """Seconds between two progress events of a step."""

@@ -21,7 +21,7 @@ from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Reference, 
 from w2s_align.records import Settings
 from w2s_align.scoring.judge import DEFAULT_SAMPLING
 from w2s_align.scoring.settings import ScorerSettings
-from w2s_align.steps.evaluated import ANSWERS, TASKS, Evaluated
+from w2s_align.steps.evaluation_inputs import ANSWERS, TASKS, Evaluated
 from w2s_align.steps.generate import Generate, GenerateResources
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from w2s_align.artifacts.identity import model_identity, model_name
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
 from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Resources, Seed
-from w2s_align.steps.identity import model_identity, model_name
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 

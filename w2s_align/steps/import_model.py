@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from w2s_align.artifacts.identity import file_digest, version
 from w2s_align.recipe.schema import ArtifactType, Resources
-from w2s_align.steps.identity import file_digest, version
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 

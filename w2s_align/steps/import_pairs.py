@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from w2s_align.artifacts.identity import file_digest, hub_revision, looks_local
 from w2s_align.errors import UserError
 from w2s_align.pairing import Control, Filters
 from w2s_align.recipe.schema import ArtifactType, Resources
-from w2s_align.steps.identity import file_digest, hub_revision, looks_local
 from w2s_align.steps.pair_files import EvaluationRef, evaluation_items, write_pairs
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
@@ -89,7 +89,7 @@ class ImportPairs(Step):
                 fix="Paths are relative to the current folder, or to the recipe's.",
             )
         if path.exists():
-            from w2s_align.pairing.batches import data_files
+            from w2s_align.interchange.batches import data_files
 
             data_files(path)
         if self.layout in ("pairs", "labels") and (self.rule != "best_worst" or self.margin):
@@ -103,7 +103,7 @@ class ImportPairs(Step):
         path = Path(self.source).expanduser()
         if not path.exists():
             return {"revision": hub_revision(self.source, "dataset", self.revision)}
-        from w2s_align.pairing.batches import data_files
+        from w2s_align.interchange.batches import data_files
 
         digests = [file_digest(file) for file in data_files(path)]
         return {"files": hashlib.sha256("\n".join(digests).encode()).hexdigest()}

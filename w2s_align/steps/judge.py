@@ -13,12 +13,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from w2s_align.artifacts.identity import model_name
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import ArtifactType, Reads, Resources, ResponsesRef
 from w2s_align.scoring.judge import DEFAULT_SAMPLING
 from w2s_align.scoring.judge_prompts import JudgeSettings
 from w2s_align.steps.generate import Generate, GenerateResources
-from w2s_align.steps.identity import model_name
 from w2s_align.steps.step import Step
 from w2s_align.steps.tables import join_tables, prompts_behind
 from w2s_align.steps.work import Work

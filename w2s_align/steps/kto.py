@@ -9,7 +9,7 @@ from typing import Literal
 
 from w2s_align.steps.train import PairsRefs, TrainStep, rows_of
 from w2s_align.steps.work import Work
-from w2s_align.training.kto import KTOSettings
+from w2s_align.training.methods.kto import KTOSettings
 
 
 class Kto(TrainStep, KTOSettings):

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from w2s_align.artifacts.identity import model_identity, model_name
 from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Resources
-from w2s_align.steps.identity import model_identity, model_name
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -52,7 +52,7 @@ class Likelihood(Step):
 
     def run(self, work: Work) -> None:
         """Rate and write."""
-        from w2s_align.evaluation.choices import rate_choices
+        from w2s_align.evaluation.multiple_choice import rate_choices
 
         responses, scores = rate_choices(
             work.inputs["prompts"].table(),

@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from w2s_align.artifacts.identity import folder_digest, model_identity, model_name
 from w2s_align.errors import UserError
 from w2s_align.recipe.schema import ArtifactType, Reads
-from w2s_align.steps.identity import folder_digest, model_identity, model_name
 from w2s_align.steps.likelihood import LikelihoodResources
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work

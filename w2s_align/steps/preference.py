@@ -11,11 +11,11 @@ import dataclasses
 import shutil
 from typing import Annotated, Any, ClassVar, Literal
 
+from w2s_align.artifacts.identity import model_name
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Resources, ResponsesRef
 from w2s_align.scoring.judge import DEFAULT_SAMPLING
 from w2s_align.steps.generate import GenerateResources, shared_engines
-from w2s_align.steps.identity import model_name
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from w2s_align.artifacts.identity import file_digest, hub_revision, version
 from w2s_align.errors import UserError
 from w2s_align.recipe.schema import ArtifactType, Resources
-from w2s_align.steps.identity import file_digest, hub_revision, version
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -68,7 +68,7 @@ class Prompts(Step):
         """Refuse a part without a held-out share, a file that is not there, and a task that cannot be generated."""
         if self.part == "test" and self.hold_out == 0:
             raise UserError("part: test needs a held-out share.", fix="Add hold_out: 0.1, for example.")
-        from w2s_align.generation.sources import check_generated
+        from w2s_align.interchange.sources import check_generated
 
         check_generated(self.source, self.split, self.limit, self.options)
         path = Path(self.source).expanduser()
@@ -95,7 +95,7 @@ class Prompts(Step):
 
     def run(self, work: Work) -> None:
         """Load the prompts and write them."""
-        from w2s_align.generation.sources import load_prompts
+        from w2s_align.interchange.sources import load_prompts
 
         loaded = load_prompts(
             self.source,

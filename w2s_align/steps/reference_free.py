@@ -9,7 +9,7 @@ from typing import Literal
 
 from w2s_align.steps.train import PairsRefs, TrainStep, rows_of
 from w2s_align.steps.work import Work
-from w2s_align.training.reference_free import CPOSettings, ORPOSettings, SimPOSettings
+from w2s_align.training.methods.reference_free import CPOSettings, ORPOSettings, SimPOSettings
 from w2s_align.training.settings import TrainSettings
 
 

@@ -11,11 +11,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from w2s_align.artifacts.artifact import Artifact
 from w2s_align.errors import UserError
 from w2s_align.recipe.schema import ArtifactType, Reads, Resources, ResultsRef
-from w2s_align.steps.evaluated import Evaluated
+from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.step import Step
-from w2s_align.steps.work import Artifact, Work, merge_warnings
+from w2s_align.steps.work import Work, merge_warnings
 
 if TYPE_CHECKING:
     from w2s_align.evaluation import Results

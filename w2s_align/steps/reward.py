@@ -9,7 +9,7 @@ from typing import Literal
 
 from w2s_align.steps.train import PairsRefs, TrainStep, rows_of
 from w2s_align.steps.work import Work
-from w2s_align.training.reward import RewardModelSettings
+from w2s_align.training.methods.reward import RewardModelSettings
 
 
 class Reward(TrainStep, RewardModelSettings):

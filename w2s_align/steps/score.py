@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
+from w2s_align.artifacts.identity import model_identity, model_name, version
 from w2s_align.recipe.schema import ArtifactType, Reads, Reference, Resources, ResponsesRef
 from w2s_align.scoring.settings import LogprobSettings, RewardSettings, ScorerSettings
-from w2s_align.steps.identity import model_identity, model_name, version
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 

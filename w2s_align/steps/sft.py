@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from w2s_align.artifacts.artifact import Artifact
 from w2s_align.recipe.schema import Reads
 from w2s_align.steps.train import TrainStep, rows_of
-from w2s_align.steps.work import Artifact, Work
+from w2s_align.steps.work import Work
 from w2s_align.training.settings import SFTSettings
 
 DataRef: TypeAlias = Annotated[str, Reads(("pairs", "responses"))]
@@ -29,7 +30,7 @@ class Sft(TrainStep, SFTSettings):
     def run(self, work: Work) -> None:
         """Train, going on from the last checkpoint of an earlier try."""
         from w2s_align.training import train_sft
-        from w2s_align.training.rows import responses_as_chats
+        from w2s_align.training.formats import responses_as_chats
 
         left_out: Counter[str] = Counter()
 

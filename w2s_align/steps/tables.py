@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from w2s_align.steps.work import Artifact
+from w2s_align.artifacts.artifact import Artifact
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from w2s_align.artifacts.identity import file_digest, hub_revision, version
 from w2s_align.evaluation.task import GENERATORS, Task, TaskChoice, load_task
 from w2s_align.recipe.schema import ArtifactType, Resources
-from w2s_align.steps.identity import file_digest, hub_revision, version
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import Field, field_validator
 
+from w2s_align.artifacts.artifact import Artifact
+from w2s_align.artifacts.identity import model_identity, version
 from w2s_align.errors import UserError
 from w2s_align.recipe.schema import ArtifactType, ModelRef, PairsRef, Reads, Reference, Resources, Seed
 from w2s_align.scoring import scorer_settings
-from w2s_align.steps.identity import model_identity, version
 from w2s_align.steps.step import Step
-from w2s_align.steps.work import Artifact, Work
+from w2s_align.steps.work import Work
 from w2s_align.training.launch import check_launch
 from w2s_align.training.renamed import RENAMED
 from w2s_align.training.resources import TrainResources

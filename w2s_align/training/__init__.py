@@ -10,28 +10,28 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from w2s_align.training.kto import KTOSettings
-from w2s_align.training.reference_free import CPOSettings, ORPOSettings, SimPOSettings
+from w2s_align.training.methods.kto import KTOSettings
+from w2s_align.training.methods.reference_free import CPOSettings, ORPOSettings, SimPOSettings
+from w2s_align.training.methods.reward import RewardModelSettings
 from w2s_align.training.renamed import RENAMED
 from w2s_align.training.resources import LAUNCHES, TrainResources
-from w2s_align.training.reward import RewardModelSettings
 from w2s_align.training.settings import DPOSettings, Lora, QuickTask, SFTSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from w2s_align.training.dpo import train_dpo
     from w2s_align.training.gguf import import_gguf
-    from w2s_align.training.kto import train_kto
-    from w2s_align.training.reference_free import train_reference_free
+    from w2s_align.training.methods.dpo import train_dpo
+    from w2s_align.training.methods.kto import train_kto
+    from w2s_align.training.methods.reference_free import train_reference_free
+    from w2s_align.training.methods.reward import train_reward
+    from w2s_align.training.methods.sft import train_sft
     from w2s_align.training.report import TrainingReport
-    from w2s_align.training.reward import train_reward
-    from w2s_align.training.sft import train_sft
 
 _LAZY = {
-    "train_dpo": "dpo",
-    "train_kto": "kto",
-    "train_reference_free": "reference_free",
-    "train_reward": "reward",
-    "train_sft": "sft",
+    "train_dpo": "methods.dpo",
+    "train_kto": "methods.kto",
+    "train_reference_free": "methods.reference_free",
+    "train_reward": "methods.reward",
+    "train_sft": "methods.sft",
     "import_gguf": "gguf",
     "TrainingReport": "report",
 }

@@ -19,7 +19,7 @@ from w2s_align.errors import UserError
 from w2s_align.training.checkpoints import DONE
 from w2s_align.training.health import Health
 from w2s_align.training.job import Job
-from w2s_align.training.quick import QuickCheck
+from w2s_align.training.quick_eval import QuickCheck
 from w2s_align.training.report import write_json
 
 if TYPE_CHECKING:

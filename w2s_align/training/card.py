@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from w2s_align.training.methods import method_named
+from w2s_align.training.methods.catalogue import method_named
 from w2s_align.training.report import TrainingReport
 
 

@@ -23,8 +23,8 @@ import pyarrow as pa
 
 from w2s_align.errors import UserError
 from w2s_align.records import MESSAGES
-from w2s_align.training.passes import RowSizes, labelled_order
-from w2s_align.training.rows import Rows, chat_of, labelled_of, pair_of, read_rows, sources_of
+from w2s_align.training.batching import RowSizes, labelled_order
+from w2s_align.training.formats import Rows, chat_of, labelled_of, pair_of, read_rows, sources_of
 from w2s_align.training.settings import SFTSettings, TrainSettings
 from w2s_align.training.tokens import Answer, ChatEncoder
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.errors import UserError
+from w2s_align.training.batching import held_out_choice, held_out_rows, micro_batch, optimiser_steps, recomputes
 from w2s_align.training.data import TrainingData
 from w2s_align.training.launch import Layout, on_cpu
 from w2s_align.training.models import StartModel
-from w2s_align.training.packed import why_padded
-from w2s_align.training.passes import held_out_choice, held_out_rows, micro_batch, optimiser_steps, recomputes
+from w2s_align.training.padding_free import why_padded
 from w2s_align.training.report import write_json
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import TrainSettings
@@ -153,7 +153,7 @@ class Job:
     @classmethod
     def load(cls, file: Path) -> Job:
         """Rebuild a job from :meth:`save`."""
-        from w2s_align.training.methods import method_named
+        from w2s_align.training.methods.catalogue import method_named
         from w2s_align.training.models import open_start
 
         found = json.loads(file.read_text())

@@ -24,10 +24,11 @@ from typing import Any, TypeAlias
 
 from w2s_align.errors import UserError
 from w2s_align.training.checkpoints import last_checkpoint
+from w2s_align.training.formats import Rows
 from w2s_align.training.health import Health
 from w2s_align.training.job import Job, is_main, plan
 from w2s_align.training.launch import find_layout, launch_ranks
-from w2s_align.training.methods import Method, method_named
+from w2s_align.training.methods.catalogue import Method, method_named
 from w2s_align.training.models import (
     merge_adapter,
     merge_start,
@@ -35,11 +36,10 @@ from w2s_align.training.models import (
     save_model,
 )
 from w2s_align.training.preflight import check_rules, preflight, write_out
-from w2s_align.training.quick import read_questions
+from w2s_align.training.quick_eval import read_questions
 from w2s_align.training.reference import weights_digest
 from w2s_align.training.report import FILE, TrainingReport, ends_of_curve, write_json
 from w2s_align.training.resources import TrainResources
-from w2s_align.training.rows import Rows
 from w2s_align.training.settings import TrainSettings
 from w2s_align.training.tokens import ChatEncoder
 from w2s_align.training.verify import probe_logits, verify_model

@@ -13,11 +13,11 @@ from typing import Any
 
 from w2s_align.errors import UserError, missing_package
 from w2s_align.families.shapes import find_shape
+from w2s_align.training.batching import memory_setup
 from w2s_align.training.job import Job
 from w2s_align.training.launch import Layout, on_cpu
 from w2s_align.training.memory import training_memory
 from w2s_align.training.models import lora_config
-from w2s_align.training.passes import memory_setup
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import TrainSettings
 

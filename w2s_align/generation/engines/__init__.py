@@ -4,7 +4,7 @@
 """
 
 from w2s_align.generation.engines.base import Completion, EngineRun, Request
-from w2s_align.generation.engines.opening import (
+from w2s_align.generation.engines.engine_cache import (
     FALLBACK,
     EngineCache,
     engine_version,

@@ -9,8 +9,8 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from w2s_align.generation.reasoning import Thought
 from w2s_align.generation.settings import EngineName, Sampling
-from w2s_align.generation.thinking import Thought
 from w2s_align.records import FinishReason, Message
 
 

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 from w2s_align.errors import UserError, did_you_mean
 from w2s_align.generation.engines.base import Completion, Request
+from w2s_align.generation.engines.openai_schema import Violation, read_completion, request_fields, sampling_fields
 from w2s_align.generation.engines.server import Failed, Server
-from w2s_align.generation.engines.wire import Violation, read_completion, request_fields, sampling_fields
 from w2s_align.generation.models import ModelFiles
 from w2s_align.generation.settings import (
     SERVER_FIELDS,

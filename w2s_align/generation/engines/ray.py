@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s_align.errors import UserError
-from w2s_align.generation.engines import opening
+from w2s_align.generation.engines import engine_cache
 from w2s_align.generation.engines.base import Completion, Request
 from w2s_align.generation.models import ModelFiles, find_model
 from w2s_align.generation.settings import Engine, EngineName, EngineResources, Sampling
@@ -123,7 +123,7 @@ class Replica:
         self._serving: tuple[Sampling, list[int]] | None = None
         try:
             inner = engine.model_copy(update={"name": "vllm"})
-            self._engine: Any = opening.open_engine(find_model(model, engine.revision), inner, resources)
+            self._engine: Any = engine_cache.open_engine(find_model(model, engine.revision), inner, resources)
         except UserError as error:
             self._refusal = error.to_json()
 

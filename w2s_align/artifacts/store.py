@@ -1,0 +1,185 @@
+"""The artifact store: folders that appear whole or not at all, and that two processes never make at the same time.
+
+<root>/artifacts/<kind>/<key>/            a finished artifact
+<root>/artifacts/<kind>/<key>.partial/    one being made, or left by a killed process, to go on from
+<root>/locks/<kind>-<key>                 held by the process that makes it; freed by the system when it dies
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from w2s_align.artifacts.artifact import MANIFEST, Artifact
+from w2s_align.errors import UserError
+
+
+class Store:
+    """All artifacts below one folder.
+
+    Args:
+        root: Folder of the runs; it is made when something is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def path(self, kind: str, key: str) -> Path:
+        """Return where an artifact is, or will be."""
+        return self.root / "artifacts" / kind / key
+
+    def partial(self, kind: str, key: str) -> Path:
+        """Return the folder in which an artifact is made."""
+        return self.root / "artifacts" / kind / f"{key}.partial"
+
+    def find(self, kind: str, key: str) -> Artifact | None:
+        """Return an artifact if it is finished."""
+        path = self.path(kind, key)
+        return Artifact.open(path) if (path / MANIFEST).is_file() else None
+
+    def look_anew(self) -> None:
+        """List the folders of artifacts: an NFS client believes for up to a minute that what it has looked for in vain
+        is still not there, but asks the server when a folder is opened (nfs(5), close-to-open)."""
+        for folder in (self.root / "artifacts").glob("*"):
+            list(folder.iterdir())
+
+    def require_writable(self) -> None:
+        """Refuse a folder that cannot be written, before any work is done.
+
+        Raises:
+            UserError: With the way out.
+        """
+        probe = self.root / f".probe-{os.getpid()}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_text("x")
+            probe.unlink()
+        except OSError as error:
+            raise storage_error(error, self.root) from None
+
+    @contextmanager
+    def lock(self, kind: str, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the right to make an artifact; a twin in another process waits here.
+
+        On a folder that machines share, the file system has to pass locks on between them, as NFS (from version 4,
+        or with its lock daemon), Lustre mounted with ``flock``, GPFS, CephFS and BeeGFS do; `w2s doctor` looks.
+
+        Args:
+            kind: Kind of the step.
+            key: Key of the artifact.
+            waiting: Called once when another process holds the lock.
+
+        Raises:
+            UserError: The file system has no locks.
+        """
+        path = self._lock_file(kind, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting is not None:
+                    waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                raise UserError(
+                    f"The file system of {self.root} has no locks: {os.strerror(error.errno)}.",
+                    "They keep two processes from making the same artifact.",
+                    "Mount it with them (Lustre: -o flock; NFS: without nolock), or use another folder: --runs-dir.",
+                ) from None
+            yield
+
+    def is_held(self, kind: str, key: str) -> bool:
+        """Say whether a process, on any machine that shares locks with this one, is making an artifact."""
+        try:
+            with self._lock_file(kind, key).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def _lock_file(self, kind: str, key: str) -> Path:
+        return self.root / "locks" / f"{kind}-{key}"
+
+    def commit(self, kind: str, key: str, manifest: Mapping[str, Any]) -> Path:
+        """Turn the partial folder into the artifact: manifest last, then one rename.
+
+        Returns:
+            The artifact's folder.
+        """
+        partial, path = self.partial(kind, key), self.path(kind, key)
+        write_json(partial / MANIFEST, {**manifest, "files": _sizes(partial)})
+        if path.exists():  # without a manifest, so no artifact: somebody else's left-over
+            shutil.rmtree(path)
+        partial.rename(path)
+        _sync(path.parent)
+        return path
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size in bytes of every file but logs; see :meth:`~w2s_align.steps.work.Artifact.whole`."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".txt")
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader never sees half of it, and a power cut leaves the old or the new file."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Say whether the disk refused to take more; libraries in C wrap the system's error into their own."""
+    full = "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
+    return full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
+
+
+@contextmanager
+def full_disk_in_words(root: Path) -> Iterator[None]:
+    """Turn what a disk that takes no more raises into a :class:`UserError` about the folder of the runs."""
+    try:
+        yield
+    except OSError as error:
+        if not is_storage_error(error):
+            raise
+        raise storage_error(error, root) from None
+
+
+def storage_error(error: BaseException, path: Path) -> UserError:
+    """Say in words why a file could not be written."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and is_storage_error(error)):
+        return UserError(
+            f"The disk of {path} is full.",
+            fix="Free some space, or give another folder with --runs-dir, and run the same command again: "
+            "it goes on from where it was.",
+        )
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(
+            f"{path} cannot be written: {os.strerror(number)}.", fix="Give a folder of your own with --runs-dir."
+        )
+    return UserError(f"{path} cannot be written: {error}.", fix="Give another folder with --runs-dir.")

@@ -1,0 +1,1 @@
+"""Runs beyond one machine: Slurm jobs and tasks of a Ray cluster."""

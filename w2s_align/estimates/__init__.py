@@ -1,0 +1,1 @@
+"""What a plan says before anything runs: rows, tokens, memory, time and cost."""

@@ -1,0 +1,100 @@
+"""What a generation, or a model that judges, will take of GPUs and time, before it runs.
+
+Reads the shape of its model; asks no hub.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from w2s_align.estimates.costs import GENERATION_USE, PROMPT_TOKENS, START, Estimate, Range, answer_tokens
+from w2s_align.estimates.gpus import Hardware
+from w2s_align.families import Shape
+from w2s_align.generation.memory import generation_memory
+from w2s_align.steps.judge import JudgeStep
+
+
+def estimate_generation(
+    config: Any, rows: int | None, exact: bool, shape: Shape | None, hardware: Hardware | None
+) -> Estimate:
+    """Estimate a generation.
+
+    Args:
+        config: Its step.
+        rows: Prompts, or responses that are judged.
+        exact: Whether that is certain.
+        shape: Shape of its model, or None when that is not known or a server has it.
+        hardware: What it is to run on; None for no statement about memory and time.
+    """
+    n, answers = config.sampling.n, None
+    found = Estimate(None if rows is None else rows * n, exact=exact and rows is not None)
+    if rows is not None:
+        answers = rows * n * _asks(config)
+        low, high = answer_tokens(config.sampling.max_tokens)
+        found.tokens = (answers * low, answers * high)
+    if shape is None or hardware is None:
+        return found
+    resources = config.resources
+    spread = resources.tensor_parallel_size * resources.pipeline_parallel_size
+    copies = getattr(resources, "data_parallel_size", 1)
+    found.gpus = spread * copies
+    limits = (config.engine.max_model_len, shape.context, config.sampling.max_tokens + 1024)
+    longest = int(min(limit for limit in limits if limit))
+    gpu = hardware.gpu
+    share = resources.gpu_memory_utilization
+    memory = generation_memory(shape, gpu.memory, share=share, devices=spread, longest=longest)
+    found.parts = {"weights": memory.weights, "KV cache": memory.kv_cache}
+    found.memory, found.fits = memory.weights + memory.kv_cache, memory.sequences > 0
+    if not found.fits:
+        found.advice = _way_out(shape, gpu.memory, spread, longest, hardware.count)
+        return found
+    if spread * copies > hardware.count:
+        fewer = max(1, hardware.count // spread)
+        found.advice = f"it wants {spread * copies} GPUs of {hardware.count}: data_parallel_size={fewer}"
+    if found.tokens is not None and answers is not None:
+        found.seconds = _seconds(shape, answers, found.tokens, memory.sequences, spread, copies, hardware)
+    return found
+
+
+def _way_out(shape: Shape, memory: float, spread: int, longest: int, count: int) -> str:
+    """Return what makes a model fit that does not: first without other machines."""
+
+    def fits(devices: int, tokens: int) -> bool:
+        return generation_memory(shape, memory, devices=devices, longest=tokens).sequences > 0
+
+    shorter = next((tokens for tokens in (8192, 4096, 2048, 1024) if tokens < longest and fits(spread, tokens)), None)
+    needed = next((k for k in (2, 4, 8, 16) if k > spread and fits(k, longest)), None)
+    ways = []
+    if needed:
+        ways += [f"resources: {{tensor_parallel_size: {needed}}}" + (f" on {needed} GPUs" if needed > count else "")]
+    if shorter:
+        ways += [f"engine: {{max_model_len: {shorter}}}"]
+    return ", or ".join(ways) or "a smaller model, or larger GPUs"
+
+
+def _asks(config: Any) -> int:
+    """Return how often a model is asked for each row: a judge once for each aspect, or each other response."""
+    if not isinstance(config, JudgeStep) or config.mode == "verdict":
+        return 1
+    return len(config.aspects) if config.mode == "pointwise" else max(1, len(config.responses) - 1)
+
+
+def _seconds(
+    shape: Shape, rows: int, tokens: Range, sequences: int, spread: int, copies: int, hardware: Hardware
+) -> Range:
+    """Time from what is short: reading weights and keys once per step of a batch, or the arithmetic of its tokens."""
+    gpu, batch = hardware.gpu, max(1, min(sequences, 256, math.ceil(rows / copies)))
+    copies = max(1, min(copies, hardware.count // spread))
+
+    def seconds(written: float, prompt: float, use: float) -> float:
+        length = prompt + written / rows / 2
+        read = (shape.weight_bytes / batch + shape.kv_bytes() * length) * written / (gpu.bandwidth * spread)
+        work = shape.forward_flops(length) * (written + rows * prompt) / (gpu.flops * spread)
+        return max(read, work) / use / copies
+
+    low, high = (s for s in START)
+    return (
+        seconds(tokens[0], PROMPT_TOKENS[0], GENERATION_USE[1]) + low,
+        seconds(tokens[1], PROMPT_TOKENS[1], GENERATION_USE[0]) + high,
+    )

@@ -1,0 +1,61 @@
+"""Rows of the artifacts that are neither generated nor trained, before they are made.
+
+Reads nothing: what datasets hold is known here, what steps make of it follows from the steps before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from w2s_align.estimates.costs import Estimate
+from w2s_align.steps.task import TaskStep
+
+KNOWN_ROWS = {
+    ("openai/gsm8k", "train"): 7_473,
+    ("openai/gsm8k", "test"): 1_319,
+    ("allenai/llama-3.1-tulu-3-8b-preference-mixture", "train"): 271_409,
+    ("allenai/llama-3.1-tulu-3-70b-preference-mixture", "train"): 334_302,
+    ("allenai/Dolci-Think-DPO-7B", "train"): 150_000,
+    ("allenai/Dolci-Think-DPO-32B", "train"): 200_000,
+    ("allenai/Dolci-Instruct-DPO", "train"): 259_922,
+}
+"""Rows of datasets that shipped recipes name, by split, as their cards or papers say."""
+TASK_ROWS = {
+    **{"gsm8k": 1_319, "math": 5_000, "math500": 500, "aime24": 30, "aime25": 30, "mmlu": 14_042, "mmlu_pro": 12_032},
+    **{"gpqa": 198, "arc_easy": 2_376, "arc_challenge": 1_172, "bbh": 6_511, "drop": 9_536, "popqa": 14_267},
+    **{"truthfulqa": 817, "humaneval": 164, "humaneval_plus": 164, "mbpp": 500, "ifeval": 541},
+}
+"""Problems of shipped tasks."""
+
+
+def estimate_rows(config: Any, sources: Callable[[str], Sequence[Estimate]]) -> Estimate:
+    """Return the rows of an artifact, and whether they are certain; else they are an upper limit.
+
+    Args:
+        config: Its step.
+        sources: Gives the estimates of what it reads at a place.
+    """
+    rows, exact = _rows(config, sources)
+    return Estimate(rows, exact and rows is not None)
+
+
+def _rows(config: Any, sources: Callable[[str], Sequence[Estimate]]) -> tuple[int | None, bool]:
+    limit = getattr(config, "limit", None)
+    if config.writes == "prompts":
+        if isinstance(config, TaskStep):
+            definition = config.definition()
+            return definition.limit or TASK_ROWS.get(definition.name), False
+        known = KNOWN_ROWS.get((config.source, config.split))
+        return (known if limit is None else min(limit, known or limit)), config.source.startswith("lab/")
+    if config.kind == "import_pairs":
+        known = KNOWN_ROWS.get((config.source, config.split))
+        return (known if limit is None else min(limit, known or limit)), False
+    if config.writes == "pairs":
+        sides = [e.rows for place in ("chosen", "responses") for e in sources(place)]
+        return next((rows for rows in sides if rows is not None), None), False
+    if config.writes in ("scores", "responses"):
+        read = [e for place in ("responses", "scores") for e in sources(place)]
+        found = [e.rows for e in read if e.rows is not None]
+        return (sum(found) if found else None), config.kind == "score" and all(e.exact for e in read)
+    return None, False

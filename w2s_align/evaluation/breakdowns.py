@@ -1,0 +1,291 @@
+"""What stands beside the main comparison: parts of the problems, choosing one of several answers, gaps recovered,
+agreement.
+
+Reads measured arms (see arms.py), returns plain values of results.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from w2s_align.evaluation.arms import Arm, Measured
+from w2s_align.evaluation.calibration import calibration_error
+from w2s_align.evaluation.length_control import of_task, outcome_of
+from w2s_align.evaluation.macro import macro_gap_recovered, macro_interval
+from w2s_align.evaluation.metrics import performance_gap_recovered
+from w2s_align.evaluation.results import (
+    Agreement,
+    ArmResult,
+    Breakdown,
+    Estimate,
+    GapRecovered,
+    Part,
+    PartArm,
+    Selection,
+    WinRate,
+)
+from w2s_align.evaluation.selection import agreement, best_of_values, final_answers, majority_values
+from w2s_align.evaluation.statistics import Floats, Interval, holm, mean_interval, paired_difference
+
+MOST_PARTS = 120
+"""More parts than this are no table that anybody reads; the problems' own groups are then left out."""
+By = Literal["task", "subject", "difficulty"]
+
+
+def breakdowns(
+    problems: pa.Table,
+    measured: Mapping[tuple[str, str], Measured],
+    arms: Sequence[str],
+    settings: Sequence[str],
+    baseline: str,
+    options: dict[str, Any],
+) -> list[Breakdown]:
+    """Compare every arm with the baseline on the parts of the problems, where there are at least two.
+
+    P-values of one arm are adjusted over the parts (Holm).
+    """
+    names: dict[By, list[str | None]] = {"task": problems.column("task").to_pylist()}
+    metas = [json.loads(text) for text in problems.column("meta").to_pylist()]
+    several = len(set(names["task"])) > 1
+    names["difficulty"] = _labels([difficulty_of(meta) for meta in metas], names["task"], several)
+    names["subject"] = _labels([meta.get("subject") for meta in metas], names["task"], several)
+    found = []
+    for by, labels in names.items():
+        parts = list(dict.fromkeys(label for label in labels if label is not None))
+        if 2 <= len(parts) <= MOST_PARTS:
+            if by == "difficulty":
+                parts.sort()
+            masks = {part: np.asarray([label == part for label in labels]) for part in parts}
+            found += [
+                Breakdown(by=by, setting=s, parts=_parts(masks, measured, arms, s, baseline, options))
+                for s in settings
+            ]
+    return found
+
+
+def difficulty_of(meta: Mapping[str, Any]) -> str | None:
+    """Return how hard a problem is, in words, from what its source says: a task file, the lab, reasoning-gym."""
+    if meta.get("difficulty") is not None:
+        return str(meta["difficulty"])
+    if "carries" in meta:
+        return f"{meta['carries']} carries"
+    entry = meta.get("entry")
+    known = entry.get("metadata", {}).get("difficulty") if isinstance(entry, dict) else None
+    return json.dumps(known) if isinstance(known, dict) and known else None
+
+
+def _labels(labels: list[Any], tasks: Sequence[str | None], several: bool) -> list[str | None]:
+    return [
+        None if label is None else f"{task}: {label}" if several else str(label)
+        for label, task in zip(labels, tasks, strict=True)
+    ]
+
+
+def _parts(
+    masks: Mapping[str, NDArray[np.bool_]],
+    measured: Mapping[tuple[str, str], Measured],
+    arms: Sequence[str],
+    setting: str,
+    baseline: str,
+    options: dict[str, Any],
+) -> list[Part]:
+    fast = options | {"resamples": 4_000}
+    before = measured[baseline, setting].values
+    made: dict[str, list[PartArm]] = {}
+    for arm in arms:
+        m = measured[arm, setting]
+        rows = []
+        for mask in masks.values():
+            estimate = estimate_of(mean_interval(m.values[mask], **fast))
+            row = PartArm(estimate=estimate, **m.facts(mask))
+            if arm != baseline:
+                d = paired_difference(m.values[mask], before[mask], **fast)
+                row = row.model_copy(update={"difference": estimate_of(d), "p": d.p, "mde": d.mde})
+            rows.append(row)
+        adjusted = holm([row.p for row in rows])
+        made[arm] = [row.model_copy(update={"p_holm": p}) for row, p in zip(rows, adjusted, strict=True)]
+    return [
+        Part(name=name, problems=int(mask.sum()), arms={arm: made[arm][i] for arm in arms})
+        for i, (name, mask) in enumerate(masks.items())
+    ]
+
+
+def selections(arm: Arm, setting: str, measured: Measured, ids: pa.Array, options: dict[str, Any]) -> list[Selection]:
+    """Return what choosing one of several answers gives: by majority, and by every scorer that was asked."""
+    if measured.answers.sum() <= measured.means.size or not measured.binary:
+        return []
+    order = ids.to_pylist()
+    some = np.where(measured.scored > 0, (measured.right > 0).astype(float), np.nan)
+    chosen: dict[str, Floats] = {}
+    calibration: float | None = None
+    votes = [majority_values(run.settings[setting].scores, order) for run in arm.runs]
+    if all(vote is not None for vote in votes):
+        right, share = (np.stack([vote[i] for vote in votes if vote is not None]) for i in (0, 1))
+        chosen["majority"] = right
+        calibration = calibration_error(share.ravel(), right.ravel())
+    for scorer in dict.fromkeys(name for run in arm.runs for name in run.settings[setting].choosers):
+        chosen[scorer] = np.stack(
+            [
+                best_of_values(run.settings[setting].scores, run.settings[setting].choosers[scorer], order)
+                for run in arm.runs
+            ]
+        )
+    return [
+        Selection(
+            by=name,
+            estimate=estimate_of(macro_interval(values.mean(axis=0), **options)),
+            gap=estimate_of(macro_interval((some - values).mean(axis=0), **options)),
+            calibration_error=calibration if name == "majority" else None,
+        )
+        for name, values in chosen.items()
+    ]
+
+
+def gaps_recovered(
+    settings: Sequence[str],
+    arms: Sequence[ArmResult],
+    measured: Mapping[tuple[str, str], Measured],
+    baseline: str,
+    tasks: Mapping[str, NDArray[np.bool_]],
+    options: dict[str, Any],
+) -> list[GapRecovered]:
+    """Return PGR and RGR of every tuned student, where there is a ceiling.
+
+    PGR (Burns et al. 2023, arXiv 2312.09390): from the best teacher to the ceiling. RGR (W2SR): from the untouched
+    student to the ceiling, all three being the same student. With several tasks both are of the plain means over
+    tasks, each task counting the same; and of each task by itself, with the median that Burns et al. report.
+
+    Args:
+        settings: The sampling settings.
+        arms: The arms.
+        measured: Their values.
+        baseline: The untouched student.
+        tasks: By task, which problems are its own.
+        options: Bounds, level and seed of the intervals.
+    """
+    found: list[GapRecovered] = []
+    ceilings = [arm.name for arm in arms if arm.role == "ceiling"]
+    more = {name: options[name] for name in ("level", "seed")}
+    for setting in settings if ceilings else ():
+        lower: dict[Literal["PGR", "RGR"], str | None] = {"PGR": best_teacher(arms, setting), "RGR": baseline}
+        for arm in arms:
+            if arm.role not in ("treatment", "control"):
+                continue
+            for measure, low in lower.items():
+                if low is None:
+                    continue
+                weak, tuned, top = (measured[name, setting].values for name in (low, arm.name, ceilings[0]))
+                interval = macro_gap_recovered(weak, tuned, top, list(tasks.values()), **more)
+                alone = {
+                    task: estimate_of(performance_gap_recovered(weak[mask], tuned[mask], top[mask], **more))
+                    for task, mask in (tasks.items() if len(tasks) > 1 else ())
+                }
+                defined = [one.value for one in alone.values() if one.value is not None]
+                found.append(
+                    GapRecovered(
+                        setting=setting,
+                        measure=measure,
+                        arm=arm.name,
+                        lower=low,
+                        upper=ceilings[0],
+                        estimate=estimate_of(interval),
+                        tasks=alone,
+                        median=float(np.median(defined)) if len(defined) > 1 else None,
+                    )
+                )
+    return found
+
+
+def win_rates(
+    settings: Sequence[str],
+    arms: Sequence[Arm],
+    ids: pa.Array,
+    tasks: Mapping[str, NDArray[np.bool_]],
+    options: dict[str, Any],
+) -> list[WinRate]:
+    """Return every arm's win rate against the reference of each judged task, raw and controlled for length."""
+    found: list[WinRate] = []
+    for setting in settings:
+        for task, mask in tasks.items():
+            own = ids.filter(pa.array(mask))
+            for arm in arms:
+                runs = [run.settings[setting].scores for run in arm.runs]
+                fits = [fit for scores in runs if (fit := of_task(scores, ids, mask)) is not None]
+                details = [scores.filter(pc.is_in(scores["prompt_id"], value_set=own))["detail"] for scores in runs]
+                outcomes = Counter(outcome_of(text) or "unscored" for one in details for text in one.to_pylist())
+                found.append(
+                    WinRate(
+                        setting=setting,
+                        task=task,
+                        arm=arm.name,
+                        controlled=estimate_of(mean_interval(np.mean([f.values for f in fits], axis=0), **options)),
+                        raw=estimate_of(mean_interval(np.mean([f.preferences for f in fits], axis=0), **options)),
+                        length_effect=float(np.mean([f.phi for f in fits])),
+                        outcomes=dict(outcomes.most_common()),
+                    )
+                )
+    return found
+
+
+def agreements(
+    settings: Sequence[str], summaries: Sequence[ArmResult], arms: Sequence[Arm], ids: pa.Array
+) -> list[Agreement]:
+    """Return how often each student's first answer is its best teacher's, where scores keep the answers."""
+    by_name = {arm.name: arm for arm in arms}
+    found: list[Agreement] = []
+    for setting in settings:
+        teacher = best_teacher(summaries, setting)
+        given = _first_answers(by_name[teacher], setting, ids) if teacher else None
+        if teacher is None or given is None:
+            continue
+        for arm in summaries:
+            own = _first_answers(by_name[arm.name], setting, ids) if arm.role != "teacher" else None
+            if own is not None:
+                shares = agreement(own[0], *given)
+                found.append(
+                    Agreement(
+                        setting=setting,
+                        arm=arm.name,
+                        teacher=teacher,
+                        overall=shares["all"],
+                        teacher_right=shares["teacher right"],
+                        teacher_wrong=shares["teacher wrong"],
+                    )
+                )
+    return found
+
+
+def _first_answers(arm: Arm, setting: str, ids: pa.Array) -> tuple[list[str | None], list[float | None]] | None:
+    scores = arm.runs[0].settings[setting].scores
+    first = scores.filter(pc.equal(scores["sample"], 0))
+    answers = final_answers(first)
+    if answers is None:
+        return None
+    rows = dict(
+        zip(first["prompt_id"].to_pylist(), zip(answers, first["value"].to_pylist(), strict=True), strict=True)
+    )
+    found = [rows.get(problem, (None, None)) for problem in ids.to_pylist()]
+    return [answer for answer, _ in found], [value for _, value in found]
+
+
+def best_teacher(arms: Sequence[ArmResult], setting: str) -> str | None:
+    """Return the teacher with the highest observed mean."""
+    values = {
+        arm.name: value
+        for arm in arms
+        if arm.role == "teacher" and (value := arm.settings[setting].estimate.value) is not None
+    }
+    return max(values, key=lambda name: values[name], default=None)
+
+
+def estimate_of(interval: Interval) -> Estimate:
+    """Return an interval as the plain value that goes into JSON."""
+    return Estimate(value=interval.value, low=interval.low, high=interval.high, method=interval.method)

@@ -1,0 +1,1 @@
+"""Data of other tools: prompts and pairs in, pairs out, formats and licenses."""

@@ -1,0 +1,172 @@
+"""Prompts and responses out of the columns of a layout: what is the prompt, which answers does it have, who is better.
+
+Reads frames of ``layouts.py``, works on whole columns; a row that cannot be read becomes a reason, never a pair.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from w2s_align.interchange.layouts import CHATS, LISTS, NAMES, NUMBERS, UNKNOWN, Shape
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def answers_of(frame: pl.DataFrame, shape: Shape) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Take the prompts and the responses out of the columns of a shape.
+
+    Args:
+        frame: The columns, and ``row``, the number of each row.
+        shape: The shape.
+
+    Returns:
+        The rows with their ``prompt``, ``task`` (null when not given) and ``reason`` (null for one that can be read);
+        and the responses of those that can: ``row``, ``text``, ``model``, ``score`` and ``side`` (0 chosen, 1
+        rejected, null where a score has to decide).
+    """
+    import polars as pl
+
+    frame = _completed(frame, shape)
+    frame = _READ[shape](frame)
+    turn = pl.struct(role=pl.lit("system"), content=pl.col("system"))
+    first = pl.col("prompt").list.first().struct.field("role")
+    led = pl.col("system").is_not_null() & (pl.col("system") != "") & first.ne_missing(pl.lit("system"))
+    last = pl.col("prompt").list.last().struct.field("role")
+    no_user = pl.when(last.ne_missing(pl.lit("user"))).then(pl.lit("the prompt does not end with a user turn"))
+    no_prompt = pl.when(pl.col("prompt").is_null()).then(pl.lit("no prompt"))
+    frame = frame.with_columns(
+        reason=pl.coalesce("reason", no_prompt, _broken("prompt"), no_user),
+        prompt=pl.when(led).then(pl.concat_list(pl.concat_list(turn), "prompt")).otherwise(pl.col("prompt")),
+    )
+    good = frame.filter(pl.col("reason").is_null())
+    return frame.select("row", "prompt", "task", "reason"), _ANSWERS[shape](good)
+
+
+def _completed(frame: pl.DataFrame, shape: Shape) -> pl.DataFrame:
+    """Add the columns that the data does not have, as nulls."""
+    import polars as pl
+
+    chat = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+    kinds: dict[str, Any] = {name: chat for name in CHATS} | {name: pl.Float64 for name in NUMBERS}
+    kinds["label"] = pl.Boolean
+    kinds |= {name: pl.List(pl.Float64 if kind is float else pl.String) for name, kind in LISTS.items()}
+    missing = [name for name in NAMES[shape] if name not in frame.columns]
+    return frame.with_columns(pl.lit(None, kinds.get(name, pl.String)).alias(name) for name in missing)
+
+
+def _broken(name: str) -> pl.Expr:
+    """Name the reason of a chat in which a turn has no known role or no text."""
+    import polars as pl
+
+    turn = pl.element().struct
+    bad = pl.col(name).list.eval(turn.field("role").is_null() | turn.field("content").is_null()).list.any()
+    return pl.when(bad).then(pl.lit("a turn without a known role and a text"))
+
+
+def _last_is_assistant(name: str) -> pl.Expr:
+    import polars as pl
+
+    other = pl.col(name).list.last().struct.field("role").ne_missing(pl.lit("assistant"))
+    return pl.when(other).then(pl.lit("the last turn is not the assistant's"))
+
+
+def _read_pairs(frame: pl.DataFrame) -> pl.DataFrame:
+    """Find the prompt of each pair: its own column, or what two whole chats share up to the last turn.
+
+    Where the prompt ends in two strings cannot be told (https://github.com/huggingface/trl/pull/6472 and others): a
+    guess cuts words in two, so that such a row has no prompt.
+    """
+    import polars as pl
+
+    chats = {side: pl.col(side) for side in ("chosen", "rejected")}
+    sizes = {side: chat.list.len().cast(pl.Int64) for side, chat in chats.items()}
+    heads = {side: chats[side].list.slice(0, sizes[side] - 1) for side in chats}
+    whole = (sizes["chosen"] > 1) | (sizes["rejected"] > 1)
+    differ = (sizes["chosen"] < 2) | (sizes["rejected"] < 2) | (heads["chosen"] != heads["rejected"])
+    asked = pl.col("prompt").list.last().struct.field("content")
+    turns = heads["chosen"].list.eval(pl.element().struct.field("content"))
+    elsewhere = pl.col("prompt").is_not_null() & ~turns.list.contains(asked)
+    missing = pl.any_horizontal(chat.is_null() | (chat.list.len() == 0) for chat in chats.values())
+    return frame.with_columns(
+        reason=pl.coalesce(
+            pl.when(missing).then(pl.lit("no chosen or no rejected response")),
+            *[_broken(side) for side in chats],
+            pl.when(whole & differ).then(pl.lit("the chats differ before the last turn")),
+            pl.when(whole & elsewhere).then(pl.lit("a response of several turns that does not contain the prompt")),
+            *[_last_is_assistant(side) for side in chats],
+        ),
+        prompt=pl.when(whole).then(heads["chosen"]).otherwise(pl.col("prompt")),
+    )
+
+
+def _read_ratings(frame: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    texts, ratings, models = (pl.col(name) for name in ("responses", "ratings", "models"))
+    uneven = (texts.list.len() != ratings.list.len()) | (
+        models.is_not_null() & (models.list.len() != texts.list.len())
+    )
+    few = pl.when(texts.list.drop_nulls().list.len() < 2).then(pl.lit("fewer than two responses"))
+    return frame.with_columns(
+        reason=pl.coalesce(
+            pl.when(texts.is_null() | ratings.is_null()).then(pl.lit("no responses or no ratings")),
+            pl.when(uneven).then(pl.lit("not as many ratings or models as responses")),
+            few,
+        )
+    )
+
+
+def _read_labels(frame: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    one = pl.col("completion").list.len() == 1
+    missing = ~one.fill_null(False) | pl.col("label").is_null()
+    return frame.with_columns(
+        reason=pl.coalesce(
+            pl.when(missing).then(pl.lit("not one completion with a label")),
+            _broken("completion"),
+            _last_is_assistant("completion"),
+        )
+    )
+
+
+def _answers_of_pairs(frame: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    parts = [
+        frame.select(
+            "row",
+            text=pl.col(side).list.last().struct.field("content"),
+            model=pl.col(f"{side}_model").fill_null(UNKNOWN),
+            score=f"score_{side}",
+            side=pl.lit(number, pl.Int8),
+        )
+        for number, side in enumerate(("chosen", "rejected"))
+    ]
+    return pl.concat(parts).sort("row", "side")
+
+
+def _answers_of_ratings(frame: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    models = pl.coalesce("models", pl.lit(UNKNOWN, pl.String).repeat_by(pl.col("responses").list.len()))
+    wide = frame.select("row", text="responses", score="ratings", model=models).explode("text", "score", "model")
+    side = pl.lit(None, pl.Int8)
+    return wide.select("row", "text", pl.col("model").fill_null(UNKNOWN), "score", side=side)
+
+
+def _answers_of_labels(frame: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    return frame.select(
+        "row",
+        text=pl.col("completion").list.last().struct.field("content"),
+        model=pl.col("model").fill_null(UNKNOWN),
+        score=pl.lit(None, pl.Float64),
+        side=(~pl.col("label")).cast(pl.Int8),
+    )
+
+
+_READ = {"pairs": _read_pairs, "ratings": _read_ratings, "labels": _read_labels}
+_ANSWERS = {"pairs": _answers_of_pairs, "ratings": _answers_of_ratings, "labels": _answers_of_labels}

@@ -1,0 +1,273 @@
+"""Pairs from other tools' preference data, through the same filters, controls and audit as pairs of our own.
+
+    pairs = import_pairs("ultrafeedback.parquet", filters=Filters(max_length_gap=300, length_unit="chars"))
+    pairs.table, pairs.counts, pairs.dropped, print(pairs.audit())
+
+Reads any of the layouts of ``layouts.py`` from a file, a folder, the hub or Python, batch by batch: a million rows are
+Arrow columns, never Python objects all at once. Every row that cannot be read is counted with its line and its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
+
+import pyarrow as pa
+
+from w2s_align.errors import UserError
+from w2s_align.interchange.answers import answers_of
+from w2s_align.interchange.batches import Batch, read_batches
+from w2s_align.interchange.layouts import Shape, find_shape, from_columns, from_rows
+from w2s_align.pairing.assemble import DROPPED, EXAMPLES, Pairs, dropped_counts
+from w2s_align.pairing.candidates import Candidates, make_candidates
+from w2s_align.pairing.pairs import Options, finished, options_filters
+from w2s_align.pairing.rules import score_rules
+from w2s_align.pairing.rules.model_rules import Selection, prompts_without
+from w2s_align.records import MESSAGES, Response, prompt_id
+
+if TYPE_CHECKING:
+    import polars as pl
+
+RatingRule: TypeAlias = Literal["best_worst", "best_random", "score_gap"]
+ALL_PAIRS = 2**31 - 1
+MOST_TEXTS = 10_000
+
+
+def import_pairs(
+    source: str | Path | Iterable[Mapping[str, Any]],
+    *,
+    shape: Shape | None = None,
+    columns: Mapping[str, str] | None = None,
+    rule: RatingRule = "best_worst",
+    margin: float = 0.0,
+    split: str = "train",
+    config_name: str | None = None,
+    revision: str | None = None,
+    limit: int | None = None,
+    stop_on_broken: bool = False,
+    task: str | None = None,
+    progress: Callable[[int, str], None] | None = None,
+    **options: Unpack[Options],
+) -> Pairs:
+    """Read preference data and make pairs of it.
+
+    Args:
+        source: A file (.jsonl, .json, .parquet), a folder of such files, the id of a data set on the hub, or rows.
+        shape: ``pairs``, ``ratings`` or ``labels`` (see ``layouts.py``); None to tell it from the columns.
+        columns: Which column holds what, where its name is not one of those in ``layouts.NAMES``.
+        rule: How ratings become pairs.
+        margin: Least difference of two ratings.
+        split: Split of a data set on the hub.
+        config_name: Configuration of a data set on the hub.
+        revision: Commit, tag or branch of a data set on the hub.
+        limit: Read this many rows.
+        stop_on_broken: Refuse the data at the first row that cannot be read, in place of counting it.
+        task: Name of the task of all rows. Default: what the data says, or nothing.
+        progress: ``progress(rows, note)``, called after every batch.
+        **options: See :class:`w2s_align.pairing.Options`; all pairs of a prompt are kept unless ``pairs_per_prompt``
+            says otherwise.
+
+    Returns:
+        The pairs. Rows that could not be read stand in ``dropped`` under the unit ``row``; ``counts`` begins with
+        ``rows`` = ``rows read`` + all ``rows dropped: <reason>``.
+
+    Raises:
+        UserError: The source cannot be read, its layout is not known, or a row is broken and ``stop_on_broken`` set.
+    """
+    data = _read(
+        read_batches(source, split=split, config_name=config_name, revision=revision),
+        shape,
+        columns or {},
+        limit,
+        stop_on_broken,
+        task,
+        progress or (lambda rows, note: None),
+    )
+    options = {"pairs_per_prompt": ALL_PAIRS, **options}
+    candidates, selection = _select(data, rule, margin, options)
+    name = rule if data.shape == "ratings" else "imported"
+    pairs = finished(name, candidates, selection, options)
+    dropped = pa.concat_tables([data.dropped(), pairs.dropped])
+    read = {"rows": data.rows, "rows read": data.rows - len(data.broken)}
+    counts = {**read, **pairs.counts, **dropped_counts(dropped)}
+    return replace(pairs, dropped=dropped, counts=counts)
+
+
+@dataclass
+class _Data:
+    """What was read.
+
+    Attributes:
+        shape: The shape of the data.
+        rows: Number of rows, broken ones among them.
+        prompts: Every prompt once: ``id``, ``messages``, ``task``.
+        answers: ``prompt_id``, ``row``, ``text``, ``model``, ``score``, ``side``.
+        broken: Place, reason and beginning of the rows that could not be read.
+        seen: Ids of the prompts.
+    """
+
+    shape: Shape = "pairs"
+    rows: int = 0
+    prompts: list[pa.Table] = field(default_factory=list)
+    answers: list[pl.DataFrame] = field(default_factory=list)
+    broken: list[tuple[str, str, str]] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+    def is_new(self, one: str) -> bool:
+        """Say whether a prompt comes for the first time."""
+        new = one not in self.seen
+        self.seen.add(one)
+        return new
+
+    def dropped(self) -> pa.Table:
+        """Return the rows that could not be read as rows of ``DROPPED``."""
+        shown: dict[str, int] = {}
+        rows = []
+        for place, reason, text in self.broken:
+            shown[reason] = shown.get(reason, 0) + 1
+            excerpt = text if shown[reason] <= EXAMPLES else None
+            rows.append({"prompt_id": "", "unit": "row", "reason": reason, "detail": place, "excerpt": excerpt})
+        return pa.Table.from_pylist(rows, schema=DROPPED)
+
+
+def _read(
+    batches: Iterable[Batch],
+    shape: Shape | None,
+    named: Mapping[str, str],
+    limit: int | None,
+    stop: bool,
+    task: str | None,
+    progress: Callable[[int, str], None],
+) -> _Data:
+    data = _Data()
+    mapping: dict[str, str] = {}
+    for batch in batches:
+        if limit is not None:
+            batch = _head(batch, limit - data.rows)
+        if batch.numbers and not mapping:
+            data.shape, mapping = find_shape(batch.columns, shape, named)
+        _take(batch, data, mapping, task)
+        if stop and data.broken:
+            place, reason, text = data.broken[0]
+            raise UserError(f"{place} cannot be read: {reason}.", why=text[:120], fix="Correct or remove the row.")
+        progress(data.rows, f"{len(data.broken):,} broken" if data.broken else "")
+        if limit is not None and data.rows >= limit:
+            break
+    if not data.prompts:
+        reasons = ", ".join(sorted({reason for _, reason, _ in data.broken})) or "there are no rows"
+        raise UserError(f"No row of {data.rows:,} can be read: {reasons}.", fix="Check the file and its columns.")
+    return data
+
+
+def _head(batch: Batch, rows: int) -> Batch:
+    """Return the first rows of a batch, broken ones counted."""
+    numbers = sorted([*batch.numbers, *(number for number, _, _ in batch.broken)])[:rows]
+    last = numbers[-1] if numbers else 0
+    good = sum(number <= last for number in batch.numbers)
+    broken = [entry for entry in batch.broken if entry[0] <= last]
+    return replace(batch, numbers=batch.numbers[:good], rows=batch.rows[:good], broken=broken)
+
+
+def _take(batch: Batch, data: _Data, mapping: Mapping[str, str], task: str | None) -> None:
+    """Read a batch into what there is."""
+    import polars as pl
+
+    lost = {number: (reason, text) for number, reason, text in batch.broken}
+    base = data.rows
+    data.rows += len(batch.numbers) + len(batch.broken)
+    if batch.numbers:
+        rows = batch.rows
+        frame = from_rows(rows, mapping) if isinstance(rows, list) else from_columns(rows, _there(rows, mapping))
+        # Also a later file that has none of the columns has rows, and they are counted.
+        numbers = pl.DataFrame({"row": pl.int_range(len(batch.numbers), dtype=pl.UInt32, eager=True)})
+        prompts, answers = answers_of(numbers.hstack(frame.get_columns()), data.shape)
+        for at, reason in prompts.filter(pl.col("reason").is_not_null()).select("row", "reason").iter_rows():
+            row = rows[at] if isinstance(rows, list) else rows.row(at, named=True)
+            lost[batch.numbers[at]] = (reason, _shown(row))
+        good = prompts.filter(pl.col("reason").is_null())
+        ids = [prompt_id(messages) for messages in good["prompt"].to_list()]
+        fresh = [i for i, one in enumerate(ids) if data.is_new(one)]
+        new = good[fresh]
+        tasks = [task] * new.height if task is not None else new["task"].fill_null("").to_list()
+        table = {"id": [ids[i] for i in fresh], "messages": new["prompt"].to_arrow().cast(MESSAGES), "task": tasks}
+        data.prompts.append(pa.table(table, schema=_PROMPTS))
+        mine = good.select("row", prompt_id=pl.Series(ids, dtype=pl.String))
+        answers = answers.join(mine, on="row", maintain_order="left")
+        data.answers.append(answers.with_columns(pl.col("row").cast(pl.Int64) + base))
+    data.broken += [(f"{batch.place} {number}", *lost[number]) for number in sorted(lost)]
+    if len(data.broken) > MOST_TEXTS:  # a file of which every line is broken does not fill the memory
+        data.broken[MOST_TEXTS:] = [(place, reason, "") for place, reason, _ in data.broken[MOST_TEXTS:]]
+
+
+_PROMPTS = pa.schema([("id", pa.string()), ("messages", MESSAGES), ("task", pa.string())])
+
+
+def _there(frame: pl.DataFrame, mapping: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns that a later file still has."""
+    return {name: column for name, column in mapping.items() if column in frame.columns}
+
+
+def _shown(row: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(row, ensure_ascii=False, default=str)[:300]
+
+
+def _select(data: _Data, rule: RatingRule, margin: float, options: Options) -> tuple[Candidates, Selection]:
+    """Make candidates of the responses and find the pairs among them."""
+    import polars as pl
+
+    answers = pl.concat(data.answers)
+    # Two models of the same name, or of none, are told apart by the number of the sample.
+    answers = answers.with_columns(sample=pl.int_range(pl.len(), dtype=pl.Int32).over("prompt_id"))
+    responses = _responses(answers)
+    answers = answers.drop("text").with_columns(score=pl.when(pl.col("score").is_finite()).then("score"))
+    filters = options_filters(options)
+    prompts = pa.concat_tables(data.prompts)
+    if data.shape == "ratings":
+        scores = answers.select("prompt_id", "sample", "model", scorer=pl.lit("rating"), value="score").to_arrow()
+        candidates = make_candidates(prompts, [responses], scores, filters=filters)
+        return candidates, _by_rating(candidates, rule, margin, options.get("seed", 0))
+    candidates = make_candidates(prompts, [responses], filters=filters)
+    mine = answers[candidates.frame["row"]].select("score", "side", link="row")
+    frame = candidates.frame.drop("score").hstack(mine)
+    if data.shape == "labels":  # the k-th good response of a prompt meets the k-th bad one
+        frame = frame.with_columns(link=pl.int_range(pl.len(), dtype=pl.Int64).over("prompt", "side"))
+    return _by_side(replace(candidates, frame=frame), data.shape)
+
+
+def _responses(answers: pl.DataFrame) -> pa.Table:
+    columns = {name: pa.nulls(answers.height, Response.SCHEMA.field(name).type) for name in Response.SCHEMA.names}
+    columns |= {name: answers[name].to_arrow() for name in ("prompt_id", "sample", "model", "text")}
+    columns["finish_reason"] = pa.repeat(pa.scalar("stop"), answers.height)
+    return pa.table(columns).cast(Response.SCHEMA)
+
+
+def _by_rating(candidates: Candidates, rule: RatingRule, margin: float, seed: int) -> Selection:
+    if rule == "best_random":
+        return score_rules.by_best_random(candidates, seed)
+    if rule == "score_gap":
+        return score_rules.by_score_gap(candidates, margin, "largest", seed)
+    return score_rules.by_best_worst(candidates, margin, seed)
+
+
+def _by_side(candidates: Candidates, shape: Shape) -> tuple[Candidates, Selection]:
+    """Pair the responses that the data pairs; one without its other side is set aside."""
+    import polars as pl
+
+    frame = candidates.frame
+    sides = [
+        frame.filter(pl.col("side") == number).select("prompt", "link", **{side: "row", f"score_{side}": "score"})
+        for number, side in enumerate(("chosen", "rejected"))
+    ]
+    pairs = sides[0].join(sides[1], on=["prompt", "link"]).sort("prompt", "link")
+    pairs = pairs.select("prompt", "chosen", "rejected", "score_chosen", "score_rejected")
+    alone = ~pl.col("row").is_in(pl.concat([pairs["chosen"], pairs["rejected"]]).implode())
+    reason = "no response with the other label" if shape == "labels" else "the other side is dropped"
+    lost = frame.filter(alone).with_columns(reason=pl.lit(reason)).select(candidates.faults.columns)
+    light = frame.filter(~alone).drop("side", "link")
+    candidates = replace(candidates, frame=light, faults=pl.concat([candidates.faults, lost]))
+    declined = prompts_without(pairs, candidates).with_columns(reason=pl.lit("no response"))
+    return candidates, Selection(pairs, declined)

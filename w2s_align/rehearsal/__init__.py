@@ -1,0 +1,1 @@
+"""Rehearse a recipe on this machine with tiny stand-in models."""

@@ -1,0 +1,363 @@
+"""A rehearsal: a recipe turned into the same recipe with stand-in models and a few rows, and run like any other.
+
+Reads a recipe; writes rows that stand in for hub datasets below the runs folder. Nothing here trains or generates: the
+changed recipe goes through the same loading, planning and execution, the same steps, chat templates, TRL arguments and
+launchers as the real one. What had to be changed is listed, and so is what a rehearsal cannot check.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import yaml
+from rich.markup import escape
+
+from w2s_align.artifacts.identity import looks_local
+from w2s_align.families import own_family
+from w2s_align.recipe import Document, Recipe, StepConfig, load
+from w2s_align.runs.machine import Machine, this_machine
+from w2s_align.steps import CATALOGUE
+
+ROWS = 16
+"""Prompts or pairs that are left of each source."""
+POOL = 240
+"""Rows of a stand-in dataset, so that a held-out share of it is not empty."""
+TOKENS = 64
+"""Longest answer of a stand-in, in tokens; one of its usual answers has about 50."""
+STEPS = 3
+"""Optimiser steps of each training."""
+LEARNING_RATE = 1e-3
+"""Learning rate of each training: at the published ones, three steps would not show in weights stored as bfloat16."""
+MEMORY = 4 * 1024**3
+"""Bytes of memory that a core of this machine must have for a step of its own."""
+PROCESSES = 2
+"""Processes of a training that the recipe launches on several GPUs."""
+
+Raw = dict[str, Any]
+Layout: TypeAlias = Literal["prompts", "pairs", "ratings", "labels"]
+
+UNCHECKED = (
+    "whether the real models exist, may be downloaded, and fit into memory (`w2s plan` estimates that)",
+    "the real tokenizers (a stand-in reads bytes), and the real chat templates where they are not said to be here",
+    "the data of hub datasets and benchmarks, and the columns that they really have",
+    "GPU kernels, quantisation, several machines, servers and trackers",
+    "what comes out: answers of stand-ins mean nothing, and so do the verdict and the audit",
+)
+"""What no rehearsal can check."""
+
+
+@dataclass
+class Rehearsal:
+    """A recipe that is ready to be rehearsed.
+
+    Attributes:
+        recipe: The changed recipe.
+        models: Models that are stood in for.
+        changes: What else was changed, in words, each once.
+    """
+
+    recipe: Recipe
+    models: list[str]
+    changes: list[str]
+
+
+def rehearsal(document: Document, folder: Path) -> Rehearsal:
+    """Turn a recipe into one that this machine can run in minutes.
+
+    Args:
+        document: The recipe as it was read, overrides applied.
+        folder: Where rows go that stand in for datasets of the hub.
+
+    Raises:
+        UserError: The recipe itself cannot work, or it has a part that nothing can stand in for.
+    """
+    change = _Change(document, folder)
+    if _drop(document.data, "push_to_hub"):  # before the check, which asks for the hub's token
+        change.changes.append("nothing is pushed to the hub")
+    load(document, CATALOGUE)
+    steps = {str(name): change.step(str(name), raw) for name, raw in _plain(document.data["steps"]).items()}
+    stand_ins = {
+        name: {"kind": "stand_in_model", "like": model} | ({"reward": True} if reward else {})
+        for (model, reward), name in change.models.items()
+    }
+    data = {**_plain(document.data), "steps": {**stand_ins, **change.added, **steps}}
+    changed = Document(
+        name=f"rehearsal of {document.name}",
+        text=yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110),
+        data=data,
+        folder=document.folder,
+    )
+    models = dict.fromkeys(model for model, _ in change.models)
+    templates = [model for model in models if own_family(model) is not None]
+    if templates:
+        change.changes.append(f"the real chat templates, found on this machine, of {', '.join(templates)}")
+    return Rehearsal(load(changed, CATALOGUE), list(models), list(dict.fromkeys(change.changes)))
+
+
+def machine_of_rehearsals() -> Machine:
+    """Return what of this machine rehearsals take: a core for each step, if there is memory for its engine."""
+    machine = this_machine()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return replace(machine, cpus=max(1, min(machine.cpus, memory // MEMORY)))
+
+
+def summary(rehearsed: Sequence[Rehearsal]) -> str:
+    """Return what was rehearsed with what, and what a rehearsal cannot check."""
+    models = dict.fromkeys(escape(model) for item in rehearsed for model in item.models)
+    changes = dict.fromkeys(escape(change) for item in rehearsed for change in item.changes)
+    lines = [f"[bold]Stood in for:[/] {', '.join(models) or 'none'}", "[bold]Changed:[/]"]
+    lines += [f"  - {change}" for change in changes]
+    lines += ["[bold]Not checked:[/]", *(f"  - {text}" for text in UNCHECKED)]
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    """Copy plain values; what YAML anchors share becomes a copy for each place."""
+    return json.loads(json.dumps(value))
+
+
+@dataclass
+class _Change:
+    """What becomes of the steps of one recipe."""
+
+    document: Document
+    folder: Path
+    models: dict[tuple[str, bool], str] = field(default_factory=dict)
+    """Stand-ins, by the model and whether it is asked as a reward model."""
+    added: dict[str, Raw] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
+
+    def step(self, name: str, raw: Raw) -> Raw:
+        """Return what stands in for a step."""
+        values = {"seed": self.document.data.get("seed", 0), **raw}
+        config = CATALOGUE[raw["kind"]].model_validate(values, context={"folder": self.document.folder})
+        self._models(config, raw)
+        self._outside(name, raw)
+        change: Callable[[StepConfig, Raw], None] | None = getattr(self, f"_{raw['kind']}", None)
+        if change is not None:
+            change(config, raw)
+        elif hasattr(config, "learning_rate"):
+            self._training(config, raw)
+        return raw
+
+    def _models(self, config: StepConfig, raw: Raw) -> None:
+        """Put stand-ins where models of the hub or of a folder are named, also where only their names stand."""
+        names: dict[str, str] = {}
+        for reference in config.references():
+            if "model" in reference.reads.types and reference.step is None:
+                slug = re.sub(r"[^a-z0-9]+", "_", reference.value.rpartition("/")[2].lower()).strip("_")
+                reward = _at(raw, reference.path[:-1]).get("name") == "reward"
+                name = f"stand_in_reward_{slug}" if reward else f"stand_in_{slug}"
+                names[reference.value] = self.models.setdefault((reference.value, reward), name)
+                _at(raw, reference.path[:-1])[reference.path[-1]] = f"${name}"
+        for model, stand_in in {**{model: name for (model, _), name in self.models.items()}, **names}.items():
+            _rename(raw, model, stand_in)
+
+    def _outside(self, name: str, raw: Raw) -> None:
+        """Leave out everything that would reach beyond this machine, or that asks for a larger one."""
+        resources = raw.pop("resources", None) or {}
+        if resources.get("report_to"):
+            self.changes.append(f"{name}: no trackers")
+        raw["resources"] = {"cpus": 1}  # what stand-ins have to do is too little to share: steps run side by side
+        if "gradient_checkpointing" in resources:
+            raw["resources"]["gradient_checkpointing"] = resources["gradient_checkpointing"]
+        engine = raw.get("engine")
+        if isinstance(engine, dict):
+            if engine.get("name") == "openai":
+                self.changes.append(f"{name}: asks a stand-in on this machine in place of a server")
+                for option in ("name", "api", "served_model", "server_fields"):
+                    engine.pop(option, None)
+            for option in ("revision", "quantization", "trust_remote_code", "max_model_len"):
+                engine.pop(option, None)
+
+    def _prompts(self, config: Any, raw: Raw) -> None:
+        raw["limit"] = min(config.limit or ROWS, ROWS)
+        self.changes.append(f"at most {ROWS} prompts or pairs of each source")
+        if _on_hub(config.source):
+            raw["source"] = self._dataset(config.source, config.columns, "prompts")
+            raw.setdefault("task", config.task or config.source)
+            for option in ("split", "config", "revision"):
+                raw.pop(option, None)
+        elif looks_local(config.source):
+            raw["source"] = config.source
+
+    def _import_pairs(self, config: Any, raw: Raw) -> None:
+        raw["limit"] = min(config.limit or ROWS, ROWS)
+        if not _on_hub(config.source):
+            raw["source"] = config.source
+            return
+        raw["source"] = self._dataset(config.source, config.columns, _layout(config))
+        for option in ("split", "config", "revision"):
+            raw.pop(option, None)
+
+    def _dataset(self, source: str, columns: dict[str, str], layout: Layout) -> str:
+        self.changes.append(f"rows of our own in the shape of {source}")
+        names = "-".join(re.sub(r"\W+", "_", part) for part in (layout, source, *columns.values()))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{names}.jsonl"
+        path.write_text(stand_in_rows(source, columns, layout), encoding="utf-8")
+        return str(path.absolute())
+
+    def _sampling(self, sampling: Raw) -> None:
+        sampling["max_tokens"] = min(int(sampling.get("max_tokens", TOKENS)), TOKENS)
+        sampling["n"] = min(int(sampling.get("n", 1)), 2)
+        self.changes.append(f"answers of at most {TOKENS} tokens, at most 2 per prompt")
+
+    def _quick_engine(self, raw: Raw) -> None:
+        """Leave vLLM to the steps that generate: starting it for every arm would take longer than all the rest."""
+        if (raw.get("engine") or {}).get("name", "auto") == "auto":
+            raw["engine"] = {**(raw.get("engine") or {}), "name": "transformers"}
+            self.changes.append("answers for evaluations and judges by transformers, not by the recipe's engine")
+
+    def _generate(self, config: Any, raw: Raw) -> None:
+        self._sampling(raw["sampling"])
+
+    def _judge(self, config: Any, raw: Raw) -> None:
+        self._quick_engine(raw)
+        # A stand-in rates by chance; greedily it would give every answer the same rating, and no pair would be left.
+        raw["sampling"] = {**raw.get("sampling", {}), "temperature": 0.3}
+        self._sampling(raw["sampling"])
+
+    def _evaluate(self, config: Any, raw: Raw) -> None:
+        if raw.get("tasks") or raw.get("suite"):
+            self.changes.append("stand-in problems with numbers as answers in place of the benchmarks' data")
+            for option in ("tasks", "suite", "data_dir", "judge", "judging", "judge_resources"):
+                raw.pop(option, None)
+            source = self._dataset("problems", {}, "prompts")
+            self.added["stand_in_problems"] = {"kind": "prompts", "source": source, "limit": ROWS, "task": "problems"}
+            raw |= {"prompts": "$stand_in_problems", "scorer": "numeric"}
+        self._quick_engine(raw)
+        raw["sampling"] = raw.get("sampling") or {"greedy": {"temperature": 0.0}}
+        for sampling in raw["sampling"].values():
+            self._sampling(sampling)
+
+    def _training(self, config: Any, raw: Raw) -> None:
+        raw |= {"learning_rate": LEARNING_RATE, "max_steps": STEPS}
+        if config.dtype == "bfloat16":  # transformers refuses it for DeepSpeed on a CPU
+            raw["dtype"] = "float32"
+            self.changes.append("training in float32 arithmetic")
+        self.changes.append(f"{STEPS} optimiser steps of each training, at a learning rate of {LEARNING_RATE:g}")
+        for option in ("num_train_epochs", "early_stopping", "stop_on_alarm"):
+            raw.pop(option, None)
+        if isinstance(raw.get("quick_task"), dict):
+            raw["quick_task"] |= {"max_tokens": TOKENS, "scorer": "exact"}
+            self.changes.append(f"quick tasks with answers of at most {TOKENS} tokens, compared as text")
+        if raw.get("seeds"):
+            raw["seeds"] = raw["seeds"][:1]
+            self.changes.append("the first of several training seeds")
+        raw["resources"]["device"] = "cpu"
+        if isinstance(raw.get("adapter"), dict) and raw["adapter"].pop("load_in_4bit", False):
+            self.changes.append("a frozen base in full precision in place of 4 bits")
+        launch = raw.get("launch", "single")
+        if launch != "single" and find_spec("deepspeed") is None:
+            self.changes.append(f"one process in place of {launch}: deepspeed is not installed")
+            launch = raw["launch"] = "single"
+        if launch != "single":
+            raw["resources"]["processes"] = PROCESSES
+            self.changes.append(
+                f"{PROCESSES} processes on the CPU in place of one for each GPU; micro batches by length"
+            )
+
+    def _lab_model(self, config: Any, raw: Raw) -> None:
+        raw["steps"] = min(config.steps, 30)
+        self.changes.append("lab models of at most 30 training steps")
+
+    def _import_model(self, config: Any, raw: Raw) -> None:
+        like = "HuggingFaceTB/SmolLM2-135M-Instruct"
+        raw.clear()
+        raw |= {"kind": "stand_in_model", "like": like}
+        self.changes.append(f"a stand-in for {config.source}, in the form of {like}")
+
+
+def stand_in_rows(source: str, columns: dict[str, str], layout: Layout) -> str:
+    """Return JSON lines in the shape of a dataset on the hub.
+
+    Args:
+        source: The dataset; another one has other rows.
+        columns: Which column holds what, as the recipe says.
+        layout: Prompts with answers, or one of the layouts of preference data: pairs (whole chats, as most datasets
+            have them), ratings (two responses with a number each), labels (a good and a bad response in two rows).
+    """
+    dice = random.Random(source)
+    words = ("amber", "birch", "coral", "delta", "ember", "fjord", "grove", "heron", "inlet", "jade", "knoll", "larch")
+
+    def named(row: Raw) -> Raw:
+        return {columns.get(name, name): value for name, value in row.items()}
+
+    rows: list[Raw] = []
+    for number in range(POOL):
+        first, second = dice.randrange(10, 100), dice.randrange(10, 100)
+        prompt = f"{' '.join(dice.sample(words, 4))}: what is {first} + {second}? ({number})"
+        good, bad = (" ".join(dice.sample(words, 5)) for _ in range(2))
+        chats = [[_turn("user", prompt), _turn("assistant", text)] for text in (good, bad)]
+        if layout == "prompts":
+            chat = columns.get("prompt") in ("chosen", "messages", "conversations")
+            row = {"prompt": chats[0] if chat else prompt, "answer": str(first + second)}
+            rows.append(named(row | ({"group": f"group {number % 20}"} if "group" in columns else {})))
+        elif layout == "pairs":
+            row = {"chosen": chats[0], "rejected": chats[1]}
+            rows.append(named(row | ({"prompt": prompt} if "prompt" in columns else {})))
+        elif layout == "labels":
+            rows += [named({"prompt": prompt, "completion": text, "label": text == good}) for text in (good, bad)]
+        elif "completions" in columns:
+            both = [{"response": good, "overall_score": 4}, {"response": bad, "overall_score": 2}]
+            rows.append(named({"prompt": prompt, "completions": both}))
+        else:
+            rows.append(named({"prompt": prompt, "responses": [good, bad], "ratings": [4, 2]}))
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _layout(config: Any) -> Layout:
+    """Return the layout of preference data as the recipe says it, or as its columns tell."""
+    if config.layout != "auto":
+        return cast(Layout, config.layout)
+    if {"responses", "ratings", "completions"} & config.columns.keys():
+        return "ratings"
+    return "labels" if {"completion", "label"} & config.columns.keys() else "pairs"
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _on_hub(source: str) -> bool:
+    made = source.startswith(("lab/", "reasoning_gym/"))
+    return not made and not looks_local(source) and "/" in source
+
+
+def _at(raw: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        raw = raw[int(part)] if isinstance(raw, list) else raw[part]
+    return raw
+
+
+def _rename(value: Any, old: str, new: str) -> None:
+    """Replace a model's name where it stands by itself: in lists, as a value, as a key."""
+    if isinstance(value, list):
+        value[:] = [new if item == old else item for item in value]
+    elif isinstance(value, dict):
+        for key in list(value):
+            if value[key] == old and key != "like":
+                value[key] = new
+            if key == old:
+                value[new] = value.pop(key)
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _rename(item, old, new)
+
+
+def _drop(value: Any, option: str) -> bool:
+    """Remove an option wherever it stands; returns whether it was set."""
+    if isinstance(value, list):
+        return any([_drop(item, option) for item in value])
+    if isinstance(value, dict):
+        found = bool(value.pop(option, None))
+        return any([found, *(_drop(item, option) for item in value.values())])
+    return False

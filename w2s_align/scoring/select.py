@@ -1,0 +1,177 @@
+"""Choose responses to train on: by agreement of two models, by correctness, by a model's own confidence.
+
+Reads responses (and scores), returns the responses kept, with the same account of what was dropped as a pair rule
+gives. Only :func:`select_correct` and :func:`select_incorrect` use scores; the others read no gold answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+
+from w2s_align.pairing.assemble import dropped_counts, dropped_rows
+from w2s_align.pairing.candidates import Candidates, make_candidates
+from w2s_align.pairing.rules.model_rules import in_random_order, prompts_without, random_draws
+from w2s_align.pairing.rules.self_confidence import vote_shares
+from w2s_align.pairing.settings import Filters
+from w2s_align.records import Response
+from w2s_align.scoring.votes import AnswerKind, final_answers
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Responses that were kept.
+
+    Attributes:
+        table: Rows of :class:`w2s_align.records.Response`, in the order of the prompts.
+        dropped: Rows of :data:`w2s_align.pairing.assemble.DROPPED`.
+        counts: ``prompts`` = ``prompts kept`` + all ``prompts dropped: <reason>``.
+    """
+
+    table: pa.Table
+    dropped: pa.Table
+    counts: dict[str, int]
+
+
+def select_agreeing(
+    first: pa.Table,
+    second: pa.Table,
+    prompts: pa.Table,
+    *,
+    keep: Literal["first", "second", "both"] = "first",
+    answer: AnswerKind = "number",
+    pad_to: int = 0,
+    seed: int = 0,
+    truncated: bool = False,
+) -> Selected:
+    """Keep prompts to which two models give the same final answer: stage I (w2s_reasoning.md 1.2, step 5 and 9).
+
+    Args:
+        first: One response per prompt, e.g. of the weak model.
+        second: One response per prompt, e.g. of the strong model with examples in its prompt.
+        prompts: The prompts.
+        keep: Whose responses to keep: of the ``first``, the ``second``, or ``both`` (two rows per prompt).
+        answer: What final answers look like.
+        pad_to: When fewer prompts agree, add prompts that disagree, drawn with the seed, up to this number.
+        seed: Seed of the padding.
+        truncated: Also use responses that were cut at the token limit.
+    """
+    import polars as pl
+
+    candidates = make_candidates(prompts, [first, second], filters=Filters(truncated=not truncated))
+    answers = pl.Series("answer", pl.from_arrow(final_answers(candidates.responses, answer)))
+    frame = candidates.frame.with_columns(answer=answers.gather(candidates.frame["row"]))
+    frame = frame.unique(["prompt", "source"], keep="first", maintain_order=True)
+    sides = [frame.filter(pl.col("source") == i).select("prompt", "answer", "row") for i in (0, 1)]
+    both = sides[0].join(sides[1], on="prompt", suffix="_second", maintain_order="left")
+    same = (pl.col("answer") == pl.col("answer_second")) & (pl.col("answer") != "")
+    kept = both.filter(same)
+    if kept.height < pad_to:
+        rest = both.filter(~same)
+        ids = pl.Series("id", pl.from_arrow(candidates.prompts["id"])).gather(rest["prompt"])
+        padding = rest.with_columns(draw=random_draws(ids, seed)).sort("draw").drop("draw")
+        kept = pl.concat([kept, padding.head(pad_to - kept.height)])
+    columns = {"first": ["row"], "second": ["row_second"], "both": ["row", "row_second"]}[keep]
+    rows = pl.concat([kept.select("prompt", row=column) for column in columns]).sort("prompt", maintain_order=True)
+    lost = prompts_without(rows, candidates)
+    empty = pl.col("prompt").is_in(
+        both.filter((pl.col("answer") == "") | (pl.col("answer_second") == ""))["prompt"].implode()
+    )
+    reason = (
+        pl.when(~pl.col("prompt").is_in(sides[0]["prompt"].implode()))
+        .then(pl.lit("no first response"))
+        .when(~pl.col("prompt").is_in(sides[1]["prompt"].implode()))
+        .then(pl.lit("no second response"))
+        .when(empty)
+        .then(pl.lit("no answer found"))
+        .otherwise(pl.lit("answers differ"))
+    )
+    return _selected(candidates, rows, lost.with_columns(reason=reason))
+
+
+def select_correct(
+    responses: pa.Table, scores: pa.Table, prompts: pa.Table, *, right_at: float = 1.0, scorer: str | None = None
+) -> Selected:
+    """Keep the responses whose score is at least ``right_at``: rejection sampling with an answer check."""
+    return _by_score(responses, scores, prompts, scorer, right_at, want_right=True)
+
+
+def select_incorrect(
+    responses: pa.Table, scores: pa.Table, prompts: pa.Table, *, right_at: float = 1.0, scorer: str | None = None
+) -> Selected:
+    """Keep the responses whose score is below ``right_at``; unscored ones are dropped, not taken for wrong."""
+    return _by_score(responses, scores, prompts, scorer, right_at, want_right=False)
+
+
+def select_confident(
+    responses: pa.Table,
+    prompts: pa.Table,
+    *,
+    threshold: float = 0.6,
+    answer: AnswerKind = "number",
+    per_prompt: int = 1,
+    seed: int = 0,
+) -> Selected:
+    """Keep samples with the majority answer of their prompt where its share is at least ``threshold``.
+
+    Args:
+        responses: Several samples per prompt of one model.
+        prompts: The prompts.
+        threshold: Least share of the majority answer among all samples.
+        answer: What final answers look like.
+        per_prompt: At most this many samples of one prompt, drawn with the seed.
+        seed: Seed of the draw.
+    """
+    import polars as pl
+
+    candidates = make_candidates(prompts, [responses])
+    answers = pl.Series("answer", pl.from_arrow(final_answers(candidates.responses, answer)))
+    votes = vote_shares(candidates, answers).sort("prompt", "share", "first", descending=[False, True, False])
+    sure = votes.unique("prompt", keep="first", maintain_order=True)
+    good = sure.filter((pl.col("share") >= threshold - 1e-9) & (pl.col("answer") != ""))
+    frame = candidates.frame.with_columns(answer=answers.gather(candidates.frame["row"]))
+    frame = in_random_order(frame, candidates, seed, key=("model", "sample"))
+    rows = frame.join(good.select("prompt", "answer"), on=["prompt", "answer"], how="semi", maintain_order="left")
+    rows = rows.group_by("prompt", maintain_order=True).head(per_prompt).select("prompt", "row")
+    reason = (
+        pl.when(~pl.col("prompt").is_in(sure["prompt"].implode()))
+        .then(pl.lit("no response"))
+        .when(pl.col("prompt").is_in(sure.filter(pl.col("answer") == "")["prompt"].implode()))
+        .then(pl.lit("majority has no answer"))
+        .when(pl.col("prompt").is_in(good["prompt"].implode()))
+        .then(pl.lit("no usable majority response"))
+        .otherwise(pl.lit("low confidence"))
+    )
+    return _selected(candidates, rows, prompts_without(rows, candidates).with_columns(reason=reason))
+
+
+def _by_score(
+    responses: pa.Table, scores: pa.Table, prompts: pa.Table, scorer: str | None, right_at: float, *, want_right: bool
+) -> Selected:
+    import polars as pl
+
+    candidates = make_candidates(prompts, [responses], scores, scorer=scorer)
+    right = pl.col("score") >= right_at
+    rows = candidates.frame.filter(right if want_right else ~right).select("prompt", "row")
+    any_response = pl.col("prompt").is_in(candidates.frame["prompt"].unique().implode())
+    reason = (
+        pl.when(any_response).then(pl.lit("all wrong" if want_right else "all right")).otherwise(pl.lit("no response"))
+    )
+    return _selected(candidates, rows, prompts_without(rows, candidates).with_columns(reason=reason))
+
+
+def _selected(candidates: Candidates, rows: pl.DataFrame, lost: pl.DataFrame) -> Selected:
+    table = candidates.responses.take(rows["row"].to_arrow())
+    dropped = dropped_rows(candidates, lost, None)
+    counts = {
+        "prompts": candidates.prompts.num_rows + candidates.refused.height,
+        "prompts kept": rows["prompt"].n_unique(),
+        "responses": candidates.responses.num_rows,
+        "responses kept": rows.height,
+    }
+    return Selected(table.cast(Response.SCHEMA), dropped, counts | dropped_counts(dropped))

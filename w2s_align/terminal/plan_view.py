@@ -1,0 +1,196 @@
+"""What a plan looks like in the terminal: one line for each artifact, and below it what it takes and costs in all.
+
+Reads a plan and its estimate; runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Column, Table
+from rich.text import Text
+
+from w2s_align.estimates.costs import (
+    ANSWER_SHARE,
+    GENERATION_USE,
+    PROMPT_TOKENS,
+    TRAINING_USE,
+    Costs,
+    Estimate,
+    Range,
+)
+from w2s_align.families import shipped_shapes
+from w2s_align.recipe import Recipe
+from w2s_align.runs.plan import Planned, Status
+
+GATED = ("meta-llama/", "google/gemma")
+"""Models of the hub that can be downloaded only after their licence was accepted there."""
+COLOUR: dict[Status, str] = {"cached": "green", "started": "yellow", "to do": "default"}
+
+
+@dataclass
+class _Line:
+    """One line of the table: an artifact, or all the artifacts that a step implies."""
+
+    name: str
+    items: list[Planned]
+    estimates: list[Estimate]
+
+
+def plan_view(recipe: Recipe, planned: Mapping[str, Planned], costs: Costs, *, every: bool = False) -> Group:
+    """Return the plan with its cost.
+
+    Args:
+        recipe: The recipe.
+        planned: Its plan.
+        costs: Its estimate.
+        every: One line for each artifact, also for those that an evaluation implies.
+    """
+    done = sum(item.status == "cached" for item in planned.values())
+    memory = "per GPU" if costs.hardware else "memory"
+    table = Table(
+        Column("step", overflow="fold"),
+        Column("kind", overflow="fold"),
+        *("status", "rows", "tokens", "steps", memory, "time", "key"),
+        box=None,
+        header_style="dim",
+    )
+    number = f"{len(planned)} artifact{'s' if len(planned) != 1 else ''}"
+    table.title = f"{recipe.name}: {number}, {done} there already"
+    table.title_justify = "left"
+    for line in _lines(planned, costs, every):
+        table.add_row(*_cells(line))
+    return Group(table, Text.from_markup("\n".join(["", *_totals(planned, costs)])))
+
+
+def _lines(planned: Mapping[str, Planned], costs: Costs, every: bool) -> Iterator[_Line]:
+    groups: dict[str, _Line] = {}
+    for name, item in planned.items():
+        implied = "/" in name and not every
+        key = f"{item.node.step}/*" if implied else name
+        group = f"{key} {item.node.config.kind}" if implied else name
+        line = groups.setdefault(group, _Line(key, [], []))
+        line.items.append(item)
+        line.estimates.append(costs.steps[name])
+    yield from groups.values()
+
+
+def _cells(line: _Line) -> Sequence[str]:
+    first, many = line.items[0], len(line.items) > 1
+    states = [item.status for item in line.items]
+    if many and len(set(states)) > 1:
+        state = f"{states.count('cached')} of {len(states)} cached"
+    else:
+        state = f"[{COLOUR[states[0]]}]{states[0]}[/]"
+    rows = [e.rows for e in line.estimates if e.rows is not None]
+    exact = all(e.exact for e in line.estimates)
+    tokens = [e.tokens for e in line.estimates if e.tokens is not None]
+    seconds = [e.seconds for e in line.estimates if e.seconds is not None]
+    steps = [e.steps for e in line.estimates if e.steps is not None]
+    largest = max(line.estimates, key=lambda e: e.memory or 0)
+    memory = f"{largest.memory / 1e9:.0f} GB" if largest.memory else ""
+    if any(e.fits is False for e in line.estimates):
+        memory = f"[red]{memory}: too much[/]"
+    return (
+        escape(line.name),
+        first.node.config.kind + (f" x {len(line.items)}" if many else ""),
+        state,
+        ("" if exact else "≤ ") + f"{sum(rows):,}" if rows else "",
+        _range(_sum(tokens), count) if tokens else "",
+        f"{sum(steps):,}" if steps else "",
+        memory,
+        _range(_sum(seconds), duration) if seconds else "",
+        "" if many else first.key[:8],
+    )
+
+
+def _totals(planned: Mapping[str, Planned], costs: Costs) -> list[str]:
+    lines = []
+    for name, found in costs.steps.items():
+        if found.parts and found.fits is False:
+            made_of = ", ".join(f"{part} {size / 1e9:.1f}" for part, size in found.parts.items())
+            lines.append(f"[red]{escape(name)} does not fit[/] ({made_of} GB). What does: {escape(found.advice)}.")
+        elif found.advice:
+            lines.append(f"[yellow]{escape(name)}[/]: {escape(found.advice)}.")
+    lines = list(dict.fromkeys(lines))
+    if costs.downloads:
+        size = sum(costs.downloads.values()) / 1e9
+        models = ", ".join(f"{escape(model)} {size / 1e9:.1f}" for model, size in costs.downloads.items())
+        lines.append(f"[bold]To download:[/] {size:.0f} GB that are not in the hub's cache ({models}).")
+    lines += _access(costs)
+    if costs.hardware is None:
+        lines.append("No GPU here, so nothing is said about time. For a machine that you plan for: --gpus 8xH100")
+        return lines
+    low, high = costs.gpu_hours
+    price = costs.price or (0.0, 0.0)
+    lines.append(
+        f"[bold]On {costs.hardware}:[/] {_range((low, high), number)} GPU-hours, "
+        f"about {_range(price, number)} US dollars at {_range(costs.hardware.price, lambda p: f'{p:g}')} an hour."
+    )
+    answers, training, generation = (
+        f"{low:.0%} to {high:.0%}" for low, high in (ANSWER_SHARE, TRAINING_USE, GENERATION_USE)
+    )
+    lines.append(
+        f"[dim]Assumed where nothing has been counted: prompts of {PROMPT_TOKENS[0]} to {PROMPT_TOKENS[1]} tokens; "
+        f"answers of {answers} of their limit; training at {training} of the GPU's arithmetic, generation at "
+        f"{generation} of arithmetic or bandwidth. ≤: at most, because filters and lengths decide.[/]"
+    )
+    return lines
+
+
+def _access(costs: Costs) -> list[str]:
+    """Say which models may not come: gated ones, those that the hub does not show, those that nobody knows here."""
+    lines = []
+    if gated := [model for model in (*costs.downloads, *costs.unknown) if model.startswith(GATED)]:
+        lines.append(
+            f"[yellow]Gated:[/] {escape(', '.join(gated))}. Accept the licence on the model's page of the hub, and "
+            "log in with `hf auth login`."
+        )
+    if costs.unread:
+        lines.append(
+            f"[yellow]Not found on the hub:[/] {escape(', '.join(costs.unread))}. It does not exist, is gated, or "
+            "there is no network; `w2s doctor` says which."
+        )
+    for model in costs.unknown:
+        close = get_close_matches(model, shipped_shapes(), n=1)
+        meant = f"Did you mean {escape(close[0])}? Otherwise:" if close else "With a network:"
+        lines.append(
+            f"[yellow]Not estimated:[/] the shape of {escape(model)} is not known here. {meant} "
+            f"`hf download {escape(model)} config.json`."
+        )
+    return lines
+
+
+def _sum(ranges: Sequence[Range]) -> Range:
+    return sum(r[0] for r in ranges), sum(r[1] for r in ranges)
+
+
+def _range(values: Range, show: object) -> str:
+    low, high = (show(value) for value in values)  # type: ignore[operator]
+    return low if low == high else f"{low} to {high}"
+
+
+def count(value: float) -> str:
+    """Return a number of tokens as a person reads it."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def number(value: float) -> str:
+    """Return a number with two significant digits."""
+    return f"{float(f'{value:.2g}'):,g}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person reads it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 36_000 else f"{seconds / 3600:.0f} h"

@@ -1,0 +1,197 @@
+"""How rows become forward passes and steps: the rules that a plan and a training share, so that they cannot differ.
+
+Plain values in, plain values out; :func:`memory_setup` is what memory.py estimates from. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from w2s_align.training.launch import Layout
+from w2s_align.training.memory import Setup
+from w2s_align.training.padding_free import why_padded_family
+from w2s_align.training.resources import TrainResources
+from w2s_align.training.settings import TrainSettings
+
+PASS_TOKENS = 16_384
+"""Padded tokens in one forward pass that the default micro batch stays below."""
+PACKED_TOKENS = 4096
+"""Mean tokens of a forward pass without padding that the default micro batch stays below."""
+
+
+@dataclass(frozen=True)
+class RowSizes:
+    """Tokens of the rows of a training.
+
+    Attributes:
+        mean: Mean of a row: prompt and all its responses, the prompt once.
+        spread: Standard deviation of that.
+        largest: The largest of that.
+        longest: Longest prompt + response.
+        targets: Share of a row's tokens that carries loss.
+    """
+
+    mean: float
+    spread: float
+    largest: int
+    longest: int
+    targets: float
+
+
+def held_out_rows(settings: TrainSettings, rows: int) -> int:
+    """Return how many of ``rows`` are measured and not trained on."""
+    wanted = settings.held_out
+    return int(wanted) if wanted >= 1 else math.ceil(wanted * rows)
+
+
+def optimiser_steps(settings: TrainSettings, rows: int) -> int:
+    """Return the optimiser steps of a training on ``rows``, of which the last batch of an epoch is filled up."""
+    return settings.max_steps or math.ceil(settings.num_train_epochs * math.ceil(rows / settings.batch_size))
+
+
+def held_out_choice(settings: TrainSettings, rows: int) -> set[int]:
+    """Return which rows are measured and not trained on; the choice does not depend on the seed."""
+    return set(random.Random(0).sample(range(rows), held_out_rows(settings, rows)))
+
+
+def labelled_order(rows: int, settings: TrainSettings, seed: int) -> list[int]:
+    """Return the order in which KTO reads its rows, filled up to whole batches."""
+    order = list(range(rows))
+    random.Random(seed).shuffle(order)
+    return order + [order[i % len(order)] for i in range(-len(order) % settings.batch_size)]
+
+
+def trained_tokens(settings: TrainSettings, row_tokens: Sequence[int], seed: int, *, shuffled: bool) -> int:
+    """Return how many tokens a training reads, in the rows and the order that its trainer takes.
+
+    Args:
+        settings: What is learned.
+        row_tokens: Tokens of each row; held-out rows are among them.
+        seed: Seed of the training.
+        shuffled: Whether each epoch has an order of its own; else rows come in :func:`labelled_order`.
+    """
+    apart = held_out_choice(settings, len(row_tokens))
+    if shuffled:
+        rows = [tokens for i, tokens in enumerate(row_tokens) if i not in apart]
+        rows += [rows[i % len(rows)] for i in range(-len(rows) % settings.batch_size)]
+    else:
+        rows = [row_tokens[i] for i in labelled_order(len(row_tokens), settings, seed)]
+    epochs, rest = divmod(optimiser_steps(settings, len(rows)) * settings.batch_size, len(rows))
+    order: Sequence[int] = range(rest)
+    if shuffled and rest:
+        import torch  # accelerate's SeedableRandomSampler draws the order of epoch e with seed + e
+
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + epochs)).tolist()[:rest]
+    return epochs * sum(rows) + sum(rows[i] for i in order)
+
+
+def recomputes(resources: TrainResources, parameters: int) -> bool:
+    """Say whether activations are computed again in the backward pass of a model of ``parameters`` weights."""
+    wanted = resources.gradient_checkpointing
+    return resources.optimize_for == "memory" or parameters >= 1e9 if wanted == "auto" else wanted
+
+
+def micro_batch(
+    settings: TrainSettings, resources: TrainResources, processes: int, sizes: RowSizes, sides: int, *, packed: bool
+) -> int:
+    """Return the rows in one forward pass on one device.
+
+    Args:
+        settings: What is learned.
+        resources: ``micro_batch_size``, where it is given, is what is returned.
+        processes: Processes that train together; ``batch_size`` is a multiple of it.
+        sizes: Tokens of the rows.
+        sides: Sequences per row: 2 for pairs, 1 for chats.
+        packed: Whether passes have no padding.
+    """
+    if resources.micro_batch_size is not None:
+        return resources.micro_batch_size
+    if together := settings.rows_together:
+        return max(1, together // processes)
+    per_process = max(1, settings.batch_size // processes)
+    fits = int(PACKED_TOKENS / sizes.mean) if packed else PASS_TOKENS // (sides * sizes.longest)
+    if resources.optimize_for == "memory":
+        fits = 1
+    return max(n for n in range(1, per_process + 1) if per_process % n == 0 and n <= max(1, fits))
+
+
+def largest_pass(sizes: RowSizes, micro: int, sides: int, passes: int, *, packed: bool) -> float:
+    """Return the tokens of the largest forward pass, padding included.
+
+    With padding it is the one with the longest row. Without, it is the larger of two expectations: the longest row
+    among mean ones, and the largest of ``passes`` sums of ``micro`` rows, which for many sums lies sqrt(2 ln passes)
+    standard deviations above their mean.
+
+    Args:
+        sizes: Tokens of the rows.
+        micro: Rows in a pass.
+        sides: Sequences per row.
+        passes: Forward passes of the training.
+        packed: Whether passes have no padding.
+    """
+    if not packed:
+        return float(micro * sides * sizes.longest)
+    largest = micro * sizes.mean + math.sqrt(2 * math.log(max(2, passes)) * micro) * sizes.spread
+    return min(max(largest, sizes.largest + (micro - 1) * sizes.mean), float(micro * sizes.largest))
+
+
+def memory_setup(
+    method: str,
+    sides: int,
+    settings: TrainSettings,
+    resources: TrainResources,
+    layout: Layout,
+    sizes: RowSizes,
+    rows: int,
+    *,
+    family: str,
+    parameters: int,
+    dtype: str,
+    save_dtype: str,
+    trained: int | None = None,
+    cpu: bool = False,
+) -> Setup:
+    """Return what decides the memory of a training.
+
+    Args:
+        method: ``dpo``, ``sft``, ...
+        sides: Sequences per row in a pass.
+        settings: What is learned.
+        resources: What the training may use.
+        layout: The processes that train together.
+        sizes: Tokens of the rows.
+        rows: Rows that are trained on.
+        family: Type of the model, as in its config.json.
+        parameters: Its weights.
+        dtype: Precision of the arithmetic.
+        save_dtype: Precision of the saved model.
+        trained: Trained weights of an adapter that is not on every linear layer.
+        cpu: Whether it trains on a CPU.
+    """
+    packed = why_padded_family(method, family, resources) is None
+    micro = micro_batch(settings, resources, layout.processes, sizes, sides, packed=packed)
+    tokens = largest_pass(sizes, micro, sides, max(1, rows // (micro * layout.processes)), packed=packed)
+    everywhere = cpu and not packed  # TRL leaves prompts out of the head on GPUs, packed.py everywhere
+    adapter = settings.adapter
+    return Setup(
+        tokens=tokens,
+        targets=tokens if everywhere else tokens * sizes.targets,
+        packed=packed,
+        sides=sides,
+        accumulation=max(1, settings.batch_size // layout.processes // micro),
+        processes=layout.processes,
+        kind=layout.kind,
+        stage=layout.stage,
+        offload=layout.name == "zero3_offload" and not cpu,
+        dtype=dtype,
+        rank=adapter.r if adapter else None,
+        trained=trained,
+        four_bits=adapter is not None and adapter.load_in_4bit,
+        recompute=recomputes(resources, parameters),
+        head="none" if method == "reward" else "whole" if method in ("simpo", "cpo", "orpo") else "tiles",
+        cpu=cpu,
+        save_dtype=save_dtype,
+    )
