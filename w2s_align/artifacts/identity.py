@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +118,3 @@ def hub_revision(repository: str, repo_type: str, revision: str | None) -> str |
     if ref.is_file():
         return ref.read_text().strip()
     return revision
-
-
-@cache
-def version(distribution: str) -> str | None:
-    """Return the installed version of a distribution, or None."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from w2s_align.artifacts.identity import model_name, version
+from w2s_align.artifacts.identity import model_name
+from w2s_align.files import installed_version
 from w2s_align.recipe import Node
 
 KEY_LENGTH = 20
@@ -42,7 +43,7 @@ def key_material(node: Node, input_keys: Mapping[str, str]) -> dict[str, Any]:
         "inputs": dict(sorted(input_keys.items())),
         "named": named,
         "identity": config.identity(),
-        "libraries": {name: version(name) for name in config.libraries},
+        "libraries": {name: installed_version(name) for name in config.libraries},
     }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 from w2s_align.artifacts.artifact import MANIFEST, Artifact
 from w2s_align.errors import UserError
+from w2s_align.files import storage_error, write_json
 
 
 class Store:
@@ -133,53 +133,9 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader never sees half of it, and a power cut leaves the old or the new file."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def is_storage_error(error: BaseException) -> bool:
-    """Say whether the disk refused to take more; libraries in C wrap the system's error into their own."""
-    full = "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
-    return full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
-
-
-@contextmanager
-def full_disk_in_words(root: Path) -> Iterator[None]:
-    """Turn what a disk that takes no more raises into a :class:`UserError` about the folder of the runs."""
-    try:
-        yield
-    except OSError as error:
-        if not is_storage_error(error):
-            raise
-        raise storage_error(error, root) from None
-
-
-def storage_error(error: BaseException, path: Path) -> UserError:
-    """Say in words why a file could not be written."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and is_storage_error(error)):
-        return UserError(
-            f"The disk of {path} is full.",
-            fix="Free some space, or give another folder with --runs-dir, and run the same command again: "
-            "it goes on from where it was.",
-        )
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UserError(
-            f"{path} cannot be written: {os.strerror(number)}.", fix="Give a folder of your own with --runs-dir."
-        )
-    return UserError(f"{path} cannot be written: {error}.", fix="Give another folder with --runs-dir.")

@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from w2s_align.artifacts.identity import version
 from w2s_align.artifacts.store import Store
 from w2s_align.errors import Problem, UserError, missing_package
+from w2s_align.files import installed_version
 from w2s_align.runs.machine import Machine
 from w2s_align.runs.worker import VERSIONS
 
@@ -119,4 +119,4 @@ def _answer(probe: str) -> tuple[bool, dict[str, str | None]]:
 
 
 def _versions() -> dict[str, str | None]:
-    return {name: version(name) for name in VERSIONS}
+    return {name: installed_version(name) for name in VERSIONS}

@@ -20,8 +20,9 @@ import yaml
 
 from w2s_align.artifacts.artifact import Artifact
 from w2s_align.artifacts.keys import digest
-from w2s_align.artifacts.store import Store, full_disk_in_words, write_json
+from w2s_align.artifacts.store import Store
 from w2s_align.errors import UserError, did_you_mean
+from w2s_align.files import storage_errors, write_json
 from w2s_align.recipe import Recipe, apply_overrides, load, parse_document, read_document
 from w2s_align.runs.execute import Event, Executor, Outcome
 from w2s_align.runs.machine import Machine, this_machine
@@ -232,7 +233,7 @@ def carry_out(
         on_event(event)
 
     status = "interrupted"
-    with full_disk_in_words(store.root):
+    with storage_errors(store.root):
         try:
             work(outcome, record)
             status = "running" if outcome.ok else "failed"  # running, unless all is there: other jobs make the rest

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from w2s_align.artifacts.store import Store, write_json
+from w2s_align.artifacts.store import Store
 from w2s_align.errors import UserError
+from w2s_align.files import write_json
 from w2s_align.generation.shards import parts_begun
 
 FILE = "status.json"

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from w2s_align.artifacts.artifact import Artifact
-from w2s_align.artifacts.identity import version
-from w2s_align.artifacts.store import Store, is_storage_error, storage_error
+from w2s_align.artifacts.store import Store
 from w2s_align.errors import UserError
+from w2s_align.files import installed_version, is_storage_error, storage_error
 from w2s_align.generation.processes import die_with_parent
 from w2s_align.generation.shards import all_finished, part_folder
 from w2s_align.runs.status import Status
@@ -207,7 +207,7 @@ def _manifest(job: Job, work: Work, seconds: float, resumed: bool) -> Mapping[st
         "resumed": resumed,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {name: found for name in VERSIONS if (found := version(name)) is not None},
+        "versions": {name: found for name in VERSIONS if (found := installed_version(name)) is not None},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     }

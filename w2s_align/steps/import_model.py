@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from w2s_align.artifacts.identity import file_digest, version
+from w2s_align.artifacts.identity import file_digest
+from w2s_align.files import installed_version
 from w2s_align.recipe.schema import ArtifactType, Resources
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
@@ -33,7 +34,7 @@ class ImportModel(Step):
         path = Path(self.source).expanduser()
         if path.is_file():
             return {"file": file_digest(path)}
-        return {"package": version(self.source.replace("_", "-"))}
+        return {"package": installed_version(self.source.replace("_", "-"))}
 
     def run(self, work: Work) -> None:
         """Convert the model."""

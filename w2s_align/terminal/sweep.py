@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w2s_align.artifacts.keys import digest
-from w2s_align.artifacts.store import Store, write_json
+from w2s_align.artifacts.store import Store
 from w2s_align.errors import Problem, UserError
+from w2s_align.files import write_json
 from w2s_align.recipe.sweep import Point
 from w2s_align.runs.machine import this_machine
 from w2s_align.runs.plan import plan

@@ -1,0 +1,71 @@
+"""Files that are whole or not there, what a full disk means in words, and versions of installed packages."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from w2s_align.errors import UserError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader never sees half of it, and a power cut leaves the old or the new file.
+
+    Args:
+        path: The file.
+        value: JSON-serializable content.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Say whether the disk refused to take more; libraries in C wrap the system's error into their own."""
+    full = "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
+    return full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
+
+
+@contextmanager
+def storage_errors(root: Path) -> Iterator[None]:
+    """Turn the errors of a disk that is full or cannot be written into a :class:`UserError` about ``root``."""
+    try:
+        yield
+    except OSError as error:
+        if not is_storage_error(error):
+            raise
+        raise storage_error(error, root) from None
+
+
+def storage_error(error: BaseException, path: Path) -> UserError:
+    """Say in words why a file could not be written."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and is_storage_error(error)):
+        return UserError(
+            f"The disk that holds {path} is full.",
+            fix="Free some space, or give another folder with --runs-dir, and run the same command again: "
+            "it goes on from where it was.",
+        )
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(
+            f"{path} cannot be written: {os.strerror(number)}.", fix="Give a folder of your own with --runs-dir."
+        )
+    return UserError(f"{path} cannot be written: {error}.", fix="Give another folder with --runs-dir.")
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or None when it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
