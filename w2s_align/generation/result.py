@@ -30,7 +30,7 @@ RESULT = "generation.json"
 """Written last: a folder that has it is finished."""
 JOURNAL = "journal.jsonl"
 REASONS = 20
-"""How many reasons of failures are kept with their counts: servers put request ids into theirs, all of them different."""
+"""How many reasons of failures are kept with their counts: with request ids in them, all may differ."""
 
 
 @dataclass(frozen=True)

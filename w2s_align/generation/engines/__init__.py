@@ -1,6 +1,6 @@
 """What generates the completions: one file per engine, each with a class that follows :class:`~.base.EngineRun`.
 
-``open_engine`` starts one; :class:`~.engine_cache.EngineCache` keeps the last one for the next job that needs the same.
+``open_engine`` starts one; :class:`~.engine_cache.EngineCache` keeps the last one for the next job.
 """
 
 from w2s_align.generation.engines.base import Completion, EngineRun, Request

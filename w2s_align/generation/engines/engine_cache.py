@@ -60,7 +60,7 @@ def _check_transformers(engine: Engine, resources: EngineResources) -> None:
     if found:
         raise UserError(
             f"The transformers engine does not support {', '.join(found)}.",
-            fix="Use the vllm engine (or, for quantization, a model that is stored quantized), or leave the option out.",
+            fix="Use the vllm engine (for quantization also: a model that is stored quantized), or leave it out.",
         )
 
 

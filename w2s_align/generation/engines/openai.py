@@ -1,6 +1,6 @@
 """Any OpenAI-compatible server (``vllm serve`` and others): many concurrent requests, one for each response.
 
-Prompts go to ``/completions`` as the token ids that were rendered and checked here, or, where no tokenizer is available
+Prompts go to ``/completions`` as the token ids that were rendered and checked here, or, without a local tokenizer
 (``engine.api: chat``), to ``/chat/completions`` as messages. Before the first one, the address, the key, the model and
 every field of a request are tried, so that what cannot work is one error and not a thousand failed responses.
 """
@@ -139,7 +139,7 @@ class OpenAIEngine:
         return served, cards[served]
 
     async def _send_trial(self, request: Request, job: _Job) -> None:
-        """Send one short request with every field, so that what the server refuses is known before the first prompt."""
+        """Send one short request with every field, to learn what the server refuses before the first prompt."""
         limit = min(TRIAL_TOKENS, job.sampling.max_tokens)
         if self._engine.api == "chat":
             trial = Request(-1, [], request.seed, [{"role": "user", "content": "Hi"}])

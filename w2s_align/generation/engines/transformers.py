@@ -1,8 +1,7 @@
 """The fallback engine: ``model.generate`` of transformers on left-padded batches.
 
-Several times slower than vLLM, but runs wherever torch runs. Each completion is drawn with its own random generator, so
-that it does not depend on the other completions in its batch (up to the rounding of sums, which differs with a batch's
-shape).
+Several times slower than vLLM, but runs wherever torch runs. Each completion is drawn with its own random generator,
+so that it does not depend on the others in its batch (up to the rounding of sums, which differs with a batch's shape).
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ from w2s_align.generation.settings import Engine, EngineName, EngineResources, S
 
 GIB = 1024**3
 CPU_KV_CACHE_GIB = 4.0
-"""Largest KV cache on a CPU by default: room for 256 short responses of a small model, on a laptop."""
+"""Largest KV cache on a CPU by default: what a laptop can spare."""
 CPU_MAX_NUM_SEQS = 256
-"""Concurrent sequences on a CPU by default; more do not make it faster, and each needs KV cache."""
+"""Concurrent sequences on a CPU by default; the KV cache is sized for them."""
 CPU_BLOCK_TOKENS = 128
 """vLLM's CPU build allocates the KV cache in blocks of so many tokens."""
 
