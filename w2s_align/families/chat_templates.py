@@ -54,6 +54,7 @@ TULU = """\
 QWEN_SYSTEM = "<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n"
 SMOL_SYSTEM = "<|im_start|>system\\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\\n"
 CHATML_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+"""Special tokens of the families that use ChatML."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ CONTEXT = 32_768
 STEPS, ROWS = 120, 8
 """Training steps and rows of a batch: a few seconds, enough for responses that end."""
 LEARNING_RATE = 3e-3
+"""Peak rate of AdamW: high, since the model is tiny and the training short."""
 CHARACTERS = string.ascii_letters + string.digits + "#:,.?()[]"
 """What training questions are made of."""
 LENGTHS = (20, 40, 80, 160, 600, 900)

@@ -15,7 +15,9 @@ from typing import Any
 from w2s_align.errors import UserError
 
 ADAPTER_CONFIG = "adapter_config.json"
+"""PEFT's description of an adapter: a folder that has it, and no ``config.json``, is an adapter."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""PEFT's weights of an adapter."""
 
 
 @dataclass(frozen=True)

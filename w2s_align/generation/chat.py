@@ -69,7 +69,7 @@ class Chat:
         """Return how responses are split, with the start of a response that the prompt already contains.
 
         Args:
-            messages: Any prompt of the job: what stands before a response is the same for all.
+            messages: Any prompt of the job: the text before a response is the same for all.
         """
         opened, closed = self.engine.think_tags
         prompt = self._texts([messages], True)[0].removesuffix(self.engine.prefill)

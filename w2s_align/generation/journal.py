@@ -33,7 +33,9 @@ ROWS_PER_BATCH = 2_000
 MISSING, ELSEWHERE = -1, -2
 """In place of a row's offset in the file: nobody has it; it is not requested here."""
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-KEPT = "Responses that are finished are kept."
+"""One for all lines: ``json.dumps`` with options makes a new one for each call."""
+KEPT = "Finished responses are kept."
+"""What every error of a full disk says."""
 
 
 class Journal:

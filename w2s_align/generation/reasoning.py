@@ -45,7 +45,7 @@ class Splitter:
     def split(self, written: str) -> Split:
         """Split one response.
 
-        Reasoning stands at the beginning: from the opening tag (or the very beginning, where a server has left that
+        Reasoning is at the beginning: from the opening tag (or the very beginning, where a server has left that
         tag in the prompt) to the first closing tag. Without a closing tag all of it is reasoning. Line breaks around
         reasoning and final text are left out, as the templates of reasoning models do when they render it again.
 

@@ -66,6 +66,11 @@ def prompt_limit(job: Job, context: int | None) -> int:
 def refuse_long_prompts(job: Job, chat: Chat, limit: int) -> None:
     """Check the length of every prompt, for ``engine.too_long: error``.
 
+    Args:
+        job: The job.
+        chat: Renders the prompts.
+        limit: Longest prompt in tokens; see :func:`prompt_limit`.
+
     Raises:
         UserError: At least one prompt has more than ``limit`` tokens.
     """
@@ -118,7 +123,13 @@ def rendered_requests(job: Job, chat: Chat, journal: Journal, stats: Stats, limi
 
 
 def message_requests(job: Job, chat: ServerChat, journal: Journal) -> Iterator[Request]:
-    """Yield the missing responses as requests with messages, for a server that renders them itself."""
+    """Yield the missing responses as requests with messages, for a server that renders them itself.
+
+    Args:
+        job: The job.
+        chat: Adds the system prompt.
+        journal: Says which responses are there.
+    """
     n = job.sampling.n
     for start, batch in job.prompts.batches():
         chats = batch.column("messages").to_pylist()

@@ -29,6 +29,7 @@ from w2s_align.records import Message, Response
 RESULT = "generation.json"
 """Written last: a folder that has it is finished."""
 JOURNAL = "journal.jsonl"
+"""The journal of a folder that is not finished."""
 REASONS = 20
 """How many reasons of failures are kept with their counts: with request ids in them, all may differ."""
 

@@ -143,7 +143,13 @@ class Price(Settings):
     """Price of a million generated tokens."""
 
     def of(self, gpu_seconds: float, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the price of a generation."""
+        """Return the price of a generation.
+
+        Args:
+            gpu_seconds: GPUs times seconds.
+            prompt_tokens: Prompt lengths, summed over responses.
+            completion_tokens: Response lengths, summed.
+        """
         tokens = self.million_prompt_tokens * prompt_tokens + self.million_completion_tokens * completion_tokens
         return round(self.gpu_hour * gpu_seconds / 3600 + tokens / 1e6, 6)
 

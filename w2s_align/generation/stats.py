@@ -21,12 +21,13 @@ PROGRESS_SECONDS = 0.5
 CLOCK_SECONDS = 1.0
 """Time between two notes of the time spent: what a kill may leave out."""
 SILENCE_SECONDS = 15.0
-"""After this long without a response, the progress line says so: long responses take seconds, a hang for ever."""
+"""After this long without a response, the progress line says so: long responses take seconds, a hang lasts."""
 COPIED_AT_ONCE = 2_000
 """Rows in memory while one journal is copied into another."""
 
 PromptEvent: TypeAlias = Literal["dropped", "cut", "unknown_tokens"]
 PROMPT_EVENTS: tuple[PromptEvent, ...] = ("dropped", "cut", "unknown_tokens")
+"""What can happen to a prompt: it is too long and dropped, or shortened; its characters are not in the vocabulary."""
 Progress: TypeAlias = Callable[[int, int, str], None]
 """``progress(done, total, note)``: finished and requested responses, and a few words such as the tokens per second."""
 
@@ -55,7 +56,13 @@ class Stats:
         return self._journal.notes.get(key, {})
 
     def note_prompt(self, event: PromptEvent, prompt_id: str, tokens: int) -> None:
-        """Note, once, that something happened to a prompt of ``tokens`` tokens."""
+        """Note, once, that something happened to a prompt.
+
+        Args:
+            event: What happened.
+            prompt_id: Id of the prompt.
+            tokens: Its length in tokens.
+        """
         if prompt_id not in self._prompts[event]:
             self._prompts[event][prompt_id] = None
             self._journal.note(f"{event}/{prompt_id}", tokens=tokens)

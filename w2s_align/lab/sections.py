@@ -27,6 +27,12 @@ def mean_sections(logit: float) -> float:
 def sft_path(sections: int, *, start: float = START_MEAN, steps: int = 400, rate: float = 0.05) -> list[float]:
     """Train on answers with a given number of sections by gradient ascent on their log-likelihood.
 
+    Args:
+        sections: Number of sections of every answer.
+        start: Mean number of sections before.
+        steps: Number of steps.
+        rate: Step size.
+
     Returns:
         The mean number of sections before the first and after every step.
     """
@@ -49,6 +55,14 @@ def dpo_path(
     rate: float = 0.05,
 ) -> list[float]:
     """Train with DPO on one pair of answers, by their numbers of sections.
+
+    Args:
+        chosen: Sections of the chosen answer.
+        rejected: Sections of the rejected answer.
+        beta: DPO's beta.
+        start: Mean number of sections before.
+        steps: Number of steps.
+        rate: Step size.
 
     Returns:
         The mean number of sections before the first and after every step.

@@ -43,6 +43,7 @@ Characters: TypeAlias = NDArray[np.uint8]
 COLUMNS = "UTHK"
 """Letters of the columns: units, tens, hundreds, thousands (K)."""
 DIGITS = len(COLUMNS)
+"""Digits of every operand."""
 TEST_SHARE = 10
 """One operand pair in ten belongs to the test split."""
 MAX_PROBLEMS = 1_000_000
@@ -65,6 +66,11 @@ class Task:
         """Draw ``n`` operand pairs of one split, uniformly, with replacement.
 
         The split of a pair is a digest of its two numbers, whatever their order, so no draw can mix the splits.
+
+        Args:
+            n: Number of pairs.
+            rng: Source of randomness.
+            split: The split.
         """
         kept_first, kept_second, missing = [], [], n
         while missing > 0:

@@ -24,6 +24,11 @@ LOADING = ("name", "dtype", "max_model_len", "quantization", "kv_cache_dtype", "
 def open_engine(model: ModelFiles, engine: Engine, resources: EngineResources) -> EngineRun:
     """Load a model into an engine.
 
+    Args:
+        model: The model.
+        engine: Which engine, and what else can change a response.
+        resources: How much of the machine it takes.
+
     Raises:
         UserError: The engine is not installed, or the model does not fit.
     """

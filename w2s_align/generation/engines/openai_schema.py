@@ -61,7 +61,13 @@ def sampling_fields(sampling: Sampling, stop_token_ids: Sequence[int], engine: E
 
 
 def request_fields(request: Request, max_tokens: int, engine: Engine) -> dict[str, Any]:
-    """Return the fields of a single request."""
+    """Return the fields of a single request.
+
+    Args:
+        request: The request.
+        max_tokens: Its token limit.
+        engine: ``server_fields`` and ``api`` are used.
+    """
     fields: dict[str, Any] = {"max_tokens": max_tokens}
     if request.seed is not None:
         fields["seed"] = request.seed

@@ -71,7 +71,11 @@ class RayEngine:
     def run(
         self, requests: Iterable[Request], sampling: Sampling, stop_token_ids: Sequence[int]
     ) -> Generator[list[Completion], None, None]:
-        """Generate the completions; see :meth:`.base.EngineRun.run`."""
+        """Generate the completions; see :meth:`.base.EngineRun.run`.
+
+        Raises:
+            UserError: A replica died again and again.
+        """
         import ray
         from ray.util import ActorPool
 

@@ -110,7 +110,11 @@ class VllmEngine:
     def run(
         self, requests: Iterable[Request | None], sampling: Sampling, stop_token_ids: Sequence[int]
     ) -> Generator[list[Completion], None, None]:
-        """Generate the completions; see :meth:`.base.EngineRun.run`. A request of None means: none right now."""
+        """Generate the completions; see :meth:`.base.EngineRun.run`. A request of None means: none right now.
+
+        Raises:
+            UserError: vLLM's engine process has died.
+        """
         from vllm.inputs import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError
 
