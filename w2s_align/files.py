@@ -37,22 +37,31 @@ def is_storage_error(error: BaseException) -> bool:
 
 
 @contextmanager
-def storage_errors(root: Path) -> Iterator[None]:
-    """Turn the errors of a disk that is full or cannot be written into a :class:`UserError` about ``root``."""
+def storage_errors(root: Path, why: str = "") -> Iterator[None]:
+    """Turn the errors of a disk that is full or cannot be written into a :class:`UserError` about ``root``.
+
+    Args:
+        root: The folder that is written to.
+        why: What becomes of the work so far, e.g. that it is kept.
+
+    Raises:
+        UserError: The disk refuses to take more.
+    """
     try:
         yield
     except OSError as error:
         if not is_storage_error(error):
             raise
-        raise storage_error(error, root) from None
+        raise storage_error(error, root, why) from None
 
 
-def storage_error(error: BaseException, path: Path) -> UserError:
-    """Say in words why a file could not be written."""
+def storage_error(error: BaseException, path: Path, why: str = "") -> UserError:
+    """Return in words why a file could not be written; ``why`` says what becomes of the work so far."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and is_storage_error(error)):
         return UserError(
             f"The disk that holds {path} is full.",
+            why=why,
             fix="Free some space, or give another folder with --runs-dir, and run the same command again: "
             "it goes on from where it was.",
         )

@@ -10,6 +10,7 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.generation import Engine
 from w2s_align.generation.chat import Chat
+from w2s_align.generation.chat_audit import audit
 from w2s_align.generation.models import find_model
 
 QUESTION = [{"role": "user", "content": "1+2="}]
@@ -39,7 +40,7 @@ def test_a_prompt_as_tokens(tiny_model: Path) -> None:
     # <s> <user> 1 + 2 = <assistant>
     assert chat.render(QUESTION) == [2, 4, 8, 17, 9, 18, 5]
     assert chat.show([2, 4, 8]) == "2 '<s>' | 4 '<user>' | 8 '1'"
-    assert chat.audit([QUESTION]) == []
+    assert audit(chat, [QUESTION]) == []
 
 
 def test_the_system_prompt_comes_first_unless_the_prompt_has_one(tiny_model: Path) -> None:
@@ -62,27 +63,27 @@ def test_stop_tokens_come_from_all_three_places(model_copy: Path) -> None:
 
 def test_two_bos_are_refused_with_the_tokens(model_copy: Path) -> None:
     with pytest.raises(UserError, match=r"two BOS tokens: 2 '<s>' \| 2 '<s>' \| 4 '<user>'"):
-        chat_of(model_copy, "{{ bos_token }}" + CHAT_TEMPLATE).audit([QUESTION])
+        audit(chat_of(model_copy, "{{ bos_token }}" + CHAT_TEMPLATE), [QUESTION])
 
 
 def test_a_template_without_generation_prompt_is_refused(model_copy: Path) -> None:
     template = CHATML.replace("{% if add_generation_prompt %}<assistant>{% endif %}", "")
     with pytest.raises(UserError, match=r"ignores add_generation_prompt.*18 '='"):
-        chat_of(model_copy, template).audit([QUESTION])
+        audit(chat_of(model_copy, template), [QUESTION])
 
 
 def test_a_template_that_needs_no_generation_prompt_passes(model_copy: Path) -> None:
     # As Mistral's: the answer follows the prompt directly.
     template = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<user>{{ m['content'] }}<assistant>"
     template += "{% else %}{{ m['content'] }}</s>{% endif %}{% endfor %}"
-    assert chat_of(model_copy, template).audit([QUESTION]) == []
+    assert audit(chat_of(model_copy, template), [QUESTION]) == []
 
 
 def test_a_prompt_that_is_no_prefix_is_refused_or_let_pass_with_a_warning(model_copy: Path) -> None:
     template = CHAT_TEMPLATE.replace("<assistant>{% endif %}", "<assistant>a{% endif %}")  # as a forced "<think>"
     with pytest.raises(UserError, match=r"from token 7 on.*23 'a'.*8 '1'"):
-        chat_of(model_copy, template).audit([QUESTION])
-    assert len(chat_of(model_copy, audit="warn").audit([QUESTION, QUESTION])) == 1
+        audit(chat_of(model_copy, template), [QUESTION])
+    assert len(audit(chat_of(model_copy, audit="warn"), [QUESTION, QUESTION])) == 1
 
 
 def test_a_template_that_raises_is_explained(model_copy: Path) -> None:
@@ -125,7 +126,8 @@ def test_models_that_are_not_there(model_copy: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match=r"There is no model folder ./nowhere"):
         find_model("./nowhere")
     with pytest.raises(
-        UserError, match=r"nobody/nothing is no folder here and cannot be had from the hub.*HF_HUB_OFFLINE"
+        UserError,
+        match=r"nobody/nothing is not a local folder and could not be downloaded.*HF_HUB_OFFLINE",
     ):
         find_model("nobody/nothing")
     (model_copy / "model.safetensors").unlink()

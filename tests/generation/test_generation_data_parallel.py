@@ -18,7 +18,7 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.generation import Engine, EngineCache, EngineResources, Generation, Sampling, generate
-from w2s_align.generation.data_parallel import device_shares
+from w2s_align.generation.data_parallel import device_environments
 from w2s_align.generation.engines import engine_cache
 
 FAST_ENGINE = Path(__file__).parents[1] / "support" / "fast_engine"
@@ -37,14 +37,14 @@ generate(Path(sys.argv[1]), prompts, Sampling(temperature=1, max_tokens=60, n=2)
 """
 
 
-def ask(model: Path, out: Path | None, shards: int, seen: list[int] | None = None, **options: Any) -> Generation:
+def ask(model: Path, out: Path | None, processes: int, seen: list[int] | None = None, **options: Any) -> Generation:
     return generate(
         model,
         PROMPTS,
         DRAWN,
         out=out,
         engine=ENGINE,
-        resources=EngineResources(data_parallel_size=shards, batch_size=4),
+        resources=EngineResources(data_parallel_size=processes, batch_size=4),
         progress=lambda done, total, note: seen.append(done) if seen is not None else None,
         **options,
     )
@@ -57,7 +57,7 @@ def start(model: Path, out: Path) -> subprocess.Popen[bytes]:
 def finished(out: Path) -> set[int]:
     """Numbers of the answers in all journals of a job."""
     rows: set[int] = set()
-    for path in (out / "journal.jsonl", *out.glob("shards/*.jsonl")):
+    for path in (out / "journal.jsonl", *out.glob("processes/*.jsonl")):
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
             if line.startswith(b'{"row"') and line.endswith(b"\n"):
                 rows.add(json.loads(line)["row"])
@@ -72,20 +72,20 @@ def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def kill_one(model: Path, out: Path, draw: random.Random, parent: bool) -> None:
-    """Start the generation, and kill the parent or a shard once it has finished a few more rows."""
+    """Start the generation, and kill the parent or a child once it has finished a few more rows."""
     process = start(model, out)
     target = len(finished(out)) + draw.randint(1, 12)
     deadline = time.monotonic() + 120
     while process.poll() is None and (len(finished(out)) < target or not children(process)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    shards = children(process)
-    if process.poll() is None and shards:
-        os.kill(process.pid if parent else draw.choice(shards).pid, signal.SIGKILL)
+    own = children(process)
+    if process.poll() is None and own:
+        os.kill(process.pid if parent else draw.choice(own).pid, signal.SIGKILL)
     errors = process.communicate(timeout=60)[1].decode()
     assert process.returncode != 0, "it ended before it could be killed"
     assert parent or "was killed by signal 9" in errors
-    _, alive = psutil.wait_procs(shards, timeout=20)
+    _, alive = psutil.wait_procs(own, timeout=20)
     assert alive == [], "a process outlived its parent"
 
 
@@ -131,11 +131,13 @@ def test_three_kills_lose_and_repeat_nothing(tiny_model: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("fast_engine")
-def test_what_killed_processes_left_is_taken_by_one_engine(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["processes", "shards"])  # the second in earlier versions
+def test_what_killed_processes_left_is_taken_by_one_engine(tiny_model: Path, tmp_path: Path, name: str) -> None:
     kill_one(tiny_model, tmp_path, random.Random(0), parent=True)
     kept = len(finished(tmp_path))
-    with (tmp_path / "shards" / "0.jsonl").open("ab") as file:
+    with (tmp_path / "processes" / "0.jsonl").open("ab") as file:
         file.write(b'{"row":100,"text":"torn')
+    (tmp_path / "processes").rename(tmp_path / name)
     seen: list[int] = []
     result = ask(tiny_model, tmp_path, 1, seen)
     assert seen[0] >= kept
@@ -168,14 +170,14 @@ def test_more_devices_than_there_are(tiny_model: Path, monkeypatch: pytest.Monke
         ask(tiny_model, None, cores + 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     spread = EngineResources(data_parallel_size=2, tensor_parallel_size=2)
-    assert device_shares(spread) == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
+    assert device_environments(spread) == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
     with pytest.raises(UserError, match=r"data_parallel_size 3 needs 6 GPUs, but there are 4.*at most 2"):
-        device_shares(EngineResources(data_parallel_size=3, tensor_parallel_size=2))
+        device_environments(EngineResources(data_parallel_size=3, tensor_parallel_size=2))
 
 
 def test_a_model_spread_over_more_gpus_than_there_are(tiny_model: Path) -> None:
     resources = EngineResources(tensor_parallel_size=2)
-    with pytest.raises(UserError, match=r"spread over 2 GPUs, but there is none.*tensor_parallel_size"):
+    with pytest.raises(UserError, match=r"model needs 2 GPUs, but there is none.*tensor_parallel_size"):
         generate(tiny_model, PROMPTS, DRAWN, engine=Engine(name="vllm"), resources=resources)
-    with pytest.raises(UserError, match=r"transformers engine cannot do resources.tensor_parallel_size: 2"):
+    with pytest.raises(UserError, match=r"transformers engine does not support resources.tensor_parallel_size: 2"):
         generate(tiny_model, PROMPTS, DRAWN, engine=ENGINE, resources=resources)

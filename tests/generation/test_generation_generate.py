@@ -16,6 +16,7 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.generation import Engine, EngineCache, EngineResources, Generation, Sampling, generate, request_seed
+from w2s_align.generation import result as result_module
 from w2s_align.generation.models import find_model
 from w2s_align.records import Prompt, Response, to_table
 
@@ -199,8 +200,11 @@ def test_a_finished_folder_is_taken_as_it_is_or_refused(
     assert again.to_json() == first.to_json()
     assert again.table().equals(greedy.table())
     assert sum(batch.num_rows for batch in again.batches(7)) == 40
-    with pytest.raises(UserError, match="finished answers of another generation"):
+    with pytest.raises(UserError, match="finished responses of another generation"):
         generate(tiny_model, PROMPTS, GREEDY, seed=1, **arguments)
+    path = tmp_path / "out" / "generation.json"
+    path.write_text(path.read_text().replace('"reasoning_counts"', '"thoughts"'))  # as earlier versions wrote it
+    assert generate(tiny_model, PROMPTS, GREEDY, **arguments).to_json() == first.to_json()
 
 
 def test_a_kill_between_the_last_writes_needs_no_engine(
@@ -213,7 +217,7 @@ def test_a_kill_between_the_last_writes_needs_no_engine(
     def killed(path: Path, content: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("w2s_align.generation.job.write_json", killed)
+    monkeypatch.setattr(result_module, "write_json", killed)
     prompts = [*PROMPTS, "a" * 200]
     arguments = {"out": tmp_path / "out", "engine": VLLM}
     with pytest.raises(KeyboardInterrupt):
@@ -262,7 +266,7 @@ def test_a_generation_without_any_answer_is_refused_each_time(
     tiny_model: Path, vllm_engines: EngineCache, tmp_path: Path
 ) -> None:
     for _ in range(2):
-        with pytest.raises(UserError, match=r"None of the 1 prompts fits.*128 tokens"):
+        with pytest.raises(UserError, match=r"All 1 prompts are too long.*128 tokens"):
             generate(
                 tiny_model,
                 ["a" * 200],
@@ -338,7 +342,7 @@ def test_log_probabilities_agree_with_the_model(tiny_model: Path, transformers_e
         (pa.table({"id": ["a"], "question": ["b"]}), "no column messages.*Its columns are: id, question"),
         (
             [Prompt.of([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])],
-            "turn of the assistant",
+            "ends with an assistant message",
         ),
     ],
 )
@@ -348,7 +352,7 @@ def test_prompts_that_cannot_be_answered(tiny_model: Path, prompts: object, mess
 
 
 def test_too_little_memory_names_the_options(tiny_model: Path) -> None:
-    with pytest.raises(UserError, match=r"not enough memory.*kv_cache_gib"):
+    with pytest.raises(UserError, match=r"not have enough memory.*kv_cache_gib"):
         generate(tiny_model, PROMPTS, GREEDY, engine=VLLM, resources=EngineResources(kv_cache_gib=0.0001))
 
 

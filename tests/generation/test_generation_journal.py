@@ -11,7 +11,7 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.generation import journal as journal_module
 from w2s_align.generation.journal import Journal, write_parquet
-from w2s_align.generation.stats import Account
+from w2s_align.generation.stats import Stats
 
 JOB = {"seed": 0}
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.string())])
@@ -29,9 +29,9 @@ def test_rows_come_back_in_order(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     assert (journal.done, [journal.has(row) for row in range(4)]) == (3, [True, True, False, True])
     expected = [{"row": 0, "text": "a\u2028ä\n"}, {"row": 1, "text": None}, {"row": 3, "text": "d"}]
-    assert list(journal.rows()) == expected
+    assert list(journal.entries()) == expected
     journal.append([(2, {"text": "c"})])
-    assert [row["text"] for row in journal.rows()] == ["a\u2028ä\n", None, "c", "d"]
+    assert [row["text"] for row in journal.entries()] == ["a\u2028ä\n", None, "c", "d"]
 
 
 def test_a_failed_answer_is_tried_again_and_counts_until_then(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_failed_answer_is_tried_again_and_counts_until_then(tmp_path: Path) ->
     journal.append([(2, {"text": "c", "error": None})])
     journal.append([(1, {"text": None, "error": "HTTP 503"})])
     assert (journal.done, journal.failed) == (2, 1)
-    assert [(row["row"], row["error"]) for row in journal.rows()] == [(0, None), (1, "HTTP 503"), (2, None)]
+    assert [(row["row"], row["error"]) for row in journal.entries()] == [(0, None), (1, "HTTP 503"), (2, None)]
 
 
 @pytest.mark.parametrize("kept", [1, 10, 24, 30])
@@ -62,7 +62,7 @@ def test_a_torn_last_line_is_made_again(tmp_path: Path, kept: int) -> None:
     journal.append([(1, {"text": "again"}), (2, {"text": "third"})] if not whole else [(2, {"text": "third"})])
     journal.close()
     journal = open_journal(tmp_path)
-    assert [row["text"] for row in journal.rows()] == ["first", "second" if whole else "again", "third"]
+    assert [row["text"] for row in journal.entries()] == ["first", "second" if whole else "again", "third"]
 
 
 def test_a_torn_first_line_is_written_again(tmp_path: Path) -> None:
@@ -101,27 +101,27 @@ def test_a_full_disk_is_a_users_error(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(UserError, match="Nothing can be written"):
+    with pytest.raises(UserError, match=r"cannot be written.*Not a directory"):
         open_journal(tmp_path / "out" / "deeper")
 
 
-def test_the_account_goes_on_after_a_restart(tmp_path: Path) -> None:
+def test_stats_survive_a_restart(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
-    account = Account(journal)
-    account.prompt("dropped", "p1", 99)
-    account.prompt("dropped", "p1", 99)
-    account.note("engine", version="1")
-    account.note("clock", seconds=3.5)
+    stats = Stats(journal)
+    stats.note_prompt("dropped", "p1", 99)
+    stats.note_prompt("dropped", "p1", 99)
+    stats.note("engine", version="1")
+    stats.note("clock", seconds=3.5)
     journal.close()
     journal = open_journal(tmp_path)
-    account = Account(journal)
-    assert (account.prompts("dropped"), account.count("cut"), account.is_dropped("p1")) == (["p1"], 0, True)
-    assert (account.last("engine"), account.last("clock")) == ({"version": "1"}, {"seconds": 3.5})
-    assert account.last("tea") == {}
+    stats = Stats(journal)
+    assert (stats.prompts("dropped"), stats.count("cut"), stats.is_dropped("p1")) == (["p1"], 0, True)
+    assert (stats.last("engine"), stats.last("clock")) == ({"version": "1"}, {"seconds": 3.5})
+    assert stats.last("tea") == {}
 
 
-def test_parquet_is_written_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "ROWS_PER_SHARD", 4)
+def test_parquet_is_written_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "ROWS_PER_FILE", 4)
     monkeypatch.setattr(journal_module, "ROWS_PER_BATCH", 2)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "old.parquet").write_text("from an attempt that was killed")

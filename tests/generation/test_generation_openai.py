@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.generation import Engine, EngineResources, Generation, Sampling, generate, request_seed
+from w2s_align.generation import Engine, EngineResources, Generation, Sampling, generate, request_seed, stats
+from w2s_align.generation.engines import openai
 from w2s_align.generation.engines import server as connection
 from w2s_align.generation.engines.base import Request
 from w2s_align.generation.engines.openai_schema import read_completion
@@ -227,7 +228,7 @@ def test_after_every_fault_nothing_is_lost_and_nothing_twice(server: FakeServer,
         "HTTP 500": 10,
         "HTTP 503": 10,
         "connection": 10,
-        "broken answer": 30,
+        "broken reply": 30,
         "time-out": 10,
     }
     assert (result.failed, result.finish_reasons) == ({}, {"stop": 40, "length": 0, "error": 0})
@@ -266,7 +267,7 @@ def test_too_many_failures_stop_the_job_and_are_tried_again(
     server.fault = lambda prompt, time: FAULTS["500"] if prompt in bad else None
     # One at a time: what is on its way when a job stops is asked for again.
     options: dict[str, Any] = {"out": tmp_path / "out", "resources": {"max_failed_share": 0.05, "concurrency": 1}}
-    with pytest.raises(UserError, match=r"3 of 40 answers failed for good, more than the 5\.0%.*3 times\): HTTP 500"):
+    with pytest.raises(UserError, match=r"3 of 40 responses failed for good, more than the 5\.0%.*3 times.*HTTP 500"):
         ask(server, tiny_model, **options)
     assert len(server.answered) == 11  # the short request, and the ten before the first bad one
     server.fault = lambda prompt, time: None
@@ -287,7 +288,7 @@ def test_a_server_that_goes_away_ends_the_job_until_it_is_back(tiny_model: Path,
     first.fault = leaves
     stop = threading.Thread(target=lambda: (wait_for(lambda: len(first.answered) > 60), first.close()))
     stop.start()
-    with pytest.raises(UserError, match=r"does not answer any more.*run the same command again"):
+    with pytest.raises(UserError, match=r"stopped responding.*run the same command again"):
         ask(first, tiny_model, **options)
     stop.join()
     lines = map(json.loads, (tmp_path / "out" / "journal.jsonl").read_text().splitlines())
@@ -310,19 +311,19 @@ def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
 def test_a_server_that_loses_every_answer_is_given_up(
     server: FakeServer, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("w2s_align.generation.engines.openai.LOST_IN_A_ROW", 20)
+    monkeypatch.setattr(openai, "FAILED_IN_A_ROW", 20)
     server.fault = lambda prompt, time: None if prompt == FIRST else FAULTS["503"]
-    with pytest.raises(UserError, match=r"20 answers were lost one after the other; the last: HTTP 503: loading"):
+    with pytest.raises(UserError, match=r"20 requests in a row failed; the last: HTTP 503: loading"):
         ask(server, tiny_model, resources={"max_failed_share": 1, "retries": 1})
     assert sum(server.asked.values()) < 90
 
 
 def test_silence_shows_in_the_progress(server: FakeServer, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("w2s_align.generation.stats.SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(stats, "SILENCE_SECONDS", 1.0)
     server.fault = lambda prompt, time: None if time > 1 or prompt != ids(PROMPTS[0]) else "hang"
     notes: list[str] = []
     ask(server, tiny_model, progress=lambda *said: notes.append(said[2]), resources={"request_timeout": 2})
-    assert any(note.endswith("no answer for 1 s") for note in notes)
+    assert any(note.endswith("no response for 1 s") for note in notes)
     assert any(" left" in note for note in notes)
 
 
@@ -370,22 +371,26 @@ UNKNOWN_FIELD = {"error": {"message": "Unrecognized request argument supplied: t
             {"engine": Engine(name="openai", served_model="Qwen/Qwen2.5-1.5-Instruct")},
             r"does not serve Qwen/Qwen2\.5-1\.5-Instruct.*It serves: tiny, Qwen.*Did you mean Qwen/Qwen2\.5-1\.5B-",
         ),
-        ({"key": "s3cret"}, {}, r"does not take requests without a key.*Incorrect API key.*api_key_env"),
+        ({"key": "s3cret"}, {}, r"refuses requests without an API key.*Incorrect API key.*api_key_env"),
         (
             {"key": "s3cret"},
             {"resources": {"api_key_env": "W2S_TEST_KEY"}},
-            r"does not take the API key.*Bearer \*\*\*.*Check the environment variable W2S_TEST_KEY",
+            r"refuses the API key.*Bearer \*\*\*.*Check the environment variable W2S_TEST_KEY",
         ),
-        ({}, {"resources": {"api_key_env": "W2S_NO_KEY"}}, r"variable W2S_NO_KEY with the API key is not set"),
+        (
+            {},
+            {"resources": {"api_key_env": "W2S_NO_KEY"}},
+            r"variable W2S_NO_KEY, which .* key, is not set",
+        ),
         (
             {"fault": lambda prompt, time: (400, {}, UNKNOWN_FIELD)},
             {},
-            r"does not take the field top_k.*Unrecognized request arg.*server_fields: \{top_k: null\}.*min_p: null",
+            r"refuses the field top_k.*Unrecognized request arg.*server_fields: \{top_k: null\}.*min_p: null",
         ),
         (
             {"fault": lambda prompt, time: (422, {}, {"detail": "prompt must be a text"})},
             {},
-            r"refuses a request.*prompt must be a text.*engine\.api: chat",
+            r"refuses the request.*prompt must be a text.*engine\.api: chat",
         ),
         (
             {"fault": lambda prompt, time: (404, {}, {"detail": "Not Found"})},
@@ -436,10 +441,14 @@ def test_what_cannot_work_is_one_error_before_the_first_answer(
             "served_model, server_fields: only for a server",
         ),
         (Engine, {"name": "openai", "api": "chat", "prefill": "A"}, "prefill needs api: completions"),
-        (Engine, {"name": "openai", "server_fields": {"topk": None}}, "topk is no field.*Did you mean top_k"),
-        (Engine, {"name": "openai", "server_fields": {"max_tokens": None}}, "answers would have no end"),
-        (EngineResources, {"base_url": "localhost:8000"}, "is no address of a server; write e.g. http"),
-        (EngineResources, {"base_url": "http://me:pw@host/v1"}, "holds no password.*api_key_env"),
+        (
+            Engine,
+            {"name": "openai", "server_fields": {"topk": None}},
+            "topk is not a request.*Did you mean top_k",
+        ),
+        (Engine, {"name": "openai", "server_fields": {"max_tokens": None}}, "responses would have no limit"),
+        (EngineResources, {"base_url": "localhost:8000"}, "is not the address of a server; write e.g. http"),
+        (EngineResources, {"base_url": "http://me:pw@host/v1"}, "must not contain a password.*api_key_env"),
     ],
 )
 def test_options_that_cannot_work(group: type, options: dict[str, Any], message: str) -> None:
@@ -561,7 +570,7 @@ def test_the_step_goes_on_at_another_address_and_names_what_failed(
 
     bad = {ids(PROMPTS[4]), ids(PROMPTS[5])}
     server.fault = lambda prompt, time: (400, {}, {"error": {"message": "no"}}) if prompt in bad else None
-    with pytest.raises(UserError, match=r"\d of 40 answers failed for good.*times\): HTTP 400: no"):
+    with pytest.raises(UserError, match=r"\d of 40 responses failed for good.*times\): HTTP 400: no"):
         run(server.url, 0.01)
     other = FakeServer()
     bad.remove(ids(PROMPTS[5]))
@@ -572,7 +581,7 @@ def test_the_step_goes_on_at_another_address_and_names_what_failed(
     counts = manifest["counts"]
     assert (counts["rows_in"], counts["kept"], counts["stop"], counts["error"]) == (40, 40, 39, 1)
     assert (manifest["result"]["failed"], manifest["resumed"]) == ({"HTTP 400: no": 1}, True)
-    assert manifest["warnings"] == ["1 of 40 answers failed for good and have no text; most often: HTTP 400: no"]
+    assert manifest["warnings"] == ["1 of 40 responses failed for good and have no text; most often: HTTP 400: no"]
     assert manifest["result"]["cost"] == round(manifest["result"]["prompt_tokens"] * 10 / 1e6, 6)
     again = server.asked.keys() & other.asked.keys() - {FIRST}
     assert len(other.asked) < 42 and bad <= again

@@ -76,7 +76,7 @@ def test_a_replica_that_is_killed_is_replaced_and_each_row_is_there_once(
     )
     with pytest.raises(UserError, match=r"9 replicas with 1 CPU each do not fit into the Ray cluster.*room for 2"):
         ask(tiny_model, 9)
-    with pytest.raises(UserError, match=r"spread over 2 GPUs, but the Ray cluster has none"):
+    with pytest.raises(UserError, match=r"Each replica needs 2 GPUs, but the Ray cluster has none"):
         generate(tiny_model, PROMPTS, DRAWN, engine=RAY, resources=EngineResources(tensor_parallel_size=2))
     assert cluster.is_initialized(), "a cluster that was there before is left alone"
 

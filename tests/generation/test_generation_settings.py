@@ -20,7 +20,7 @@ from w2s_align.generation import Engine, EngineResources, Sampling, generate, re
         ({"temperature": 0}, "max_tokens"),
         ({"max_tokens": 5}, "temperature"),
         ({"temperature": -1, "max_tokens": 5}, "temperature"),
-        ({"temperature": 0, "max_tokens": 5, "n": 2}, "equal answers"),
+        ({"temperature": 0, "max_tokens": 5, "n": 2}, "all responses are equal"),
         ({"temperature": 0, "max_tokens": 5, "stop": [".", " ", ""]}, "empty stop text"),
         ({"temperature": 0, "max_tokens": 5, "max_length": 3}, "max_length"),
     ],

@@ -15,6 +15,7 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.generation import Engine
 from w2s_align.generation.chat import Chat
+from w2s_align.generation.chat_audit import audit
 from w2s_align.generation.models import find_model
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -258,13 +259,13 @@ def test_a_prompt_is_the_beginning_of_prompt_and_answer(folders: dict[str, Path]
         full = chat.render([*messages, ANSWER], generation_prompt=False)
         assert full[: len(prompt)] == prompt
         assert chat.decode(full[len(prompt) :]) == FAMILIES[name].answered
-    assert chat.audit([[USER], [USER, ANSWER, AGAIN]]) == []
+    assert audit(chat, [[USER], [USER, ANSWER, AGAIN]]) == []
 
 
-def test_a_template_that_begins_the_thought_is_let_pass_with_a_warning(folders: dict[str, Path]) -> None:
+def test_a_template_that_opens_the_reasoning_is_let_pass_with_a_warning(folders: dict[str, Path]) -> None:
     chat = chat_of(folders, "deepseek_r1")
-    (warning,) = chat.audit([[USER]])
-    assert "begins a thought (<think>) in the prompt" in warning
+    (warning,) = audit(chat, [[USER]])
+    assert "opening tag of the reasoning (<think>) into the prompt" in warning
     assert "60 '<' | 116 't' | 104 'h'" in warning
     assert chat.splitter([USER]).opening == "<think>\n"
 
@@ -272,33 +273,33 @@ def test_a_template_that_begins_the_thought_is_let_pass_with_a_warning(folders: 
 @pytest.mark.parametrize(("name", "reason"), [("gemma", "System role not supported"), ("mistral", "alternate")])
 def test_a_system_turn_that_a_family_does_not_take(folders: dict[str, Path], name: str, reason: str) -> None:
     with pytest.raises(UserError, match=rf"system > user.*{reason}.*system_prompt"):
-        chat_of(folders, name, system_prompt="Be brief.").audit([[USER]])
+        audit(chat_of(folders, name, system_prompt="Be brief."), [[USER]])
 
 
 @pytest.mark.parametrize("name", ["qwen2_5", "llama3", "gemma", "tulu", "mistral"])
 def test_a_prefill_stands_after_the_generation_prompt(folders: dict[str, Path], name: str) -> None:
     chat = chat_of(folders, name, prefill="Sure,")
     assert chat.decode(chat.render([USER])) == FAMILIES[name].one + "Sure,"
-    assert chat.audit([[USER]]) == []
+    assert audit(chat, [[USER]]) == []
     assert chat.splitter([USER]).opening == "Sure,"
     assert [chat.decode([i]) for i in chat.stop_token_ids()] == FAMILIES[name].stop
 
 
-def test_a_prefill_that_begins_a_thought(folders: dict[str, Path]) -> None:
+def test_a_prefill_that_opens_the_reasoning(folders: dict[str, Path]) -> None:
     chat = chat_of(folders, "qwen3", prefill="<think>\nFirst,")
-    assert chat.audit([[USER]]) == []
+    assert audit(chat, [[USER]]) == []
     assert chat.splitter([USER]).opening == "<think>\nFirst,"
     closed = chat_of(folders, "qwen3 without thinking")
     assert closed.splitter([USER]).opening == ""
 
 
 def test_a_prefill_that_the_template_changes_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match=r"not the beginning of the same prompt with an answer.*prefill"):
-        chat_of(folders, "llama3", prefill=" Sure,").audit([[USER]])  # it trims answers
+    with pytest.raises(UserError, match=r"not a prefix of the same prompt with a response.*prefill"):
+        audit(chat_of(folders, "llama3", prefill=" Sure,"), [[USER]])  # it trims responses
 
 
-def test_tags_that_are_special_tokens_are_refused_unless_thoughts_are_kept(folders: dict[str, Path]) -> None:
+def test_tags_that_are_special_tokens_are_refused_unless_reasoning_is_kept(folders: dict[str, Path]) -> None:
     tags = {"think_tags": ("<|im_start|>", "<|im_end|>")}
     with pytest.raises(UserError, match=r"<\|im_start\|> and <\|im_end\|> are special tokens"):
-        chat_of(folders, "chatml", thinking="separate", **tags).audit([[USER]])
-    assert chat_of(folders, "chatml", thinking="keep", **tags).audit([[USER]]) == []
+        audit(chat_of(folders, "chatml", thinking="separate", **tags), [[USER]])
+    assert audit(chat_of(folders, "chatml", thinking="keep", **tags), [[USER]]) == []

@@ -32,9 +32,9 @@ if __name__ == "__main__":  # vLLM's engine process imports this again
 
 def test_options_that_vllm_does_not_take_together(tiny_model: Path, vllm_engines: EngineCache) -> None:
     resources = EngineResources(kv_cache_gib=0.25, max_num_seqs=64, max_num_batched_tokens=32)
-    with pytest.raises(UserError, match=r"vLLM does not take these options.*max_num_batched_tokens.*under engine or"):
+    with pytest.raises(UserError, match=r"vLLM does not accept these options.*max_num_batched_tokens.*under engine"):
         generate(tiny_model, PROMPTS, GREEDY, engine=Engine(name="vllm"), resources=resources, engines=vllm_engines)
-    with pytest.raises(UserError, match=r"vLLM does not take these options.*quantization"):
+    with pytest.raises(UserError, match=r"vLLM does not accept these options.*quantization"):
         engine = Engine(name="vllm", quantization="nothing")
         generate(tiny_model, PROMPTS, GREEDY, engine=engine, engines=vllm_engines)
 
@@ -42,13 +42,13 @@ def test_options_that_vllm_does_not_take_together(tiny_model: Path, vllm_engines
 def test_what_only_vllm_can_do_is_refused_elsewhere(tiny_model: Path) -> None:
     engine = Engine(name="transformers", kv_cache_dtype="fp8", quantization="fp8")
     with pytest.raises(
-        UserError, match=r"cannot do engine.quantization: fp8, engine.kv_cache_dtype: fp8.*vllm engine"
+        UserError, match=r"does not support engine.quantization: fp8, engine.kv_cache_dtype: fp8.*vllm engine"
     ):
         generate(tiny_model, PROMPTS, GREEDY, engine=engine)
 
 
-def test_thoughts_are_separated_and_counted(model_copy: Path, tmp_path: Path) -> None:
-    """The tiny model closes no thought: its prefilled one is cut off in every answer but those with the tag 'a'."""
+def test_reasoning_is_separated_and_counted(model_copy: Path, tmp_path: Path) -> None:
+    """The tiny model's prefilled reasoning is cut off in every response but those with the closing tag 'a'."""
     columns = ["text", "reasoning", "finish_reason"]
     kept, separate = (
         generate(
@@ -63,11 +63,11 @@ def test_thoughts_are_separated_and_counted(model_copy: Path, tmp_path: Path) ->
     for one, other in zip(*(r.table().select(columns).to_pylist() for r in (kept, separate)), strict=True):
         assert one["text"].startswith("9b")
         assert one["reasoning"] is None
-        thought, end, answer = one["text"].removeprefix("9b").partition("a")
-        assert (other["reasoning"], other["text"]) == (thought, answer)
+        reasoning, end, final = one["text"].removeprefix("9b").partition("a")
+        assert (other["reasoning"], other["text"]) == (reasoning, final)
         whole += bool(end)
     assert 0 < whole < len(PROMPTS)
-    assert kept.thoughts == separate.thoughts == {"whole": whole, "cut_off": len(PROMPTS) - whole}
+    assert kept.reasoning_counts == separate.reasoning_counts == {"whole": whole, "cut_off": len(PROMPTS) - whole}
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def test_a_push_is_private_sends_the_data_and_again_nothing(hub, folder, tmp_pat
     assert [request for request in hub.requests if request.startswith("PUT")] == []
 
 
-def test_a_push_that_was_cut_off_goes_on_and_old_shards_go_away(hub, folder):
+def test_a_push_that_was_cut_off_resumes_and_old_files_go_away(hub, folder):
     hub.fail_uploads = 100
     assert push(hub, folder).returncode
     assert hub.repositories["me/pairs"]["files"] == {}
@@ -84,7 +84,7 @@ def test_refusals_are_sentences_and_never_show_the_token(hub, folder):
     assert "me/pairs exists and is public" in public.stderr
     hub.endpoint = "http://127.0.0.1:9"
     away = push(hub, folder)
-    assert "refused: The hub cannot be reached for me/pairs" in away.stderr
+    assert "refused: The hub could not be reached to push to me/pairs" in away.stderr
 
 
 def test_what_cannot_be_pushed_is_refused_before_anything_runs(monkeypatch):

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lab_solutions import write_solution
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from w2s_align.errors import UserError
-from w2s_align.lab import LabModel, LabResources, build_tokenizer, train_lab_model, write_solution
+from w2s_align.lab import LabModel, LabResources, build_tokenizer, train_lab_model
 from w2s_align.lab.train import IGNORED, _batch
 
 SMALL = {"slip": 0.5, "layers": 1, "width": 32, "steps": 20, "batch_size": 8, "seed": 1}

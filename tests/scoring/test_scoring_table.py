@@ -161,7 +161,9 @@ def test_reasoning_gym_wants_exactly_one():
 
 
 def test_lab_tasks_check_their_own_answers():
-    from w2s_align.lab import problems, write_solution
+    from lab_solutions import write_solution
+
+    from w2s_align.lab import problems
 
     prompts = problems("lab/addition", 3, seed=0, split="test")
     question = prompts[0].messages[-1]["content"]

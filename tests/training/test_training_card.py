@@ -103,7 +103,7 @@ def test_a_model_is_pushed_with_its_recipe_data_arms_and_numbers(recipe, tmp_pat
 def test_what_cannot_be_pushed_is_refused_before_anything_runs(recipe, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    with pytest.raises(UserError, match="me/student cannot be pushed to without a token"):
+    with pytest.raises(UserError, match="Cannot push to me/student without a token"):
         recipe_from_text(recipe)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: TOKEN)
     recipe_from_text(recipe)

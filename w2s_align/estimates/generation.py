@@ -1,6 +1,6 @@
-"""What a generation, or a model that judges, will take of GPUs and time, before it runs.
+"""GPUs and time that a generation, or a model that judges, will need.
 
-Reads the shape of its model; asks no hub.
+Reads the shape of its model; sends no request to the hub.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ def estimate_generation(
 
     Args:
         config: Its step.
-        rows: Prompts, or responses that are judged.
-        exact: Whether that is certain.
-        shape: Shape of its model, or None when that is not known or a server has it.
-        hardware: What it is to run on; None for no statement about memory and time.
+        rows: Number of prompts, or of responses that are judged; None when it is unknown.
+        exact: Whether that number is exact.
+        shape: Shape of its model; None when it is unknown or a server has the model.
+        hardware: What it runs on; None leaves out memory and time.
     """
-    n, answers = config.sampling.n, None
+    n, responses = config.sampling.n, None
     found = Estimate(None if rows is None else rows * n, exact=exact and rows is not None)
     if rows is not None:
-        answers = rows * n * _asks(config)
+        responses = rows * n * _requests_per_row(config)
         low, high = answer_tokens(config.sampling.max_tokens)
-        found.tokens = (answers * low, answers * high)
+        found.tokens = (responses * low, responses * high)
     if shape is None or hardware is None:
         return found
     resources = config.resources
@@ -47,18 +47,18 @@ def estimate_generation(
     found.parts = {"weights": memory.weights, "KV cache": memory.kv_cache}
     found.memory, found.fits = memory.weights + memory.kv_cache, memory.sequences > 0
     if not found.fits:
-        found.advice = _way_out(shape, gpu.memory, spread, longest, hardware.count)
+        found.advice = _advice(shape, gpu.memory, spread, longest, hardware.count)
         return found
     if spread * copies > hardware.count:
         fewer = max(1, hardware.count // spread)
-        found.advice = f"it wants {spread * copies} GPUs of {hardware.count}: data_parallel_size={fewer}"
-    if found.tokens is not None and answers is not None:
-        found.seconds = _seconds(shape, answers, found.tokens, memory.sequences, spread, copies, hardware)
+        found.advice = f"it needs {spread * copies} GPUs of {hardware.count}: data_parallel_size={fewer}"
+    if found.tokens is not None and responses is not None:
+        found.seconds = _seconds(shape, responses, found.tokens, memory.sequences, spread, copies, hardware)
     return found
 
 
-def _way_out(shape: Shape, memory: float, spread: int, longest: int, count: int) -> str:
-    """Return what makes a model fit that does not: first without other machines."""
+def _advice(shape: Shape, memory: float, spread: int, longest: int, count: int) -> str:
+    """Return what would make the model fit, on this machine first."""
 
     def fits(devices: int, tokens: int) -> bool:
         return generation_memory(shape, memory, devices=devices, longest=tokens).sequences > 0
@@ -73,8 +73,8 @@ def _way_out(shape: Shape, memory: float, spread: int, longest: int, count: int)
     return ", or ".join(ways) or "a smaller model, or larger GPUs"
 
 
-def _asks(config: Any) -> int:
-    """Return how often a model is asked for each row: a judge once for each aspect, or each other response."""
+def _requests_per_row(config: Any) -> int:
+    """Return the requests per row: a judge gets one per aspect, or per other response."""
     if not isinstance(config, JudgeStep) or config.mode == "verdict":
         return 1
     return len(config.aspects) if config.mode == "pointwise" else max(1, len(config.responses) - 1)
@@ -83,7 +83,7 @@ def _asks(config: Any) -> int:
 def _seconds(
     shape: Shape, rows: int, tokens: Range, sequences: int, spread: int, copies: int, hardware: Hardware
 ) -> Range:
-    """Time from what is short: reading weights and keys once per step of a batch, or the arithmetic of its tokens."""
+    """Return the time from the scarcer of two: memory bandwidth (weights and keys, once per step) or arithmetic."""
     gpu, batch = hardware.gpu, max(1, min(sequences, 256, math.ceil(rows / copies)))
     copies = max(1, min(copies, hardware.count // spread))
 
@@ -93,7 +93,7 @@ def _seconds(
         work = shape.forward_flops(length) * (written + rows * prompt) / (gpu.flops * spread)
         return max(read, work) / use / copies
 
-    low, high = (s for s in START)
+    low, high = START
     return (
         seconds(tokens[0], PROMPT_TOKENS[0], GENERATION_USE[1]) + low,
         seconds(tokens[1], PROMPT_TOKENS[1], GENERATION_USE[0]) + high,

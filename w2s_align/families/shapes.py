@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 SHIPPED = Path(__file__).parent / "shapes.json"
+"""Shapes of the models that shipped recipes name."""
 
 QK_NORMS = {"qwen3": "head", "olmo2": "full", "olmo3": "full"}
-"""Families that normalise queries and keys, per head or over the whole projection."""
+"""Architectures that normalize queries and keys, per head or over the whole projection."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Shape:
 
     @classmethod
     def of(cls, model: str, config: Mapping[str, Any]) -> Shape | None:
-        """Read a shape from the content of a ``config.json``; None when it is no dense decoder of the usual kind."""
+        """Read a shape from the content of a ``config.json``; None unless it is a dense decoder of the usual kind."""
         config = config.get("text_config") or config
         try:
             hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
@@ -76,7 +77,7 @@ class Shape:
 
     @property
     def layer_parameters(self) -> int:
-        """Weights of one layer: attention, gated feed-forward, norms and, where the family has them, biases."""
+        """Number of weights of one layer: attention, gated feed-forward, norms and, in Qwen 2, biases."""
         width, queries, keys = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
         attention = width * queries * 2 + width * keys * 2
         biases = queries + 2 * keys if self.model_type == "qwen2" else 0
@@ -87,12 +88,12 @@ class Shape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Weights of the embedding alone."""
+        """Number of weights of the embedding alone."""
         return self.vocab_size * self.hidden_size
 
     @property
     def parameters(self) -> int:
-        """All weights."""
+        """Number of all weights."""
         return (
             self.layers * self.layer_parameters
             + self.embedding_parameters * (1 if self.tied else 2)
@@ -105,17 +106,17 @@ class Shape:
         return self.parameters * (4 if self.dtype == "float32" else 2)
 
     def lora_parameters(self, r: int) -> int:
-        """Weights of an adapter of rank ``r`` on every linear layer but the output head."""
+        """Return the number of weights of a LoRA adapter of rank ``r`` on every linear layer but the output head."""
         width, queries, keys = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
         sides = 2 * (width + queries) + 2 * (width + keys) + 3 * (width + self.intermediate_size)
         return self.layers * r * sides
 
     def kv_bytes(self, bytes_per_value: int = 2) -> int:
-        """Bytes of keys and values of one token, over all layers."""
+        """Return the bytes of keys and values of one token, over all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
 
     def forward_flops(self, context: float) -> float:
-        """Floating-point operations of one token's forward pass (arXiv 2001.08361, table 1: two per weight).
+        """Return the FLOPs of one token's forward pass: two per weight, and attention (arXiv 2001.08361, table 1).
 
         Args:
             context: Tokens that it attends to, on average.
@@ -142,13 +143,13 @@ def shipped_shapes() -> Mapping[str, Shape]:
 
 
 def find_shape(model: str) -> Shape | None:
-    """Return the shape of a model without asking the hub.
+    """Return the shape of a model without a request to the hub.
 
     Args:
         model: A model folder, or a hub id: looked up in the local hub cache, then among the shipped shapes.
 
     Returns:
-        The shape, or None when neither knows it or it is of an unusual kind.
+        The shape, or None when it is found in neither, or is not a dense decoder.
     """
     config = model_file(model, "config.json")
     if config is not None:
@@ -162,7 +163,7 @@ def find_shape(model: str) -> Shape | None:
 
 
 def model_file(model: str, name: str) -> Path | None:
-    """Return a file of a model that is here: in its folder, or in the local hub cache; else None."""
+    """Return a file of a model from its folder or the local hub cache; None when it is in neither."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None
@@ -175,6 +176,6 @@ def model_file(model: str, name: str) -> Path | None:
 
 
 def in_cache(model: str) -> bool:
-    """Say whether a hub model's weights are in the local cache, so that nothing has to be downloaded."""
+    """Return whether a hub model's weights are in the local cache, so that nothing has to be downloaded."""
     config = model_file(model, "config.json")
     return config is not None and any(config.parent.glob("*.safetensors"))

@@ -1,8 +1,8 @@
-"""Stand-ins: tiny models of a named model's architecture, with its form of chats and a tokenizer of single bytes.
+"""Stand-ins: tiny models with the architecture and chat template of a named model, and a tokenizer of single bytes.
 
-The chat template is the model's own where its files are here, else one of its family (chats.py). Writes an ordinary
-model folder. The weights are random but for a few seconds of training on one kind of short answer, so that answers
-have an end, a number that answer checks find, and a rating that a judge's reader finds. What they say means nothing.
+The chat template is the model's own if its files are on this machine, else its family's (chat_templates.py). Writes an
+ordinary model folder. The weights are random but for a few seconds of training on one kind of short response, so that
+responses have an end, a number that answer checks find, and a rating that judges' parsers find. They mean nothing.
 """
 
 from __future__ import annotations
@@ -14,23 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_align.families.chats import Family, family_of
-from w2s_align.families.own_chats import own_family
+from w2s_align.families.chat_templates import Family, family_of
+from w2s_align.families.own_template import own_family
 from w2s_align.families.shapes import Shape, find_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 WIDTH, HEAD, LAYERS = 64, 32, 2
+"""Hidden size, width of a head, number of layers: 0.1 million weights, and heads that vLLM's kernels support."""
 CONTEXT = 32_768
-"""Context of a stand-in whose original has a longer one or none that is known."""
+"""Largest context of a stand-in, and that of one whose original has an unknown one."""
 STEPS, ROWS = 120, 8
+"""Training steps and rows of a batch: a few seconds, enough for responses that end."""
 LEARNING_RATE = 3e-3
-WRITTEN = string.ascii_letters + string.digits + "#:,.?()[]"
+"""Peak rate of AdamW: high, since the model is tiny and the training short."""
+CHARACTERS = string.ascii_letters + string.digits + "#:,.?()[]"
+"""What training questions are made of."""
 LENGTHS = (20, 40, 80, 160, 600, 900)
-"""Characters of the questions that a stand-in is taught with; those of a judge are long."""
+"""Characters of the training questions; prompts of judges are long."""
 GENERIC = "HuggingFaceTB/SmolLM2-360M-Instruct"
-"""Whose architecture stands in for a model of unknown shape: a plain Llama."""
+"""The model whose architecture (a plain Llama) stands in for a model of unknown shape."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,10 @@ class StandIn:
         model: Its folder.
         like: The model that it stands in for.
         architecture: Model type by its name in transformers.
-        family: Whose form of chats it has.
+        family: Whose chat template it has.
         parameters: Number of its weights.
         known: Whether the shape of ``like`` is known; else the stand-in is a plain Llama.
-        loss: Mean loss of the last steps, in nats per token; None for a reward model, which is taught nothing.
+        loss: Mean loss of the last steps, in nats per token; None for a reward model, which is not trained.
     """
 
     model: Path
@@ -62,8 +66,11 @@ def make_stand_in(folder: str | Path, like: str, *, reward: bool = False) -> Sta
     Args:
         folder: Folder of the model.
         like: Hub id or folder of the original; its weights are never read. It also decides the random weights, and how
-            an answer begins, so that the stand-ins of two models differ.
-        reward: Make a reward model: one number for a chat, by chance.
+            a response begins, so that the stand-ins of two models differ.
+        reward: Make a reward model: it gives a chat one random number.
+
+    Returns:
+        What was made.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
@@ -80,7 +87,7 @@ def make_stand_in(folder: str | Path, like: str, *, reward: bool = False) -> Sta
         model = AutoModelForSequenceClassification.from_config(config)
     else:
         model = AutoModelForCausalLM.from_config(config)
-        loss = _teach(model, tokenizer, seed)
+        loss = _train(model, tokenizer, seed)
     stop = sorted(tokenizer.convert_tokens_to_ids(token) for token in family.stop)
     model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=tokenizer.pad_token_id)
     stored = shape.dtype if shape else "bfloat16"
@@ -137,20 +144,20 @@ def _config(shape: Shape | None, tokenizer: PreTrainedTokenizerFast) -> Any:
     return AutoConfig.for_model(shape.model_type, **options)
 
 
-def _teach(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> float:
-    """Train on answers like ``kladpo 3. Rating: 3 #### 3``; returns the mean loss of the last ten steps."""
+def _train(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> float:
+    """Train on responses like ``kladpo 3. Rating: 3 #### 3``; returns the mean loss of the last ten steps."""
     import torch
 
-    dice = random.Random(seed)
-    opening = "".join(dice.choice("abcdefghijklmnop") for _ in range(6))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    rng = random.Random(seed)
+    opening = "".join(rng.choice("abcdefghijklmnop") for _ in range(6))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     losses: list[float] = []
     model.train()
     for step in range(STEPS):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1, (step + 1) / 10) * (1 - step / STEPS)
-        length = dice.choice(LENGTHS)
-        chats = [_chat(dice, opening, length) for _ in range(ROWS)]
+        length = rng.choice(LENGTHS)
+        chats = [_chat(rng, opening, length) for _ in range(ROWS)]
         texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats]
         prompts = [
             tokenizer.apply_chat_template(chat[:-1], tokenize=False, add_generation_prompt=True) for chat in chats
@@ -161,15 +168,15 @@ def _teach(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, seed: int
             labels[row, : len(tokenizer(prompt, add_special_tokens=False)["input_ids"])] = -100
         loss = model(**batch, labels=labels).loss
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         losses.append(float(loss.detach()))
     return sum(losses[-10:]) / 10
 
 
-def _chat(dice: random.Random, opening: str, length: int) -> list[dict[str, str]]:
-    digit = dice.randrange(1, 6)
-    words = ("".join(dice.choice(WRITTEN) for _ in range(dice.randrange(1, 8))) for _ in range(length // 4))
-    question = "".join(word + dice.choice("    \n") for word in words)
+def _chat(rng: random.Random, opening: str, length: int) -> list[dict[str, str]]:
+    digit = rng.randrange(1, 6)
+    words = ("".join(rng.choice(CHARACTERS) for _ in range(rng.randrange(1, 8))) for _ in range(length // 4))
+    question = "".join(word + rng.choice("    \n") for word in words)
     answer = f"{opening} {digit}. Rating: {digit} #### {digit}"
     return [{"role": "user", "content": question[:length]}, {"role": "assistant", "content": answer}]

@@ -15,7 +15,9 @@ from typing import Any
 from w2s_align.errors import UserError
 
 ADAPTER_CONFIG = "adapter_config.json"
+"""PEFT's description of an adapter: a folder that has it, and no ``config.json``, is an adapter."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""PEFT's weights of an adapter."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,19 @@ def open_adapter(folder: Path) -> Adapter:
     """Read what an adapter's folder says about it.
 
     Raises:
-        UserError: It is no LoRA adapter, has no safetensors weights, or does not name its base.
+        UserError: It is not a LoRA adapter, has no safetensors weights, or does not name its base.
     """
     try:
         config = json.loads((folder / ADAPTER_CONFIG).read_text())
     except ValueError as error:
         raise UserError(
-            f"{folder / ADAPTER_CONFIG} is not valid JSON.", why=str(error), fix="Fetch or save the adapter again."
+            f"{folder / ADAPTER_CONFIG} is not valid JSON.", why=str(error), fix="Download or save the adapter again."
         ) from error
     kind = config.get("peft_type")
     if kind != "LORA":
         raise UserError(
-            f"The adapter {folder} is of the kind {kind}.",
-            why="Only LoRA adapters can be put on a model for generation.",
+            f"The adapter {folder} is of type {kind}.",
+            why="Generation supports only LoRA adapters.",
             fix="Merge it into its base and give the merged model.",
         )
     if not config.get("base_model_name_or_path"):
@@ -81,9 +83,9 @@ def open_adapter(folder: Path) -> Adapter:
 
 
 def check_fit(adapter: Adapter, name: str, base: Path) -> None:
-    """Compare the shapes of an adapter's matrices with the weights that they change.
+    """Check that the shapes of an adapter's matrices fit the weights that they change.
 
-    A base that stores its weights quantised has other shapes and is not looked at.
+    A base that stores its weights quantized has other shapes and is not checked.
 
     Args:
         adapter: The adapter.
@@ -101,10 +103,10 @@ def check_fit(adapter: Adapter, name: str, base: Path) -> None:
             shapes.setdefault(_place(weight.removesuffix(".weight")), set()).add(tuple(tensor["shape"]))
     for module, shape in _changed(adapter):
         known = shapes.get(_place(module), set())
-        if shape not in known and shape[::-1] not in known:  # GPT-2 stores its layers the other way round
-            found = f"it is {' or '.join(map(str, sorted(known)))} there" if known else "there is no such layer there"
+        if shape not in known and shape[::-1] not in known:  # GPT-2's layers are transposed (Conv1D)
+            found = f"the base has {' or '.join(map(str, sorted(known)))}" if known else "the base has no such layer"
             raise UserError(
-                f"The adapter {name} was trained on another model than {adapter.base}, which it names as its base.",
+                f"The adapter {name} was not trained on {adapter.base}, which it names as its base.",
                 why=f"It changes {module} of shape {shape}, but {found}.",
                 fix=f"Set base_model_name_or_path in {adapter.folder / ADAPTER_CONFIG} to the model it belongs to.",
             )
@@ -120,7 +122,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         with path.open("rb") as file:  # its length as 8 bytes, then JSON
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     except (ValueError, struct.error, MemoryError, OverflowError) as error:
-        raise UserError(f"{path} is damaged.", why=f"It does not begin as a safetensors file: {error}") from error
+        raise UserError(f"{path} is damaged.", why=f"It does not begin like a safetensors file: {error}") from error
     return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 

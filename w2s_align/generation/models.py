@@ -23,7 +23,7 @@ from w2s_align.generation.adapters import (
 )
 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"]
-"""What is fetched of a model on the hub: no pickles, no copies of the weights in other formats."""
+"""What is downloaded of a model on the hub: no pickles, no copies of the weights in other formats."""
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -33,8 +33,10 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "tekken.json",
 )
+"""A folder with one of these has a tokenizer, in any of the formats that transformers loads."""
 
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+"""Names of dtypes in safetensors files, and in torch."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class ModelFiles:
 
     @property
     def tokenizer_folder(self) -> Path:
-        """Where the tokenizer and the chat template are: with the adapter, when it was saved with its own."""
+        """Folder of the tokenizer and the chat template: the adapter's, when it was saved with them."""
         if self.adapter is not None and any((self.adapter.folder / name).exists() for name in TOKENIZER_FILES):
             return self.adapter.folder
         return self.folder
@@ -68,9 +70,9 @@ class ModelFiles:
         return self.config.get("text_config") or self.config
 
     def stored_dtype(self) -> str:
-        """Return the number format that the weights are stored in: ``float32``, ``bfloat16`` or ``float16``.
+        """Return the dtype that the weights are stored in: ``float32``, ``bfloat16`` or ``float16``.
 
-        vLLM's own ``auto`` turns float32 into half precision, so the answer is always given to an engine in full.
+        Engines are always given a dtype, because vLLM's ``auto`` casts float32 to half precision.
         """
         for config in (self.config, self.text_config):
             dtype = config.get("dtype") or config.get("torch_dtype")
@@ -92,7 +94,7 @@ class ModelFiles:
         return ids
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
-        """Return path, size and time of each file: changes when a folder is written again under the same name."""
+        """Return path, size and time of each file: they change when the model in a folder is replaced."""
         folders = [self.folder] if self.adapter is None else [self.folder, self.adapter.folder]
         files = (path for folder in folders for path in sorted(folder.resolve().iterdir()) if path.is_file())
         stats = ((str(path), path.stat()) for path in files)
@@ -107,7 +109,7 @@ def find_model(model: str | Path, revision: str | None = None, *, weights: bool 
             (``adapter_config.json``), which names its base; or a hub id of either, such as
             ``Qwen/Qwen2.5-0.5B-Instruct``, taken from the hub's cache or downloaded into it.
         revision: Branch, tag or commit, for a hub id.
-        weights: Whether they are needed; where a server has them, the tokenizer and the configuration are enough.
+        weights: Whether they are needed; for a server's model, the tokenizer and the configuration are enough.
 
     Raises:
         UserError: There is no such folder or hub model, a file that is needed is not in it, or an adapter does not fit
@@ -171,7 +173,8 @@ def _from_hub(name: str, revision: str | None, weights: bool) -> Path:
     except Exception as error:  # the hub's client raises many kinds: no such id, gated, no network, offline mode
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{name}{f' (revision {revision})' if revision else ''} is no folder here and cannot be had from the hub.",
+            f"{name}{f' (revision {revision})' if revision else ''} is not a local folder and could not be downloaded "
+            "from the hub.",
             why=f"{type(error).__name__}: {reason}",
             fix="Check the spelling and the network (HF_HUB_OFFLINE), log in with `hf auth login` for a gated model, "
             "or give a local folder.",
@@ -184,7 +187,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON.", why=str(error), fix="Fetch or save the model again.") from error
+        raise UserError(f"{path} is not valid JSON.", why=str(error), fix="Download the model again.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} does not hold a JSON object.", fix="Fetch or save the model again.")
+        raise UserError(f"{path} does not hold a JSON object.", fix="Download the model again.")
     return content

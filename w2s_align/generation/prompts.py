@@ -1,4 +1,4 @@
-"""The prompts of a job, read in batches: a million of them in Parquet files need hardly more memory than a hundred.
+"""The prompts of a job, read in batches: a million prompts in Parquet files need hardly more memory than a hundred.
 
 Reads a table, records, texts, or the Parquet files of a prompts artifact; writes nothing.
 """
@@ -20,21 +20,22 @@ from w2s_align.errors import UserError
 from w2s_align.records import Message, Prompt, to_table
 
 Prompts: TypeAlias = pa.Table | Sequence[Prompt] | Sequence[str] | Sequence[Path] | Path
-"""What :func:`~w2s_align.generation.generate` answers; paths are those of Parquet files with ``Prompt.SCHEMA``."""
+"""What :func:`~w2s_align.generation.generate` takes; paths are those of Parquet files with ``Prompt.SCHEMA``."""
 
 BATCH_ROWS = 256
+"""Prompts that are rendered together: enough for the tokenizer's threads, few enough to start at once."""
 READ_BYTES = 1 << 20
-"""Columns are read from Parquet files in pieces of this size, never whole."""
+"""Columns of Parquet files are read in pieces of this size, never whole."""
 
 
 class PromptRows:
-    """The different prompts of a job, in the order in which they were given. Only a few bytes of each are held.
+    """The distinct prompts of a job, in the order in which they were given. Only a few bytes of each are held.
 
     Args:
         prompts: See :data:`Prompts`.
 
     Attributes:
-        count: How many different prompts there are.
+        count: Number of distinct prompts.
         duplicated: Ids that were given more than once; only the first row of each counts.
         digest: Digest of the ids in their order.
 
@@ -47,7 +48,7 @@ class PromptRows:
         self._repeated: np.ndarray[Any, Any] | None = None
         hashes = array("Q", (_hash(prompt_id) for prompt_id in self.ids()))
         if not hashes:
-            raise UserError("There are no prompts to answer.", fix="Check the source of the prompts and its filters.")
+            raise UserError("There are no prompts.", fix="Check the source of the prompts and its filters.")
         self._repeated, self.duplicated = self._find_repeated(np.frombuffer(hashes, dtype=np.uint64))
         self.count = len(hashes) - int(self._repeated.sum())
         digest = hashlib.sha256()
@@ -91,7 +92,7 @@ class PromptRows:
         likely = np.ones(len(hashes), dtype=bool)
         likely[firsts] = False
         suspects = set(hashes[likely].tolist())
-        seen: dict[str, bool] = {}  # two ids could have one hash: the ids themselves decide
+        seen: dict[str, bool] = {}  # two ids could share a hash: compare the ids themselves
         for row, prompt_id in enumerate(self.ids()):
             if int(hashes[row]) in suspects:
                 repeated[row] = prompt_id in seen

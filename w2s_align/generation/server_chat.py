@@ -1,4 +1,4 @@
-"""Chats that a server renders, where no tokenizer is at hand: sent as messages, with what that leaves unknown said."""
+"""Chats that a server renders, where no local tokenizer is available: they are sent as messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ServerChat:
     """Takes the place of :class:`~w2s_align.generation.chat.Chat` for ``engine.api: chat``.
 
     Args:
-        engine: ``system_prompt`` is used; ``chat_template_kwargs`` go to the server as they are.
+        engine: ``system_prompt`` is used; ``chat_template_kwargs`` go to the server unchanged.
     """
 
     template_digest = ""
@@ -24,11 +24,11 @@ class ServerChat:
         """Return what cannot be checked."""
         return [
             "The server renders the prompts (engine.api: chat): its chat template is unknown, the tokens were not "
-            "checked, and prompts that are too long are known only when the server refuses them."
+            "checked, and a prompt that is too long fails only when the server refuses it."
         ]
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
-        """Return a chat as it is sent: exactly roles and contents, with the system prompt."""
+        """Return a chat as it is sent: roles and contents only, with the system prompt."""
         sent = [{"role": message["role"], "content": message["content"]} for message in messages]
         if self.engine.system_prompt is None or sent[0]["role"] == "system":
             return sent

@@ -1,4 +1,4 @@
-"""Options of generation, in three groups: how tokens are drawn, what else can change an answer, and what cannot.
+"""Options of generation, in three groups: how tokens are drawn, what else can change a response, and what cannot.
 
 ``Sampling`` and ``Engine`` belong to the identity of a set of responses; ``EngineResources`` only says how much of the
 machine is used. Importing this file loads no engine.
@@ -21,102 +21,104 @@ SERVER_FIELDS = (
     *("temperature", "max_tokens", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty"),
     *("frequency_penalty", "stop", "stop_token_ids", "seed", "n", "logprobs"),
 )
-"""Fields of a request to a server that ``Engine.server_fields`` can rename or leave out."""
+"""Fields of a request to a server; ``Engine.server_fields`` can rename or leave out each."""
 
 
 class Sampling(Settings):
-    """How tokens are drawn. Nothing is taken from ``generation_config.json``: what is not set here is off."""
+    """How tokens are drawn. Nothing is taken from ``generation_config.json``; what is not set here is off."""
 
     temperature: float = Field(ge=0)
     """0 is greedy decoding; 1 draws from the model's own distribution."""
     max_tokens: int = Field(ge=1)
-    """Longest answer, in tokens of the model, end of turn included."""
+    """Longest response in tokens, end of turn included."""
     n: int = Field(default=1, ge=1)
-    """Answers per prompt."""
+    """Responses per prompt."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Draw only from the most likely tokens that together have this probability; 1 is off."""
+    """Draw only from the most likely tokens with this total probability; 1 is off."""
     top_k: int = Field(default=0, ge=0)
     """Draw only from this many most likely tokens; 0 is off."""
     min_p: float = Field(default=0.0, ge=0, le=1)
     """Draw only from tokens at least this likely, as a share of the most likely one's probability; 0 is off."""
     repetition_penalty: float = Field(default=1.0, gt=0)
-    """Divide positive (multiply negative) logits of tokens seen in the prompt or answer; 1 is off."""
+    """Divide positive (multiply negative) logits of tokens seen in the prompt or response; 1 is off."""
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
-    """Subtract from the logits of tokens that are in the answer already; 0 is off."""
+    """Subtract this from the logits of tokens that are already in the response; 0 is off."""
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
-    """Subtract from the logits of a token once for each time it is in the answer; 0 is off."""
+    """Subtract this from the logit of a token for each time it is already in the response; 0 is off."""
     stop: list[str] = []
-    """Texts that end an answer; the answer does not contain them. The model's own end of turn always ends it."""
+    """Texts that end a response and are not part of it. The model's own end of turn always ends it."""
     logprobs: bool = False
-    """Record the log-probability of each answer under the model (before penalties and temperature)."""
+    """Record the log-probability of each response under the model (before penalties and temperature)."""
 
     @field_validator("stop")
     @classmethod
     def _stop_is_not_empty(cls, stop: list[str]) -> list[str]:
         if "" in stop:
-            raise ValueError("an empty stop text would end every answer at once; leave it out")
+            raise ValueError("an empty stop text would end every response at once; leave it out")
         return stop
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Sampling:
         if self.n > 1 and self.temperature == 0:
-            raise ValueError(f"n is {self.n} but temperature 0 gives {self.n} equal answers; set temperature or n: 1")
+            raise ValueError(f"n is {self.n}, but at temperature 0 all responses are equal; set temperature or n: 1")
         return self
 
 
 class Engine(Settings):
-    """What writes the answers, beyond sampling. Every field here can change an answer."""
+    """What generates the responses. Every field here can change a response."""
 
     name: Literal["auto"] | EngineName = "auto"
-    """``auto``: vllm where it is installed, else transformers (slower); which one it was stands in the result.
-    ``openai``: any server with an OpenAI-compatible API, at ``resources.base_url``. ``ray``: replicas of vllm on a Ray
-    cluster."""
+    """``auto``: vllm if installed, else transformers (slower). ``openai``: any OpenAI-compatible server, at
+    ``resources.base_url``. ``ray``: replicas of vllm on a Ray cluster."""
     api: Literal["completions", "chat"] = "completions"
-    """What is sent to a server. ``completions``: token ids, rendered and checked here with the tokenizer of ``model``;
-    ``chat``: messages, for a model without a tokenizer at hand; the server's own template renders them, unchecked."""
+    """What is sent to a server. ``completions``: token ids, rendered and checked here with the tokenizer of ``model``.
+    ``chat``: messages, for a model without a local tokenizer; the server's template renders them, unchecked."""
     served_model: str | None = None
-    """The server's name for the model, where it is not that of ``model``."""
+    """The server's name for the model, if it is not ``model``."""
     server_fields: dict[str, str | None] = {}
-    """Fields of a request that the server knows by another name (``{max_tokens: max_completion_tokens}``) or not at
-    all (``{top_k: null, min_p: null}``). By default every sampling option is sent, also those that are off."""
+    """Fields that the server knows by another name (``{max_tokens: max_completion_tokens}``) or not at all
+    (``{top_k: null, min_p: null}``). By default every sampling option is sent, including disabled ones."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the weights. ``auto``: as the model is stored (float32 stays float32, on every device)."""
+    """Dtype of the weights. ``auto``: as stored (float32 stays float32 on every device)."""
     max_model_len: int | None = Field(default=None, ge=2)
-    """Context in tokens, prompt and answer together; by default what the model was made for."""
+    """Context length in tokens, prompt and response together. Default: the model's own."""
     quantization: str | None = None
-    """vLLM's name of a quantization to apply while loading, e.g. ``fp8``; a quantized model says so by itself."""
+    """Quantization that vLLM applies while loading, e.g. ``fp8``; a quantized model needs no option."""
     kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
-    """Number format of attention keys and values (vllm): fp8 has room for twice as much, with rounding of its own."""
+    """Dtype of attention keys and values (vllm): fp8 fits twice as much, with coarser rounding."""
     revision: str | None = None
     """Branch, tag or commit of a model on the hub."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose code you have read."""
     system_prompt: str | None = None
-    """System turn put before every prompt that does not bring its own."""
+    """System message for every prompt that has none of its own."""
     chat_template_kwargs: dict[str, Any] = {}
-    """Values for the model's chat template, e.g. ``{enable_thinking: false}``."""
+    """Variables for the model's chat template, e.g. ``{enable_thinking: false}``."""
     prefill: str = ""
-    """Beginning of every answer, given to the model as if it had written it; the recorded text begins with it."""
+    """Start of every response, as if the model had written it; the recorded text includes it."""
     thinking: Literal["keep", "strip", "separate"] = "keep"
-    """What becomes of the thought before an answer: ``keep`` it in the text, with its tags; ``strip`` it; or
+    """What happens to reasoning before the final text: ``keep`` it in the text, with its tags; ``strip`` it; or
     ``separate`` it into the column ``reasoning``."""
     think_tags: tuple[str, str] = ("<think>", "</think>")
-    """What stands before and after a thought."""
+    """Opening and closing tag of the reasoning."""
     too_long: Literal["drop", "error", "cut_left", "cut_right"] = "drop"
-    """A prompt that does not fit: leave it out and count it, stop, or cut its longest turn on that side."""
+    """What happens to a prompt that is too long: drop and count it, stop, or cut its longest message on that side."""
     max_prompt_tokens: int | None = Field(default=None, ge=1)
-    """Longest prompt. By default one that leaves room for one token (when cutting: for ``max_tokens``, up to half)."""
+    """Longest prompt in tokens. Default: the context less one token (when cutting: less ``max_tokens``, at least half
+    of it)."""
     audit: Literal["refuse", "warn"] = "refuse"
-    """When the first rendered prompts look wrong (two BOS, no generation prompt, not a prefix of prompt + answer)."""
+    """What to do if the first rendered prompts look wrong (two BOS, no generation prompt, not a prefix of prompt +
+    response)."""
 
     @model_validator(mode="after")
     def _what_only_a_server_has(self) -> Engine:
-        only = ("api", "served_model", "server_fields")  # against defaults: a stored Engine gives every field
+        # Compared with defaults and not with what was given: an Engine read from JSON has every field set.
+        only = ("api", "served_model", "server_fields")
         given = {name for name in only if getattr(self, name) != type(self).model_fields[name].default}
         if given and self.name != "openai":
             raise ValueError(f"{', '.join(sorted(given))}: only for a server; set name: openai")
         if self.api == "chat" and self.prefill:
-            raise ValueError("prefill needs api: completions; where a server renders the chat, it begins the answer")
+            raise ValueError("prefill needs api: completions; with api: chat, the server renders the prompt")
         return self
 
     @field_validator("server_fields")
@@ -124,90 +126,94 @@ class Engine(Settings):
     def _fields_that_are_sent(cls, fields: dict[str, str | None]) -> dict[str, str | None]:
         for field, name in fields.items():
             if field not in SERVER_FIELDS:
-                raise ValueError(f"{field} is no field that is sent. {did_you_mean(field, SERVER_FIELDS)}")
+                raise ValueError(f"{field} is not a request field. {did_you_mean(field, SERVER_FIELDS)}")
             if name is None and field == "max_tokens":
-                raise ValueError("max_tokens cannot be left out: answers would have no end")
+                raise ValueError("max_tokens cannot be left out; responses would have no limit")
         return fields
 
 
 class Price(Settings):
-    """What generating costs, in any currency."""
+    """Prices, in any currency."""
 
     gpu_hour: float = Field(default=0.0, ge=0)
-    """One GPU for an hour."""
+    """Price of one GPU for an hour."""
     million_prompt_tokens: float = Field(default=0.0, ge=0)
-    """A million tokens of prompts."""
+    """Price of a million prompt tokens."""
     million_completion_tokens: float = Field(default=0.0, ge=0)
-    """A million tokens of answers."""
+    """Price of a million generated tokens."""
 
     def of(self, gpu_seconds: float, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the price of so much work."""
+        """Return the price of a generation.
+
+        Args:
+            gpu_seconds: GPUs times seconds.
+            prompt_tokens: Prompt lengths, summed over responses.
+            completion_tokens: Response lengths, summed.
+        """
         tokens = self.million_prompt_tokens * prompt_tokens + self.million_completion_tokens * completion_tokens
         return round(self.gpu_hour * gpu_seconds / 3600 + tokens / 1e6, 6)
 
 
 class EngineResources(Settings):
-    """How much of the machine an engine takes. Nothing here is meant to change an answer.
+    """How much of the machine an engine uses. Nothing here is meant to change a response.
 
-    Sizes of batches and kernels change the order of floating-point sums, so that with half-precision weights single
-    tokens may differ between two settings; the distribution that is drawn from stays the same.
+    Batch sizes and kernels change the order of floating-point sums, so that with half-precision weights single tokens
+    may differ between two settings; the distribution stays the same.
     """
 
     tensor_parallel_size: int = Field(default=1, ge=1)
-    """Devices that share each layer (vllm)."""
+    """GPUs that share each layer (vllm)."""
     pipeline_parallel_size: int = Field(default=1, ge=1)
-    """Groups of devices that hold consecutive layers (vllm)."""
+    """Groups of GPUs that hold consecutive layers (vllm)."""
     data_parallel_size: int = Field(default=1, ge=1)
-    """Engines of their own on this machine, each in its own process with its own devices (on a CPU: its own cores) and
-    its part of the prompts (vllm, transformers)."""
+    """Engines on this machine, each in its own process with its own GPUs (or CPU cores) and its share of the prompts
+    (vllm, transformers)."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    """Share of a GPU's memory that vllm takes."""
+    """Share of a GPU's memory that vllm uses."""
     kv_cache_gib: float | None = Field(default=None, gt=0)
-    """Memory for attention keys and values (vllm). By default what is left of a GPU's share; on a CPU up to 4 GiB."""
+    """Memory for attention keys and values (vllm). Default: the rest of a GPU's share; on a CPU up to 4 GiB."""
     max_num_seqs: int | None = Field(default=None, ge=1)
-    """Answers that vllm writes at the same time; vllm's own default where not given."""
+    """Concurrent responses (vllm). Default: vllm's own."""
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
-    """Tokens that vllm works on in one step, prompts and answers together; vllm's own default where not given."""
+    """Tokens per engine step, prompts and responses together (vllm). Default: vllm's own."""
     cpu_offload_gib: float = Field(default=0.0, ge=0)
-    """Part of the weights, for each GPU, kept in the machine's memory and is fetched when needed (vllm); slow."""
+    """Weights per GPU that are kept in the machine's memory and copied when needed (vllm); slow."""
     enable_expert_parallel: bool = False
-    """Spread the experts of a mixture of experts over the devices instead of cutting each one (vllm)."""
+    """Distribute whole experts of a mixture of experts over the GPUs instead of splitting each one (vllm)."""
     batch_size: int = Field(default=32, ge=1)
-    """Answers that the transformers engine writes at the same time."""
+    """Concurrent responses (transformers)."""
     enforce_eager: bool | None = None
-    """Do not compile or capture graphs (vllm). By default off on a GPU, on for a CPU, where compiling takes long."""
+    """Do not compile or capture graphs (vllm). Default: false on a GPU; true on a CPU, where compiling takes long."""
     enable_prefix_caching: bool | None = None
-    """Keep the keys and values of common prompt beginnings (vllm). By default vllm's choice on a GPU, off on a CPU."""
+    """Reuse the keys and values of common prompt prefixes (vllm). Default: vllm's own on a GPU, false on a CPU."""
     ray_address: str | None = None
-    """Address of the Ray cluster (ray): host:port of its head node, or ``auto`` on one of its nodes. Default:
+    """Address of the Ray cluster (ray): host:port of its head node, or ``auto`` on one of its nodes. Default: the
     environment variable RAY_ADDRESS, else a cluster on this machine for this run."""
     replicas: int | None = Field(default=None, ge=1)
-    """Engines on the Ray cluster, each on as many GPUs as it is spread over (ray). Default: what fits; 1 without
-    GPUs."""
+    """Engines on the Ray cluster (ray). Default: as many as fit; 1 without GPUs."""
     base_url: str | None = None
-    """Address of the server (openai), e.g. ``http://127.0.0.1:8000/v1``. By default that in the environment variable
+    """Address of the server (openai), e.g. ``http://127.0.0.1:8000/v1``. Default: the environment variable
     OPENAI_BASE_URL."""
     api_key_env: str | None = None
-    """Name of the environment variable that holds the server's API key (openai). By default no key is sent."""
+    """Environment variable that holds the server's API key (openai). Default: no key is sent."""
     concurrency: int = Field(default=128, ge=1)
-    """Requests that a server works on at the same time (openai)."""
+    """Concurrent requests to the server (openai)."""
     request_timeout: float | None = Field(default=None, gt=0)
-    """Seconds until a server's answer counts as lost (openai). Default: 600, or 0.25 per token of ``max_tokens`` where
-    that is more."""
+    """Time limit of a request in seconds (openai). Default: 600, or 0.25 per token of ``max_tokens`` if that is
+    more."""
     retries: int = Field(default=8, ge=0)
-    """How often a server is asked again after a failure that may pass: HTTP 408, 409, 429, 5xx, a connection that was
-    cut, an answer that is no JSON; after a time-out, twice at most. The first pause is about a second, each further
-    one twice as long, up to a minute; what the server says in Retry-After is honoured (openai)."""
+    """Retries after a transient failure: HTTP 408, 409, 425, 429, 5xx, a lost connection, a broken reply; at most 2
+    after time-outs. Exponential backoff from 1 to 60 seconds; Retry-After is honored (openai)."""
     max_failed_share: float = Field(default=0.01, ge=0, le=1)
-    """Share of the answers that may fail for good. They are recorded as failed; beyond it the step stops, and the next
-    call asks only for what is missing."""
+    """Share of responses that may fail for good and are recorded as failed. Beyond it the step stops; the next run
+    requests only what is missing."""
     price: Price | None = None
-    """To have the cost in the result: ``{gpu_hour: 2.5}``, or for a server ``{million_prompt_tokens: 0.15,
+    """Prices, to report the cost: ``{gpu_hour: 2.5}``, or for a server ``{million_prompt_tokens: 0.15,
     million_completion_tokens: 0.6}``."""
 
     @property
     def devices(self) -> int:
-        """Devices of this machine that all engines take together."""
+        """Devices of this machine that all engines use together."""
         return self.data_parallel_size * self.tensor_parallel_size * self.pipeline_parallel_size
 
     @field_validator("base_url")
@@ -217,14 +223,14 @@ class EngineResources(Settings):
             return None
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no address of a server; write e.g. http://127.0.0.1:8000/v1")
+            raise ValueError(f"{url!r} is not the address of a server; write e.g. http://127.0.0.1:8000/v1")
         if parts.username or parts.password:
-            raise ValueError("an address holds no password here; name the variable of the key in api_key_env")
+            raise ValueError("the address must not contain a password; give the key by api_key_env")
         return url
 
 
 def server_address(resources: EngineResources) -> str:
-    """Return the address of the server's API, ``/v1`` added where only a host is given.
+    """Return the address of the server's API, with ``/v1`` added where only a host is given.
 
     Raises:
         UserError: Neither ``resources.base_url`` nor the environment variable OPENAI_BASE_URL gives one.

@@ -1,30 +1,43 @@
-"""The running account of a generation: what happened to which prompt, how long it took, and what failed on the way.
+"""Running statistics of a generation: what happened to which prompt, how long it took, and what was retried.
 
-It is kept as notes in the journal, so that a restart goes on with it.
+They are kept as notes in the journal, so that they survive a restart.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from w2s_align.generation.engines.base import Completion
 from w2s_align.generation.journal import Journal
 
 PROGRESS_SECONDS = 0.5
+"""Time between two calls of ``progress``: smooth for a person, and nothing next to the work."""
 CLOCK_SECONDS = 1.0
+"""Time between two notes of the time spent: what a kill may leave out."""
 SILENCE_SECONDS = 15.0
+"""After this long without a response, the progress line says so: long responses take seconds, a hang lasts."""
+COPIED_AT_ONCE = 2_000
+"""Rows in memory while one journal is copied into another."""
 
 PromptEvent: TypeAlias = Literal["dropped", "cut", "unknown_tokens"]
 PROMPT_EVENTS: tuple[PromptEvent, ...] = ("dropped", "cut", "unknown_tokens")
+"""What can happen to a prompt: it is too long and dropped, or shortened; its characters are not in the vocabulary."""
 Progress: TypeAlias = Callable[[int, int, str], None]
-"""``progress(done, total, note)``: answers finished, answers wanted, and a few words such as the tokens per second."""
+"""``progress(done, total, note)``: finished and requested responses, and a few words such as the tokens per second."""
 
 
-class Account:
-    """Notes of a job, those of earlier attempts included."""
+class Stats:
+    """Notes of a job, those of earlier attempts included.
+
+    Args:
+        journal: Where they are kept.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -35,70 +48,97 @@ class Account:
                 self._prompts[event][prompt_id] = None
 
     def note(self, key: str, **values: Any) -> None:
-        """Keep something that is only of interest in its latest state."""
+        """Keep the latest state of something."""
         self._journal.note(key, **values)
 
     def last(self, key: str) -> dict[str, Any]:
         """Return the latest note of a key; empty when there is none."""
         return self._journal.notes.get(key, {})
 
-    def prompt(self, event: PromptEvent, prompt_id: str, tokens: int) -> None:
-        """Keep, once, that something happened to a prompt of ``tokens`` tokens."""
+    def note_prompt(self, event: PromptEvent, prompt_id: str, tokens: int) -> None:
+        """Note, once, that something happened to a prompt.
+
+        Args:
+            event: What happened.
+            prompt_id: Id of the prompt.
+            tokens: Its length in tokens.
+        """
         if prompt_id not in self._prompts[event]:
             self._prompts[event][prompt_id] = None
             self._journal.note(f"{event}/{prompt_id}", tokens=tokens)
 
     def prompts(self, event: PromptEvent) -> list[str]:
-        """Return the ids of the prompts that something happened to, in the order in which it was noted."""
+        """Return the ids of the prompts to which something happened, in the order in which it was noted."""
         return list(self._prompts[event])
 
     def count(self, event: PromptEvent) -> int:
-        """Return to how many prompts something happened."""
+        """Return the number of prompts to which something happened."""
         return len(self._prompts[event])
 
     def is_dropped(self, prompt_id: str) -> bool:
-        """Return whether a prompt is left out."""
+        """Return whether a prompt was dropped."""
         return prompt_id in self._prompts["dropped"]
+
+    def take_note(self, entry: dict[str, Any]) -> None:
+        """Copy from another journal's note what happened to a prompt; all other notes are ignored."""
+        event, _, prompt_id = str(entry.get("note")).partition("/")
+        for known in PROMPT_EVENTS:
+            if event == known:
+                self.note_prompt(known, prompt_id, entry["tokens"])
+
+    def copy_journal(self, path: Path) -> dict[str, dict[str, Any]]:
+        """Copy the responses of another journal of the same job, and what happened to its prompts.
+
+        Returns:
+            All notes of the other journal.
+
+        Raises:
+            UserError: A process still writes it, or it belongs to another job.
+        """
+        own = self._journal
+        with closing(Journal(path, own.job, own.rows)) as other:
+            missing = ((entry.pop("row"), entry) for entry in other.entries() if not own.has(entry["row"]))
+            while some := list(itertools.islice(missing, COPIED_AT_ONCE)):
+                own.append(some)
+            for key, values in other.notes.items():
+                self.take_note({"note": key, **values})
+            return other.notes
 
 
 class Clock:
-    """Counts time, tokens and retries while answers come in, forces the journal to disk, and reports progress.
+    """Counts time, tokens and retries while responses arrive, forces the journal to disk, and reports progress.
 
     Args:
-        journal: Where the answers go.
-        account: Where the time goes.
-        answers: Answers wanted if no prompt is dropped.
-        n: Answers per prompt.
-        devices: Devices (GPUs) that are at work; 0 for a CPU or a server.
+        journal: Where the responses go.
+        stats: Where the time is noted.
+        n: Responses per prompt.
+        devices: GPUs in use; 0 for a CPU or a server.
         progress: See :data:`Progress`.
     """
 
-    def __init__(
-        self, journal: Journal, account: Account, answers: int, n: int, devices: int, progress: Progress | None
-    ) -> None:
+    def __init__(self, journal: Journal, stats: Stats, n: int, devices: int, progress: Progress | None) -> None:
         self._journal = journal
-        self._account = account
-        self._answers = answers
+        self._stats = stats
         self._n = n
         self._devices = devices
         self._progress = progress
-        before = account.last("clock")
+        before = stats.last("clock")
         self._seconds = float(before.get("seconds", 0.0))
         self._device_seconds = float(before.get("device_seconds", 0.0))
         self._retries = Counter[str](before.get("retries", {}))
-        self._start = self._reported = self._noted = self._answered = time.monotonic()
+        self._start = self._reported = self._noted = self._last_response = time.monotonic()
         self._tokens = self._failed = 0
         self._done_before = journal.done
 
     def tick(self, completions: Sequence[Completion]) -> None:
-        """Take account of answers that have come, and of the time."""
-        for done in completions:
-            self._tokens += done.completion_tokens
-            self._failed += done.error is not None
-            self._retries.update(done.retries)
+        """Count the completions of one engine step, and the time."""
+        for completion in completions:
+            self._tokens += completion.completion_tokens
+            self._failed += completion.error is not None
+            self._retries.update(completion.retries)
         now = time.monotonic()
         if completions:
-            self._answered = now
+            self._last_response = now
         if now - self._noted >= CLOCK_SECONDS:
             self._noted = now
             self._note(now)
@@ -107,14 +147,14 @@ class Clock:
             self._report(now)
 
     def stop(self) -> None:
-        """Take account of the end."""
+        """Note and report the final state."""
         now = time.monotonic()
         self._note(now)
         self._report(now)
 
     def _note(self, now: float) -> None:
         worked = now - self._start
-        self._account.note(
+        self._stats.note(
             "clock",
             seconds=round(self._seconds + worked, 3),
             device_seconds=round(self._device_seconds + self._devices * worked, 3),
@@ -126,16 +166,16 @@ class Clock:
         if self._progress is None:
             return
         worked = max(now - self._start, 1e-9)
-        dropped = self._account.count("dropped")
-        total = self._answers - dropped * self._n
+        dropped = self._stats.count("dropped")
+        total = self._journal.requested - dropped * self._n
         done = self._journal.done
         notes = [f"{self._tokens / worked:,.0f} tokens/s"]
         if self._done_before < done < total:
             notes.append(f"{_duration((total - done) * worked / (done - self._done_before))} left")
         counts = {"prompts dropped": dropped, "failed": self._failed, "retries": self._retries.total()}
         notes += [f"{count:,} {what}" for what, count in counts.items() if count]
-        if now - self._answered >= SILENCE_SECONDS:
-            notes.append(f"no answer for {_duration(now - self._answered)}")
+        if now - self._last_response >= SILENCE_SECONDS:
+            notes.append(f"no response for {_duration(now - self._last_response)}")
         self._progress(done, total, ", ".join(notes))
 
 

@@ -1,8 +1,8 @@
-"""The paper's experiment with bold sections, small enough for pencil and paper.
+"""The experiment with bold sections of the delta learning paper, small enough for pencil and paper.
 
 A policy writes k sections with probability (1 - p) p^k; its one parameter is the logit of p. SFT on answers with three
-sections pulls the mean to three. DPO on "three over two" pushes p up for ever, far past both examples; the reversed
-pair pushes it down; a tied pair does nothing. Source: our analogue of section 3 of arXiv 2507.06187 (there: 5.9
+sections pulls the mean to three. DPO on "three over two" pushes p up forever, far past both examples; the reversed
+pair pushes it down; a tied pair does nothing. Source: our analog of section 3 of arXiv 2507.06187 (there: 5.9
 sections before, 81.1, 1.1 and 6.1 after DPO, 4.4 after SFT). Reads numbers, returns numbers.
 """
 
@@ -27,6 +27,12 @@ def mean_sections(logit: float) -> float:
 def sft_path(sections: int, *, start: float = START_MEAN, steps: int = 400, rate: float = 0.05) -> list[float]:
     """Train on answers with a given number of sections by gradient ascent on their log-likelihood.
 
+    Args:
+        sections: Number of sections of every answer.
+        start: Mean number of sections before.
+        steps: Number of steps.
+        rate: Step size.
+
     Returns:
         The mean number of sections before the first and after every step.
     """
@@ -49,6 +55,14 @@ def dpo_path(
     rate: float = 0.05,
 ) -> list[float]:
     """Train with DPO on one pair of answers, by their numbers of sections.
+
+    Args:
+        chosen: Sections of the chosen answer.
+        rejected: Sections of the rejected answer.
+        beta: DPO's beta.
+        start: Mean number of sections before.
+        steps: Number of steps.
+        rate: Step size.
 
     Returns:
         The mean number of sections before the first and after every step.

@@ -11,30 +11,31 @@ from w2s_align.records import Settings
 TaskName = Literal["lab/addition", "lab/subtraction"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 HEAD_WIDTHS = (32, 48)
+"""Widths of an attention head, the first one that divides the hidden size: small, and supported by vLLM."""
 CARRIES = 3
 """Carries that a problem of four digits can have, besides the one into a fifth digit, which nobody forgets."""
 
 
 class LabModel(Settings):
-    """What a lab model is: its task, its author's weakness, its size, its training. All of it changes the weights."""
+    """A lab model: its task, its author's weakness, its size, its training. All of it changes the weights."""
 
     task: TaskName = "lab/addition"
     """The task that the model learns: ``lab/addition`` or ``lab/subtraction`` of 4-digit numbers, column by column."""
 
     slip: Probability | list[Probability] = 0.0
     """Probability that the author of the training solutions forgets a carry (or borrow): one for all, or one each for
-    the carry into the tens, the hundreds and the thousands. A model learns the habit with its probability: greedy
+    the carry into the tens, the hundreds and the thousands. The model learns to forget with this probability; greedy
     decoding always forgets where slip is above one half."""
 
     layers: int = Field(2, ge=1, le=16)
-    """Number of transformer layers. One layer cannot do the tasks: finding a digit by its column takes two."""
+    """Number of transformer layers. One layer cannot learn the tasks: finding a digit by its column takes two."""
 
     width: int = Field(64, ge=32, le=1024)
     """Hidden size: a multiple of 32 or 48, because attention heads are 32 wide, else 48."""
 
     steps: int = Field(800, ge=1)
     """Optimizer steps, each on a fresh batch of problems. Enough when the final loss is within 0.001 of its floor (see
-    ``LabTraining``): 800 at width 64, 1200 at width 96. A model short of that makes errors of its own, and preference
+    ``LabTraining``): 800 at width 64, 1200 at width 96. An under-trained model makes errors of its own, and preference
     tuning amplifies them."""
 
     batch_size: int = Field(32, ge=1)
@@ -67,10 +68,10 @@ class LabModel(Settings):
 
 
 class LabResources(Settings):
-    """How the training runs. Nothing here changes what is learnt; another thread count may change the last bits."""
+    """How the training runs. Nothing here changes what is learned; another thread count may change the last bits."""
 
     threads: int | None = Field(None, ge=1)
-    """CPU threads; None keeps what PyTorch has chosen (``OMP_NUM_THREADS``)."""
+    """CPU threads. Default: PyTorch's own (``OMP_NUM_THREADS``)."""
 
     checkpoint_seconds: float = Field(3.0, ge=0.0)
-    """Time between checkpoints, in seconds: as much work is lost when the process is killed."""
+    """Seconds between checkpoints, which is the work lost when the process is killed."""

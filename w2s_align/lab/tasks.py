@@ -9,21 +9,21 @@ Both tasks are 4-digit arithmetic written out column by column from the right. A
     9143            the answer: the last line, and all that the check looks at
 
 The author's weakness, ``slip``, is the probability of forgetting a carry that is due: the author writes ``+0`` for
-``+1`` and goes on correctly from there. Nothing else ever goes wrong. In ``lab/subtraction`` the same holds for the
+``+1`` and continues correctly from there. Nothing else ever goes wrong. In ``lab/subtraction`` the same holds for the
 borrow: ``U3-8-0=15`` reads "borrow 1, digit 5". Letters name the columns because a tiny model finds its place by them:
 without them two of five seeds had not learnt the task after 600 steps, with them all had.
 
-The author writes each letter large or small by chance, which means nothing. Real answers are never the same word for
-word either, and it matters: without it 62 % of the pairs of a weak and a weaker model were identical, and dropping
-those selects the chosen responses that remembered a carry, so that even plain fine-tuning on them looked good.
+The author writes each letter in upper or lower case at random, which means nothing. Real responses are never the same
+word for word either, and it matters: without it 62% of the pairs of a weak and a weaker model were identical, and
+dropping those selects the chosen responses that remembered a carry: even plain fine-tuning on them looked good.
 
-Everything is made by columns with numpy, so that fresh data costs a training step nothing.
+Everything is made in batches with numpy, so that fresh data costs a training step nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
@@ -41,10 +41,13 @@ Characters: TypeAlias = NDArray[np.uint8]
 """Texts of one batch as ASCII codes [texts, characters]; 0 fills the end of shorter ones."""
 
 COLUMNS = "UTHK"
+"""Letters of the columns: units, tens, hundreds, thousands (K)."""
 DIGITS = len(COLUMNS)
+"""Digits of every operand."""
 TEST_SHARE = 10
 """One operand pair in ten belongs to the test split."""
 MAX_PROBLEMS = 1_000_000
+"""Most problems of one call: the test split of subtraction has about four million, drawn at random without repeats."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Task:
         """Draw ``n`` operand pairs of one split, uniformly, with replacement.
 
         The split of a pair is a digest of its two numbers, whatever their order, so no draw can mix the splits.
+
+        Args:
+            n: Number of pairs.
+            rng: Source of randomness.
+            split: The split.
         """
         kept_first, kept_second, missing = [], [], n
         while missing > 0:
@@ -92,7 +100,7 @@ class Task:
             first: First operands [n].
             second: Second operands [n].
             forgets: Whether the author forgets the carry into the tens, hundreds, thousands, if one is due [n, 3].
-            small: Whether the letters of the columns are small [n, 4].
+            small: Whether the letters of the columns are lower case [n, 4].
 
         Returns:
             The texts, and which carries were due in each of them [n, 3], forgotten ones included.
@@ -111,7 +119,7 @@ class Task:
             symbols = [a[:, i], self.operator, b[:, i], self.operator, carry, "=", due, digit, "\n"]
             lines += [_column(a, s) if isinstance(s, str) else s[:, None] + ord("0") for s in symbols]
             answer.append(digit)
-        # A borrow out of the last column cannot be: forgetting one only makes the result larger.
+        # There is never a borrow out of the last column: forgetting one only makes the result larger.
         number = np.stack([due, *answer[::-1]], axis=1)
         texts = np.concatenate([*lines, _without_leading_zeros(number)], axis=1).astype(np.uint8)
         return texts, np.stack(were_due[:-1], axis=1)
@@ -126,7 +134,7 @@ def _column(like: Numbers, character: str) -> Numbers:
 
 
 def _without_leading_zeros(digits: Numbers) -> Numbers:
-    """Return ASCII codes of the numbers, moved to the left and filled with 0 at the end."""
+    """Return ASCII codes of the numbers, left-aligned and filled with 0."""
     width = digits.shape[1]
     leading = np.minimum((np.cumsum(digits, axis=1) == 0).sum(axis=1), width - 1)
     source = np.arange(width) + leading[:, None]
@@ -151,15 +159,15 @@ def find_task(name: str) -> Task:
     """Return the task of that name.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such task.
     """
     if name not in TASKS:
-        raise UserError(f"{name} is not a task of the lab.", fix=f"Choose one of: {', '.join(TASKS)}")
+        raise UserError(f"{name} is not a task of the lab.", fix=f"Available: {', '.join(TASKS)}")
     return TASKS[name]
 
 
 def problems(task: str, n: int, seed: int, split: Split) -> list[Prompt]:
-    """Make ``n`` different problems; the same arguments give the same problems, and no split shares one with another.
+    """Make ``n`` distinct problems; the same arguments give the same problems, and the splits share none.
 
     Args:
         task: ``lab/addition`` or ``lab/subtraction``.
@@ -176,9 +184,9 @@ def problems(task: str, n: int, seed: int, split: Split) -> list[Prompt]:
     """
     found = find_task(task)
     if split not in ("train", "test"):
-        raise UserError(f"{split} is not a split of {task}.", fix="Choose train or test.")
+        raise UserError(f"{split} is not a split of {task}.", fix="Available: train, test.")
     if not 1 <= n <= MAX_PROBLEMS:
-        raise UserError(f"{n} problems of {task}.", fix=f"Ask for 1 to {MAX_PROBLEMS:,}.")
+        raise UserError(f"{n} problems of {task} cannot be drawn.", fix=f"Give a number from 1 to {MAX_PROBLEMS:,}.")
     first, second = _draw_different(found, n, np.random.default_rng(seed), split)
     never = np.zeros((n, DIGITS), dtype=bool)
     _, due = found.solutions(first, second, forgets=never[:, 1:], small=never)
@@ -196,7 +204,7 @@ def problems(task: str, n: int, seed: int, split: Split) -> list[Prompt]:
 
 
 def _draw_different(task: Task, n: int, rng: np.random.Generator, split: Split) -> tuple[Numbers, Numbers]:
-    """Draw ``n`` pairs of which no two have the same numbers in whatever order."""
+    """Draw ``n`` pairs of which no two have the same numbers in any order."""
     first, second = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     while len(first) < n:
         drawn = task.draw(n - len(first), rng, split)
@@ -208,28 +216,6 @@ def _draw_different(task: Task, n: int, rng: np.random.Generator, split: Split) 
     return first, second
 
 
-def write_solution(task: str, problem: str, forgets: Sequence[bool] = (False, False, False)) -> str:
-    """Write the worked solution of one problem, with large letters.
-
-    Args:
-        task: ``lab/addition`` or ``lab/subtraction``.
-        problem: E.g. ``3847+5296``.
-        forgets: Whether the carry into the tens, the hundreds, the thousands is forgotten, where one is due.
-
-    Raises:
-        UserError: The problem is not one of the task.
-        ValueError: ``forgets`` has not three values.
-    """
-    operands = _parse(find_task(task), problem)
-    if operands is None:
-        raise UserError(f"{problem!r} is not a problem of {task}.", fix="Write it like 3847+5296.")
-    first, second = (np.array([operand]) for operand in operands)
-    if len(forgets) != DIGITS - 1:
-        raise ValueError(f"forgets has {len(forgets)} values, not one per carry: tens, hundreds, thousands")
-    slips, small = np.array([forgets], dtype=bool), np.zeros((1, DIGITS), dtype=bool)
-    return _texts(TASKS[task].solutions(first, second, slips, small)[0])[0]
-
-
 def _parse(task: Task, problem: str) -> tuple[int, int] | None:
     found = re.fullmatch(rf"([1-9]\d{{3}}){re.escape(task.operator)}([1-9]\d{{3}})", problem, flags=re.ASCII)
     if found is None:
@@ -239,9 +225,14 @@ def _parse(task: Task, problem: str) -> tuple[int, int] | None:
 
 
 def check(task: str, prompt: Prompt, text: str | None) -> tuple[float | None, str]:
-    """Say whether the last line of a text is the right answer. The working above it does not count.
+    """Return whether the last line of a text is the right answer. The working above it does not count.
 
-    The answer is computed from the prompt, so ``Prompt.answer`` need not be there.
+    The answer is computed from the prompt, so ``Prompt.answer`` may be missing.
+
+    Args:
+        task: ``lab/addition`` or ``lab/subtraction``.
+        prompt: A problem of the task.
+        text: The response, or None when there is none.
 
     Returns:
         1.0 or 0.0 and the answer that was found; None and a reason when there is no text or the prompt is not a

@@ -4,7 +4,7 @@ A student and two teachers are directions in R^d; inputs are standard normal, an
 is how far each points along the truth (its cosine) and how much of its error it shares. Reads plain numbers, returns
 plain numbers; numpy alone.
 
-The reconstruction is ours, from what section 6 of arXiv 2507.06187 states: preference tuning on "better teacher's
+The reconstruction is ours, from section 6 of arXiv 2507.06187: preference tuning on "better teacher's
 label over worse teacher's label" moves the student along v = c/|c| - r/|r| (c, r: the teachers), so that after time t
 
     cosine(t) = (norm * start + t * gap) / sqrt(norm**2 + 2 * t * norm * pull + t**2 * spread)
@@ -94,7 +94,7 @@ class Geometry:
 
     @property
     def limit(self) -> float:
-        """The cosine after training for ever; 0 for teachers that are the same direction, which give no update."""
+        """The limit of the cosine for long training; teachers with the same direction give no update."""
         return self.gap / math.sqrt(self.spread) if self.spread > 0 else self.start
 
     @property

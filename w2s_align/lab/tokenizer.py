@@ -1,7 +1,7 @@
 """The lab's tokenizer: one token per byte, so one per ASCII character, five special tokens and a chat template.
 
-Any text comes back exactly, whatever its script. The id of a byte is its value + 5, so training data is made with
-numpy and never passes through the tokenizer. There is no beginning-of-text token: nothing that could be doubled.
+Any text survives a round trip, whatever its script. The id of a byte is its value + 5, so training data is made with
+numpy and never passes through the tokenizer. There is no beginning-of-text token, so none can be doubled.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ PAD, END, SYSTEM, USER, ASSISTANT = range(len(SPECIAL_TOKENS))
 FIRST_BYTE = len(SPECIAL_TOKENS)
 """Id of byte 0."""
 VOCABULARY = FIRST_BYTE + 256
+"""Number of token ids."""
 MAX_LENGTH = 128
 """Context of a lab model, in tokens; a problem and its solution need 58."""
 
-# Every turn is <|role|>content<|end|>, and a generation prompt is the opening of the assistant's turn: the tokens of
-# prompt and answer are the tokens of the whole, for every chat.
+# Every turn is <|role|>content<|end|>, and the generation prompt is the opening of the assistant's turn: a prompt is a
+# token prefix of the same prompt with a response, for every chat.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['role'] not in ['system', 'user', 'assistant'] -%}

@@ -5,11 +5,11 @@
     out/checkpoint.safetensors   weights, optimizer state and step, every few seconds, while training goes on
     out/model/               the result: config, safetensors, tokenizer, chat template, generation config
 
-Killed at any moment and called again, the training goes on from its checkpoint and ends in the same weights, bit for
-bit, as long as the number of threads is the same: the data of a step depends on the seed and the step alone.
+Killed at any moment and called again, the training resumes from its checkpoint and ends in the same weights, bit for
+bit, if the number of threads is the same: the data of a step depends on the seed and the step alone.
 
-An own loop of one screen instead of a trainer: at 20 ms a step, what a general trainer does around a step costs as
-much as the step, and its checkpoints hold pickles.
+A loop of its own instead of a trainer: a step takes 20 ms, and a general trainer adds as much around each; its
+checkpoints also contain pickles.
 """
 
 from __future__ import annotations
@@ -40,23 +40,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IGNORED = -100
+"""Target that the loss leaves out, as in PyTorch and transformers."""
 WARMUP_STEPS = 50
-# Measured on 2 layers of width 64: with the usual 0.02 the digits are not found after 800 steps (loss 0.09 against a
-# floor of 0.02), with 0.08 they are after 400.
+"""Steps of linear warm-up, so that AdamW's moments are known before the rate is high."""
 INITIAL_STD = 0.08
+"""Standard deviation of the initial weights. Measured on 2 layers of width 64: with the usual 0.02 the digits are not
+found after 800 steps (loss 0.09 against a floor of 0.02), with 0.08 they are after 400."""
+REPORTED_STEPS = 50
+"""The final loss is the mean over so many last steps."""
 
 
 @dataclass(frozen=True)
 class LabTraining:
-    """What a finished training says about itself.
+    """Summary of a finished training.
 
     Attributes:
         model: The model folder.
         steps: Optimizer steps.
-        examples: Solutions seen, each once.
+        examples: Number of solutions seen, each once.
         tokens: Tokens of these, prompts included.
         loss: Mean loss per response token over the last 50 steps, in nats.
-        floor: The same for a model that knows all but its author's chances (slips, letters): ``loss`` cannot go below.
+        floor: The lowest possible ``loss``: that of a model that knows all but its author's random choices.
     """
 
     model: Path
@@ -74,16 +78,16 @@ def train_lab_model(
     resources: LabResources | None = None,
     **settings: Any,
 ) -> LabTraining:
-    """Train a lab model, or go on with it, or return at once when it is there.
+    """Train a lab model, resume its training, or return at once when it is finished.
 
     Args:
-        out: Folder to write to; it is made.
+        out: Folder to write to; it is created.
         progress: Called with steps done, steps in all, and a note, about once a second.
         resources: Threads and the time between checkpoints.
         **settings: The fields of :class:`~w2s_align.lab.settings.LabModel`.
 
     Raises:
-        UserError: ``out`` holds another training.
+        UserError: ``out`` holds another training, or the loss is not finite.
         pydantic.ValidationError: A setting that is unknown or out of range.
     """
     options, resources = LabModel(**settings), resources or LabResources()
@@ -121,7 +125,7 @@ def _train(
         value, counted = loss.item(), int((targets != IGNORED).sum())
         if not math.isfinite(value):
             raise UserError(
-                f"The lab model's loss is {value} at step {step + 1}.", fix="Lower learning_rate, or change the seed."
+                f"The lab model's loss is {value} at step {step + 1}.", fix="Lower learning_rate or change the seed."
             )
         row = {
             "step": step + 1,
@@ -180,7 +184,7 @@ def _learning_rate(step: int, options: LabModel) -> float:
 
 
 def _entropy(probability: float) -> float:
-    """Return the entropy of a coin in nats: what is lost at each carry that the author forgets by chance."""
+    """Return the entropy of a biased coin in nats: the loss at each carry that the author may forget."""
     return -sum(p * math.log(p) for p in (probability, 1.0 - probability) if p > 0.0)
 
 
@@ -208,7 +212,7 @@ def _new_model(options: LabModel) -> LlamaForCausalLM:
 
 
 def _claim(folder: Path, options: LabModel) -> None:
-    """Write down what is trained here, or refuse a folder that holds something else."""
+    """Record what is trained here, or refuse a folder that holds another training."""
     path, text = folder / "settings.json", json.dumps(options.model_dump(), indent=2) + "\n"
     if not path.exists():
         partial = path.with_suffix(".partial")
@@ -217,15 +221,15 @@ def _claim(folder: Path, options: LabModel) -> None:
     elif path.read_text() != text:
         raise UserError(
             f"{folder} holds a lab model with other settings.",
-            why="Going on with it would mix two trainings.",
-            fix="Choose another folder, or delete this one.",
+            why="Resuming it would mix two trainings.",
+            fix="Give another folder, or delete this one.",
         )
 
 
 def _checkpoint(
     folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, step: int, lines: list[str]
 ) -> None:
-    """Append the metrics, then replace the checkpoint: on resume a line too many is cut, a missing one is lost."""
+    """Append the metrics, then replace the checkpoint: a resume can cut surplus lines, not restore missing ones."""
     with (folder / "metrics.jsonl").open("a") as metrics:
         metrics.writelines(lines)
     tensors = {}
@@ -269,7 +273,7 @@ def _save(folder: Path, model: LlamaForCausalLM) -> None:
 
 def _summary(folder: Path, options: LabModel) -> LabTraining:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    last = rows[-50:]
+    last = rows[-REPORTED_STEPS:]
     return LabTraining(
         model=folder / "model",
         steps=options.steps,
@@ -282,7 +286,7 @@ def _summary(folder: Path, options: LabModel) -> LabTraining:
 
 @contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """Use that many threads for a while: a notebook gets its own number back."""
+    """Use that many threads, then restore the number: in a notebook, other code follows."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:

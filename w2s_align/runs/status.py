@@ -23,7 +23,7 @@ from typing import Any, Literal
 from w2s_align.artifacts.store import Store
 from w2s_align.errors import UserError
 from w2s_align.files import write_json
-from w2s_align.generation.shards import parts_begun
+from w2s_align.shards import shards_begun
 
 FILE = "status.json"
 WRITE_EVERY = 2.0
@@ -112,7 +112,7 @@ def now(store: Store, kind: str, key: str) -> Now:
         return Now("waiting")
     if (folder / FILE).exists() or store.is_held(kind, key):
         return _read(folder, store.is_held(kind, key))
-    finished = parts_begun(folder)
+    finished = shards_begun(folder)
     parts = {path: _read(path, store.is_held(kind, f"{key}-{path.name}")) for path in finished}
     if not parts:
         return Now("stopped")

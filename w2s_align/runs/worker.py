@@ -26,8 +26,8 @@ from w2s_align.artifacts.store import Store
 from w2s_align.errors import UserError
 from w2s_align.files import installed_version, is_storage_error, storage_error
 from w2s_align.generation.processes import die_with_parent
-from w2s_align.generation.shards import all_finished, part_folder
 from w2s_align.runs.status import Status
+from w2s_align.shards import all_finished, shard_folder
 from w2s_align.steps import CATALOGUE
 from w2s_align.steps.work import Work
 
@@ -93,7 +93,7 @@ def run_job(job: Job, send: Send) -> dict[str, Any]:
     folder = store.partial(job.config["kind"], job.key)
     try:
         if job.part is not None:
-            folder = part_folder(folder, *job.part)
+            folder = shard_folder(folder, *job.part)
             if not _make_part(store, job, send):
                 return {"event": "part"}
             folder = store.partial(job.config["kind"], job.key)
@@ -128,7 +128,7 @@ def _make_part(store: Store, job: Job, send: Send) -> bool:
     """Make a part; return whether all are there, so that the artifact can be put together."""
     kind, (number, count) = job.config["kind"], job.part or (1, 1)
     partial = store.partial(kind, job.key)
-    folder = part_folder(partial, number, count)
+    folder = shard_folder(partial, number, count)
     with store.lock(kind, f"{job.key}-{folder.name}", waiting=lambda: send({"event": "waiting"})):
         if store.find(kind, job.key) is not None:
             return True

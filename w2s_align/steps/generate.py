@@ -1,4 +1,4 @@
-"""generate: a model answers prompts.
+"""generate: a model responds to prompts.
 
 Reads prompts (and the model of another step); writes data/responses-*.parquet (records.Response).
 """
@@ -26,8 +26,8 @@ class GenerateResources(EngineResources, Resources):
     """What a generation may use of the machine."""
 
     machines: int | None = Field(None, ge=1)
-    """Machines that share the prompts when the recipe is launched on a cluster. Default: those of `w2s launch
-    --nodes`, and one for the answers of an evaluation."""
+    """Machines that share the prompts when the recipe is launched on a cluster. Default: `w2s launch --nodes`; one for
+    the responses of an evaluation."""
 
     @model_validator(mode="after")
     def _gpus_are_enough(self) -> GenerateResources:
@@ -40,42 +40,46 @@ class GenerateResources(EngineResources, Resources):
 
 
 class Generate(Step):
-    """Let a model answer prompts: vLLM where it is installed, else transformers, or any OpenAI-compatible server."""
+    """Let a model respond to prompts, with vLLM, transformers or any OpenAI-compatible server."""
 
     kind: Literal["generate"] = "generate"
     model: Annotated[str, Reads(("model",), literal=True, named=True)]
-    """The model that answers: a hub id or a folder (of a model or a LoRA adapter), or $step; with
-    `engine: {api: chat}`, its name on the server."""
+    """The model: a hub id or a folder (of a model or a LoRA adapter), or $step; with `engine: {api: chat}`, its name
+    on the server."""
     prompts: PromptsRef
-    """What it is asked."""
+    """Prompts that it responds to."""
     seed: Seed | None = None
-    """Seed of this step; that of an answer depends on it, the prompt and the number of the sample alone. So two models
-    with the same seed draw with the same random numbers, and can write the same for that reason: for the two sides of
-    pairs, give them different ones. Default: the recipe's."""
+    """Seed of this step. The seed of a response depends only on it, the prompt and the number of the sample, so two
+    models with the same seed draw with the same random numbers and may write the same text for that reason: give the
+    two sides of pairs different seeds. Default: the recipe's."""
     sampling: Sampling
     """How tokens are drawn. Nothing is taken from the model's own defaults."""
     engine: Engine = Engine()
-    """What else can change an answer: engine, number format, context, chat template options."""
+    """What else can change a response: engine, dtype, context length, chat template options."""
     resources: GenerateResources = GenerateResources()
-    """What the step may use of the machine; changes nothing in what it writes."""
+    """What the step may use of the machine; does not change what it writes."""
 
     writes: ClassVar[ArtifactType] = "responses"
     has_parts: ClassVar[bool] = True
 
     def check(self) -> None:
-        """Refuse a server without an address."""
+        """Refuse a server without an address.
+
+        Raises:
+            UserError: No address is given.
+        """
         if self.engine.name == "openai":
             from w2s_align.generation.settings import server_address
 
             server_address(self.resources)
 
     def claims(self) -> Resources:
-        """Take the GPUs that all engines are spread over; where a server has the model, none and one core."""
+        """Return the GPUs of all engines; one core and no GPU where a server has the model."""
         if self.engine.name == "openai":
             return Resources(cpus=self.resources.cpus or 1, gpus=0)
         if self.engine.name == "ray":
             if self.resources.ray_address or os.environ.get("RAY_ADDRESS"):
-                return Resources(cpus=self.resources.cpus or 1, gpus=0)  # the cluster hands out its own
+                return Resources(cpus=self.resources.cpus or 1, gpus=0)  # the cluster assigns its own
             return Resources(cpus=self.resources.cpus, gpus=self.resources.gpus)
         gpus = self.resources.devices if self.resources.gpus is None else self.resources.gpus
         return Resources(cpus=self.resources.cpus, gpus=gpus)
@@ -86,19 +90,19 @@ class Generate(Step):
 
         name = resolve_engine_name(self.engine.name)
         found: dict[str, Any] = {"engine": name, "version": engine_version(name)}
-        if not self.model.startswith("$") and self.engine.api != "chat":  # then its name is all that is known
+        if not self.model.startswith("$") and self.engine.api != "chat":  # with it, only the model's name is known
             found["model"] = model_identity(self.model, self.engine.revision)
         return found
 
     def process(self) -> str | None:
-        """Share a process with other generations: importing an engine costs more than a small model's work."""
+        """Share a process with other generations: importing an engine takes longer than a small model's work."""
         return "generate"
 
     def run(self, work: Work) -> None:
-        """Generate, going on from what an earlier try finished."""
-        from w2s_align.generation import FALLBACK, generate, generate_part
+        """Generate what an earlier attempt has not finished."""
+        from w2s_align.generation import FALLBACK, generate, generate_shard
 
-        make = generate if work.part is None else partial(generate_part, work.part)
+        make = generate if work.part is None else partial(generate_shard, work.part)
         result = make(
             work.model("model", self.model),
             work.inputs["prompts"].files(),
@@ -111,37 +115,35 @@ class Generate(Step):
             engines=shared_engines(),
             progress=work.progress,
         )
-        if isinstance(result, bool):  # a part has no account of its own
+        if isinstance(result, bool):  # a shard has no result of its own
             return
-        account = result.to_json()
+        summary = result.to_json()
         dropped = {reason: len(ids) for reason, ids in result.dropped.items()}
         work.counts.update(rows_in=result.prompts, kept=result.rows, dropped=dropped, **result.finish_reasons)
         for ids in ("dropped", "cut", "unknown_tokens", "duplicated"):
-            found = account.pop(ids)  # generation.json has the ids of all prompts that something happened to
+            found = summary.pop(ids)  # the ids themselves are in generation.json
             if ids != "dropped" and found:
                 work.counts[ids] = len(found)
-        work.warnings += account.pop("warnings")
-        if self.engine.name == "auto" and account["engine"]["name"] == "transformers":
+        work.warnings += summary.pop("warnings")
+        if self.engine.name == "auto" and summary["engine"]["name"] == "transformers":
             work.warnings.append(FALLBACK)
         if result.truncated_share > 0.05:
+            work.warnings.append(f"{result.truncated_share:.0%} of the responses were cut {self._where_cut(result)}")
+        if result.reasoning_counts:
+            work.counts["reasoning"] = result.reasoning_counts
+        if cut_off := result.reasoning_counts.get("cut_off"):
             work.warnings.append(
-                f"{100 * result.truncated_share:.0f} % of the answers were cut {self._where_cut(result)}"
-            )
-        if result.thoughts:
-            work.counts["thoughts"] = result.thoughts
-        if cut_off := result.thoughts.get("cut_off"):
-            work.warnings.append(
-                f"{cut_off} of {sum(result.thoughts.values())} thoughts have no end, and no answer after them; "
-                "raise sampling.max_tokens."
+                f"In {cut_off} of {sum(result.reasoning_counts.values())} responses the reasoning was cut off, and no "
+                "final text follows; raise sampling.max_tokens."
             )
         if result.failed:
             most = max(result.failed, key=lambda reason: result.failed[reason])
             work.warnings.append(
-                f"{sum(result.failed.values())} of {result.rows} answers failed for good and have no text; "
+                f"{sum(result.failed.values())} of {result.rows} responses failed for good and have no text; "
                 f"most often: {most}"
             )
         work.result.update(
-            account,
+            summary,
             tokens_per_second=round(result.tokens_per_second, 1),
             truncated_share=result.truncated_share,
         )
@@ -149,7 +151,7 @@ class Generate(Step):
     def _where_cut(self, result: Generation) -> str:
         context = result.engine["max_model_len"]
         if context is not None and result.prompt_tokens / result.rows + self.sampling.max_tokens > context:
-            return f"where the model's context of {context} tokens ends."
+            return f"at the end of the model's context of {context} tokens."
         return f"at {self.sampling.max_tokens} tokens; raise sampling.max_tokens."
 
 
@@ -157,7 +159,7 @@ _cache: Any = None
 
 
 def shared_engines() -> Any:
-    """Return the engine cache of this process: a next job for the same model finds its engine running."""
+    """Return the engine cache of this process: the next job for the same model finds its engine running."""
     global _cache
     if _cache is None:
         from w2s_align.generation import EngineCache

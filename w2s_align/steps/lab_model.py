@@ -19,19 +19,19 @@ class LabStepResources(LabResources, Resources):
 
 
 class LabModelStep(Step, LabModel):
-    """Train a tiny Llama on a task with an exact checker, written by an author who forgets the carry."""
+    """Train a tiny Llama on arithmetic written by an author who forgets the carry, with an exact check."""
 
     kind: Literal["lab_model"] = "lab_model"
     seed: Seed | None = None  # type: ignore[assignment]
     """Seed of the initial weights and of the training problems. Default: the recipe's."""
     resources: LabStepResources = LabStepResources(cpus=1, gpus=0)
-    """What the step may use of the machine; changes nothing in what it writes."""
+    """What the step may use of the machine; does not change what it writes."""
 
     writes: ClassVar[ArtifactType] = "model"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     def run(self, work: Work) -> None:
-        """Train, going on from the last checkpoint of an earlier try."""
+        """Train, resuming from the last checkpoint of an earlier attempt."""
         from w2s_align.lab import train_lab_model
 
         options = self.model_dump(include=set(LabModel.model_fields)) | {"seed": self.seed or 0}

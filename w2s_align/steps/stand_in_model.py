@@ -1,4 +1,4 @@
-"""stand_in_model: a tiny model with the architecture and the form of chats of a named one, for rehearsals.
+"""stand_in_model: a tiny model with the architecture and chat template of a named one, for rehearsals.
 
 Writes model/ (an ordinary Hugging Face folder).
 """
@@ -14,13 +14,13 @@ from w2s_align.steps.work import Work
 
 
 class StandInModel(Step):
-    """Make a tiny model that is served and tuned like a large one; what it says means nothing."""
+    """Make a tiny model that is served and tuned like a large one; its responses mean nothing."""
 
     kind: Literal["stand_in_model"] = "stand_in_model"
     like: str
-    """The model that it stands in for: a hub id, or a folder. Its weights are not read."""
+    """The model that it stands in for: a hub id or a folder. Its weights are not read."""
     reward: bool = False
-    """Make a reward model: one number for a chat."""
+    """Make a reward model, which gives a chat one number."""
     resources: Resources = Resources(cpus=1, gpus=0)
     """What the step may use of the machine."""
 
@@ -30,14 +30,14 @@ class StandInModel(Step):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     def identity(self) -> dict[str, Any]:
-        """Return the model's own chat template, where it is on this machine."""
+        """Return the model's own chat template, if it is on this machine."""
         from w2s_align.families import own_family
 
         own = own_family(self.like)
         return {} if own is None else {"chats": asdict(own)}
 
     def process(self) -> str | None:
-        """Share a process with trainings: importing torch costs more than the work."""
+        """Share a process with trainings: importing torch takes longer than the work."""
         return "train"
 
     def run(self, work: Work) -> None:
@@ -47,4 +47,4 @@ class StandInModel(Step):
         made = asdict(make_stand_in(work.out / "model", self.like, reward=self.reward))
         work.result.update({name: value for name, value in made.items() if name != "model"})
         if not made["known"]:
-            work.warnings.append(f"The shape of {self.like} is not known here; a plain Llama stands in for it.")
+            work.warnings.append(f"The shape of {self.like} is unknown; a plain Llama stands in for it.")

@@ -1,5 +1,5 @@
-"""delta_theory and sections_toy: the theory behind delta learning, simulated and checked in about a minute, no model
-needed.
+"""delta_theory and sections_toy: the theory behind delta learning, simulated and checked in about a minute, without a
+model.
 
 Write report.html, report.md, report.json and plots/.
 """
@@ -41,7 +41,7 @@ class DeltaTheory(Step, TheorySettings):
 
 
 class SectionsToy(Step, SectionsSettings):
-    """Train a one-parameter policy on pairs of section counts: the paper's bold sections with pencil and paper."""
+    """Train a one-parameter policy on pairs of section counts, as in the paper's experiment with bold sections."""
 
     kind: Literal["sections_toy"] = "sections_toy"
     resources: Resources = Resources(cpus=1, gpus=0)

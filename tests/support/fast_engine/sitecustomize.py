@@ -15,7 +15,7 @@ from typing import Any
 
 from w2s_align.generation import EngineResources, Sampling
 from w2s_align.generation import chat as chat_module
-from w2s_align.generation.engines import Completion, Request, engine_cache
+from w2s_align.generation.engines import Completion, Request, engine_cache, vllm
 
 
 class FastEngine:
@@ -52,4 +52,5 @@ def load_tokenizer(model: Any, trust_remote_code: bool) -> Any:
 
 if "sitecustomize" in sys.modules and str(Path(__file__).parent) in os.environ.get("PYTHONPATH", "").split(os.pathsep):
     engine_cache.open_engine = open_fast_engine
+    vllm.VllmEngine = open_fast_engine  # in the replicas of the ray engine
     chat_module._load_tokenizer = load_tokenizer

@@ -1,4 +1,4 @@
-"""The GPUs that generation may use, and the refusal of more than there are.
+"""The GPUs that generation may use.
 
 Reads ``CUDA_VISIBLE_DEVICES``; asks torch where it is not set.
 """
@@ -22,18 +22,18 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def check_devices(resources: EngineResources) -> None:
-    """Refuse a model that is to be spread over more GPUs than there are, before it is loaded.
+    """Refuse a model that needs more GPUs than there are, before it is loaded.
 
     Raises:
         UserError: There are too few GPUs.
     """
-    asked = resources.tensor_parallel_size * resources.pipeline_parallel_size
-    there = len(visible_gpus()) if asked > 1 else 1
-    if asked > there:
+    needed = resources.tensor_parallel_size * resources.pipeline_parallel_size
+    there = len(visible_gpus()) if needed > 1 else 1
+    if needed > there:
         raise UserError(
-            f"The model is to be spread over {asked} GPUs, but there {'are' if there else 'is'} {there or 'none'}.",
+            f"The model needs {needed} GPUs, but there {'are' if there > 1 else 'is'} {there or 'none'}.",
             why=f"resources.tensor_parallel_size is {resources.tensor_parallel_size}, "
             f"resources.pipeline_parallel_size is {resources.pipeline_parallel_size}; "
-            "CUDA_VISIBLE_DEVICES and resources.gpus say which GPUs may be used.",
+            "CUDA_VISIBLE_DEVICES and resources.gpus limit which GPUs may be used.",
             fix="Lower them, or run on a machine with more GPUs.",
         )

@@ -1,8 +1,8 @@
-"""Any OpenAI-compatible server (``vllm serve`` and others): many requests at a time, one for each answer.
+"""Any OpenAI-compatible server (``vllm serve`` and others): many concurrent requests, one for each response.
 
-Prompts go to ``/completions`` as the token ids that were rendered and checked here, or, where no tokenizer is at hand
+Prompts go to ``/completions`` as the token ids that were rendered and checked here, or, without a local tokenizer
 (``engine.api: chat``), to ``/chat/completions`` as messages. Before the first one, the address, the key, the model and
-every field of a request are tried, so that what cannot work is one error and not a thousand failed answers.
+every field of a request are tried, so that what cannot work is one error and not a thousand failed responses.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import queue
-import re
 import threading
 from collections.abc import Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -23,26 +21,22 @@ from urllib.parse import urlsplit
 
 from w2s_align.errors import UserError, did_you_mean
 from w2s_align.generation.engines.base import Completion, Request
+from w2s_align.generation.engines.openai_errors import ServerErrors, api_key
 from w2s_align.generation.engines.openai_schema import Violation, read_completion, request_fields, sampling_fields
 from w2s_align.generation.engines.server import Failed, Server
 from w2s_align.generation.models import ModelFiles
-from w2s_align.generation.settings import (
-    SERVER_FIELDS,
-    Engine,
-    EngineName,
-    EngineResources,
-    Sampling,
-    server_address,
-)
+from w2s_align.generation.settings import Engine, EngineName, EngineResources, Sampling, server_address
 
 LIST_SECONDS = 30.0
+"""Time limit for the list of models and the version, which a busy server may take seconds to return."""
 YIELD_SECONDS = 0.25
 """Longest wait before the caller gets the chance to report."""
-TRIED_TOKENS = 16
-LOST_IN_A_ROW = 100
-"""So many answers lost one after the other, or as many as are asked for at a time, mean that the server is broken."""
+TRIAL_TOKENS = 16
+"""Length of the trial completion: some servers refuse fewer."""
+FAILED_IN_A_ROW = 100
+"""So many failures in a row, or as many as are requested concurrently, mean that the server is broken."""
 MIN_TIMEOUT, TIMEOUT_PER_TOKEN = 600.0, 0.25
-ONLY_SOME_KNOW = ("top_k", "min_p", "repetition_penalty", "stop_token_ids")
+"""Default time limit in seconds: 0.25 per token is slower than any server that is of use, with its queue."""
 
 Result = TypeVar("Result")
 
@@ -61,16 +55,18 @@ class OpenAIEngine:
 
     def __init__(self, model: ModelFiles, engine: Engine, resources: EngineResources) -> None:
         self._engine, self._resources = engine, resources
-        self._url, key = server_address(resources), _key(resources.api_key_env)
+        self._url, key = server_address(resources), api_key(resources.api_key_env)
         self._path = "/chat/completions" if engine.api == "chat" else "/completions"
         self._loop = asyncio.new_event_loop()
-        # In a thread of its own: in a notebook, a loop runs in the main one already.
+        # In a thread of its own: in a notebook, the main thread already runs a loop.
         self._thread = threading.Thread(target=self._loop.run_forever, name="w2s-openai", daemon=True)
         self._thread.start()
         self._server = self._wait(_connect(self._url, key, resources))
+        self._served = engine.served_model or model.name
+        self._errors = ServerErrors(self._url, self._path, self._served, engine, resources)
         try:
-            self._served = engine.served_model or model.name
             self._served, card = self._find(self._served)
+            self._errors = replace(self._errors, model=self._served)
             context = card.get("max_model_len") or model.text_config.get("max_position_embeddings")
             lengths = [length for length in (context, engine.max_model_len) if isinstance(length, int)]
             self.context_length = min(lengths, default=None)
@@ -82,30 +78,30 @@ class OpenAIEngine:
     def run(
         self, requests: Iterable[Request], sampling: Sampling, stop_token_ids: Sequence[int]
     ) -> Generator[list[Completion], None, None]:
-        """Answer the requests; see :meth:`.base.EngineRun.run`."""
+        """Generate the completions; see :meth:`.base.EngineRun.run`."""
         source = iter(requests)
         first = next(source, None)
         if first is None:
             return
         seconds = self._resources.request_timeout or max(MIN_TIMEOUT, TIMEOUT_PER_TOKEN * sampling.max_tokens)
         job = _Job(sampling, sampling_fields(sampling, stop_token_ids, self._engine), seconds)
-        self._wait(self._try_out(first, job))
+        self._wait(self._send_trial(first, job))
         source = itertools.chain([first], source)
         finished: queue.SimpleQueue[Future[Completion]] = queue.SimpleQueue()
         pending: set[Future[Completion]] = set()
         try:
             while True:
                 for request in itertools.islice(source, self._resources.concurrency - len(pending)):
-                    future = asyncio.run_coroutine_threadsafe(self._answer(request, job), self._loop)
+                    future = asyncio.run_coroutine_threadsafe(self._complete(request, job), self._loop)
                     pending.add(future)
                     future.add_done_callback(finished.put)
                 if not pending:
                     return
-                ready = _take(finished)
+                ready = _wait_for_some(finished)
                 pending.difference_update(ready)
                 yield [future.result() for future in ready if future.exception() is None]
                 for future in ready:
-                    future.result()  # raises what ends the job, now that the finished ones are safe
+                    future.result()  # raises what ends the job, now that the finished ones are written
         finally:
             for future in pending:
                 future.cancel()
@@ -123,14 +119,14 @@ class OpenAIEngine:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _find(self, name: str) -> tuple[str, Mapping[str, Any]]:
-        """Return the server's name for the model, and what it says about it."""
+        """Return the server's name for the model, and its entry in the list of models."""
         try:
             listed = self._wait(self._server.get("/models", LIST_SECONDS))
             cards = {str(card["id"]): card for card in listed["data"]}
         except Failed as error:
-            if error.status in (404, 405):  # some servers list nothing; then the first request has to tell
+            if error.status in (404, 405):  # some servers have no list; then the first request shows whether it works
                 return name, {}
-            raise self._explained(error) from error
+            raise self._errors.explain(error) from error
         except (LookupError, TypeError):
             return name, {}
         served = next((i for i, card in cards.items() if name == i or _same_folder(name, card.get("root"))), None)
@@ -142,68 +138,69 @@ class OpenAIEngine:
             )
         return served, cards[served]
 
-    async def _try_out(self, request: Request, job: _Job) -> None:
-        """Make one short request with every field, to hear what the server refuses before the first answer."""
-        limit = min(TRIED_TOKENS, job.sampling.max_tokens)
+    async def _send_trial(self, request: Request, job: _Job) -> None:
+        """Send one short request with every field, to learn what the server refuses before the first prompt."""
+        limit = min(TRIAL_TOKENS, job.sampling.max_tokens)
         if self._engine.api == "chat":
-            tried = Request(-1, [], request.seed, [{"role": "user", "content": "Hi"}])
+            trial = Request(-1, [], request.seed, [{"role": "user", "content": "Hi"}])
         else:
-            tried = Request(-1, request.token_ids[:1], request.seed)
+            trial = Request(-1, request.token_ids[:1], request.seed)
         try:
-            await self._ask(tried, job, limit)
+            await self._request(trial, job, limit)
         except Failed as error:
-            raise self._explained(error) from error
+            raise self._errors.explain(error) from error
         except Violation as error:
             raise UserError(
                 str(error),
-                why="A short request was tried before the first prompt.",
+                why="This was a short trial request, sent before the first prompt.",
                 fix="Check that the server is OpenAI-compatible, and its names for the fields (engine.server_fields).",
             ) from error
 
-    async def _ask(self, request: Request, job: _Job, limit: int) -> Completion:
+    async def _request(self, request: Request, job: _Job, limit: int) -> Completion:
         fields = {"model": self._served, "stream": False, **job.fields}
         if self._engine.api == "chat" and self._engine.chat_template_kwargs:
             fields["chat_template_kwargs"] = self._engine.chat_template_kwargs
-        answer, retries = await self._server.post(
+        completion, retries = await self._server.post(
             self._path,
             {**fields, **request_fields(request, limit, self._engine)},
             lambda reply: read_completion(reply, request, limit, job.sampling.logprobs),
             job.seconds,
         )
-        return replace(answer, retries=retries)
+        return replace(completion, retries=retries)
 
-    async def _answer(self, request: Request, job: _Job) -> Completion:
+    async def _complete(self, request: Request, job: _Job) -> Completion:
         limit = job.sampling.max_tokens
-        if self.context_length is not None:  # servers refuse what offline engines cut at the context's end
+        # Servers refuse a request whose prompt and max_tokens exceed the context; offline engines stop at its end.
+        if self.context_length is not None:
             limit = max(1, min(limit, self.context_length - len(request.token_ids)))
         try:
-            answer = await self._ask(request, job, limit)
+            completion = await self._request(request, job, limit)
         except Failed as error:
             await self._check_alive(error, job)
             return Completion(request, None, "error", 0, error=error.reason, retries=error.retries)
         except Violation as error:
             return Completion(request, None, "error", 0, error=str(error))
-        job.lost_in_a_row = 0
-        return answer
+        job.failed_in_a_row = 0
+        return completion
 
     async def _check_alive(self, error: Failed, job: _Job) -> None:
-        """Tell a lost answer from a lost server.
+        """Tell a failed request from a failed server.
 
         Raises:
-            UserError: The server does not take the key any more, is gone, or loses every answer.
+            UserError: The server refuses the key now, is gone, or fails every request.
         """
         if error.status in (401, 403):
-            raise self._explained(error)
+            raise self._errors.explain(error)
         if error.refused:
             return
-        job.lost_in_a_row += 1
-        broken = job.lost_in_a_row >= max(LOST_IN_A_ROW, self._resources.concurrency)
+        job.failed_in_a_row += 1
+        broken = job.failed_in_a_row >= max(FAILED_IN_A_ROW, self._resources.concurrency)
         if not broken and await self._is_there():
             return
         raise UserError(
-            f"The server at {self._url} does not answer any more.",
-            why=f"{job.lost_in_a_row} answers were lost one after the other; the last: {error.reason}",
-            fix="What is finished is kept. See to the server and run the same command again: it goes on from there.",
+            f"The server at {self._url} stopped responding.",
+            why=f"{job.failed_in_a_row} requests in a row failed; the last: {error.reason}",
+            fix="Finished responses are kept. Check the server and run the same command again; it resumes.",
         )
 
     async def _is_there(self) -> bool:
@@ -213,37 +210,6 @@ class OpenAIEngine:
             return error.refused
         return True
 
-    def _explained(self, error: Failed) -> UserError:
-        """Say what a failed first contact means, and the way out."""
-        name = self._resources.api_key_env
-        what = f"No usable answer from the server at {self._url}."
-        fix = "Check resources.base_url and that the server runs (e.g. vllm serve MODEL), then try again."
-        if error.status in (401, 403):
-            what = f"The server at {self._url} does not take {'the API key' if name else 'requests without a key'}."
-            fix = "Set resources.api_key_env to the name of the environment variable that holds the API key."
-            if name is not None:
-                fix = f"Check the environment variable {name}."
-        elif error.status == 404:
-            what = f"The server at {self._url} has no {self._path}, or not for the model {self._served}."
-            fix = "Check resources.base_url (for most servers it ends with /v1) and engine.served_model."
-        elif error.refused:
-            what, fix = self._refusal(error.reason)
-        return UserError(what, why=error.reason, fix=fix)
-
-    def _refusal(self, reason: str) -> tuple[str, str]:
-        known = {self._engine.server_fields.get(field, field): field for field in SERVER_FIELDS}
-        fields = [field for name, field in known.items() if name and re.search(rf"\b{name}\b", reason)]
-        if not fields:
-            fix = "If it does not take token ids, set engine.api: chat; for single fields see engine.server_fields."
-            return f"The server at {self._url} refuses a request.", fix
-        field = max(fields, key=len)  # "n" and "stop" are words, too
-        off = "{max_tokens: max_completion_tokens}" if field == "max_tokens" else f"{{{field}: null}}"
-        rest = ", ".join(f"{other}: null" for other in ONLY_SOME_KNOW)
-        return (
-            f"The server at {self._url} does not take the field {field} as it is sent.",
-            f"Set engine.server_fields: {off}; where only OpenAI's own fields are known: {{{rest}}}.",
-        )
-
 
 @dataclass
 class _Job:
@@ -252,19 +218,7 @@ class _Job:
     sampling: Sampling
     fields: Mapping[str, Any]
     seconds: float
-    lost_in_a_row: int = 0
-
-
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable)
-    if not key:
-        raise UserError(
-            f"The environment variable {variable} with the API key is not set.",
-            fix=f"export {variable}=..., or correct resources.api_key_env.",
-        )
-    return key
+    failed_in_a_row: int = 0
 
 
 async def _connect(url: str, key: str | None, resources: EngineResources) -> Server:
@@ -272,7 +226,7 @@ async def _connect(url: str, key: str | None, resources: EngineResources) -> Ser
 
 
 async def _disconnect(server: Server) -> None:
-    """Let what was given up come to its end, then close."""
+    """Cancel what is unfinished, wait for it, then close."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
@@ -281,7 +235,7 @@ async def _disconnect(server: Server) -> None:
 
 
 async def _vllm_version(url: str) -> str:
-    """Return ``(vllm 0.32.0)``: vLLM tells its version beside its API."""
+    """Return e.g. ``(vllm 0.32.0)``: vLLM serves its version outside of the API."""
     parts = urlsplit(url)
     root = Server(f"{parts.scheme}://{parts.netloc}", None, 1, 0)
     try:
@@ -293,11 +247,11 @@ async def _vllm_version(url: str) -> str:
 
 
 def _same_folder(name: str, root: Any) -> bool:
-    """Whether a server's model is the local folder that a model is called by."""
+    """Return whether a server's model is the local folder by which the model is named."""
     return isinstance(root, str) and (root == name or Path(root).resolve() == Path(name).expanduser().resolve())
 
 
-def _take(finished: queue.SimpleQueue[Future[Completion]]) -> list[Future[Completion]]:
+def _wait_for_some(finished: queue.SimpleQueue[Future[Completion]]) -> list[Future[Completion]]:
     ready: list[Future[Completion]] = []
     with contextlib.suppress(queue.Empty):
         ready.append(finished.get(timeout=YIELD_SECONDS))

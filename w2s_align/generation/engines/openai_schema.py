@@ -1,4 +1,4 @@
-"""What goes to an OpenAI-compatible server and what comes back, as plain values: no connection, no state."""
+"""Requests to an OpenAI-compatible server and its replies, as plain values: no connection, no state."""
 
 from __future__ import annotations
 
@@ -20,26 +20,31 @@ OFF = {
     "stop": [],
     "logprobs": False,
 }
-"""Values of ``Sampling`` that change nothing: then a server need not know the field."""
+"""Values of ``Sampling`` that change nothing: with them a server need not know the field."""
 
 
 class Violation(Exception):
-    """The server has answered something else than what it was asked."""
+    """The reply does not fit the request."""
 
 
 def sampling_fields(sampling: Sampling, stop_token_ids: Sequence[int], engine: Engine) -> dict[str, Any]:
-    """Return the fields that all requests of a job have in common, under the names that the server knows.
+    """Return the fields that all requests of a job have in common, under the server's names for them.
 
     Options that are off are sent too: ``vllm serve`` otherwise takes them from the model's ``generation_config.json``.
 
+    Args:
+        sampling: How tokens are drawn.
+        stop_token_ids: Tokens that end a completion.
+        engine: ``server_fields`` and ``api`` are used.
+
     Raises:
-        UserError: A field is left out that is not off.
+        UserError: A field that is left out is not off.
     """
     for field, name in engine.server_fields.items():
         if name is None and field in OFF and getattr(sampling, field) != OFF[field]:
             raise UserError(
                 f"sampling.{field} is {getattr(sampling, field)}, but engine.server_fields leaves {field} out.",
-                fix=f"Leave sampling.{field} out too, or use a server that knows it.",
+                fix=f"Leave out sampling.{field} too, or use a server that supports it.",
             )
     fields = {
         **sampling.model_dump(mode="json", exclude={"max_tokens", "stop", "logprobs"}),
@@ -56,7 +61,13 @@ def sampling_fields(sampling: Sampling, stop_token_ids: Sequence[int], engine: E
 
 
 def request_fields(request: Request, max_tokens: int, engine: Engine) -> dict[str, Any]:
-    """Return the fields that one request has for itself."""
+    """Return the fields of a single request.
+
+    Args:
+        request: The request.
+        max_tokens: Its token limit.
+        engine: ``server_fields`` and ``api`` are used.
+    """
     fields: dict[str, Any] = {"max_tokens": max_tokens}
     if request.seed is not None:
         fields["seed"] = request.seed
@@ -65,17 +76,23 @@ def request_fields(request: Request, max_tokens: int, engine: Engine) -> dict[st
 
 
 def named(fields: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
-    """Return fields under the server's names for them, without those that it does not know."""
+    """Return fields under the server's names for them, without those that it does not support."""
     names = {field: engine.server_fields.get(field, field) for field in fields}
     return {name: value for field, value in fields.items() if (name := names[field]) is not None}
 
 
 def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: bool) -> Completion:
-    """Make a completion of a server's JSON.
+    """Make a completion from a server's JSON.
+
+    Args:
+        reply: The JSON.
+        request: The request.
+        max_tokens: Its token limit.
+        logprobs: Whether log-probabilities were requested.
 
     Raises:
-        LookupError, TypeError, ValueError: It is not what the API says; asking again may help.
-        Violation: The prompt was changed, or the answer is longer than allowed.
+        LookupError, TypeError, ValueError: It does not follow the API; another try may help.
+        Violation: The prompt was changed, or the completion is longer than allowed.
     """
     choice, usage = reply["choices"][0], reply["usage"]
     reason, error = _reason(choice["finish_reason"]), None
@@ -87,14 +104,14 @@ def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: boo
     if tokens > max_tokens:
         raise Violation(f"The server wrote {tokens} tokens where {max_tokens} were allowed: it ignores max_tokens.")
     message = choice.get("message") or {"content": choice.get("text")}
-    text = _words(message.get("content"))
-    reasoning = _words(message.get("reasoning_content") or message.get("reasoning"))
+    text = _text(message.get("content"))
+    reasoning = _text(message.get("reasoning_content") or message.get("reasoning"))
     if reason != "error" and text is None and (reasoning or reason == "length"):
-        text = ""  # the limit was reached while it was still thinking
+        text = ""  # the limit was reached within the reasoning
     if reason == "error" or text is None:
         reason, text = "error", None
         said = message.get("refusal") or "no text"
-        error = f"The server ended the answer: {choice['finish_reason']} ({said})"
+        error = f"The server ended the completion: {choice['finish_reason']} ({said})"
     return Completion(
         request,
         text,
@@ -107,7 +124,7 @@ def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: boo
     )
 
 
-def _words(value: Any) -> str | None:
+def _text(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"a text was expected, not {value!r:.60}")
     return None if value is None else valid_unicode(value)
@@ -116,7 +133,7 @@ def _words(value: Any) -> str | None:
 def _reason(finish_reason: str) -> FinishReason:
     if finish_reason in ("stop", "length"):
         return "stop" if finish_reason == "stop" else "length"
-    if finish_reason in ("abort", "error", None):  # the server, not the model, came to an end
+    if finish_reason in ("abort", "error", None):  # the server has given up, not the model
         raise ValueError(f"finish_reason {finish_reason}")
     return "error"
 

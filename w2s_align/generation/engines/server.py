@@ -1,7 +1,10 @@
-"""The connection to an OpenAI-compatible server: a request is made again where that may help, and where it cannot, the
-reason is told.
+"""The connection to an OpenAI-compatible server: repeats a request where that may help, and else says why it failed.
 
 Runs in an asyncio event loop. The key goes into the header of requests and nowhere else.
+
+Not the ``openai`` client: it would replace ``_once`` and ``_pause`` alone (50 lines), and it does not say why it has
+repeated a request (we report that), backs off for 8 s at most, does not repeat a broken or empty reply, and does not
+hold back all other requests when one gets a Retry-After.
 """
 
 from __future__ import annotations
@@ -18,29 +21,35 @@ from typing import Any, TypeVar
 import aiohttp
 
 RETRIED = frozenset({408, 409, 425, 429})
-"""Statuses below 500 that say "not now"."""
+"""Statuses below 500 that mean "not now"."""
 TIMEOUT_RETRIES = 2
+"""Retries after a time-out, which has cost minutes; what timed out three times will not be faster."""
 FIRST_PAUSE = 1.0
+"""Seconds before the first retry; each further one waits twice as long."""
 LONGEST_PAUSE = 60.0
+"""Bound of that: eight retries then last about four minutes, which outlives the restart of a server."""
 LONGEST_RETRY_AFTER = 600.0
+"""Bound of what a server may ask for: it could ask for a day."""
 CONNECT_SECONDS = 20.0
+"""Longest wait for a connection; a server that works accepts within a second."""
 IDLE_SECONDS = 3.0
-"""Unused connections are closed after this, before a server closes them (uvicorn: 5 s) in the face of a request."""
+"""Unused connections are closed after this: uvicorn closes them after 5 s, and a request in that moment fails."""
 LOG_SECONDS = 5.0
-WORDS = 400
-"""How many characters of a server's message are kept."""
+"""Shortest time between two log lines about retries: hundreds of requests fail together."""
+MESSAGE_CHARACTERS = 400
+"""How much of a server's message is kept: some reply with a page of HTML or repeat the prompt."""
 
 Reply = TypeVar("Reply")
 _log = logging.getLogger(__name__)
 
 
 class Failed(Exception):
-    """There is no answer to a request, for good.
+    """A request has failed for good.
 
     Attributes:
         reason: In words.
         status: HTTP status; 0 when there was none.
-        retries: Why it was made again before, once for each time.
+        retries: Why it was repeated before, once for each time.
     """
 
     def __init__(self, reason: str, status: int, retries: Sequence[str] = ()) -> None:
@@ -49,12 +58,12 @@ class Failed(Exception):
 
     @property
     def refused(self) -> bool:
-        """Whether the server refuses the request itself, as opposed to not managing to answer it."""
+        """Whether the server refuses the request itself, as opposed to failing to handle it."""
         return 300 <= self.status < 500 and self.status not in RETRIED
 
 
-class _Trouble(Exception):
-    """What may pass."""
+class _Transient(Exception):
+    """A failure that may pass."""
 
     def __init__(self, kind: str, text: str, status: int = 0, retry_after: float = 0.0) -> None:
         super().__init__(text)
@@ -62,7 +71,7 @@ class _Trouble(Exception):
 
 
 class _Refused(Exception):
-    """What will not pass."""
+    """A failure that will not pass."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -74,9 +83,9 @@ class Server:
 
     Args:
         base_url: Address, to which ``/completions`` and the like are added.
-        key: API key, if it wants one.
-        connections: How many at a time.
-        retries: How often a request is made again.
+        key: API key, if the server needs one.
+        connections: Largest number of concurrent connections.
+        retries: Largest number of retries of a request.
     """
 
     def __init__(self, base_url: str, key: str | None, connections: int, retries: int) -> None:
@@ -93,30 +102,34 @@ class Server:
         await self._session.close()
 
     async def get(self, path: str, seconds: float) -> Any:
-        """Return the JSON at a path, asked for once.
+        """Return the JSON at a path, without retries.
+
+        Args:
+            path: Below ``base_url``.
+            seconds: Time limit.
 
         Raises:
             Failed: There is none.
         """
         try:
             return await self._once("GET", path, None, lambda reply: reply, seconds)
-        except (_Trouble, _Refused) as error:
+        except (_Transient, _Refused) as error:
             raise Failed(error.text, error.status) from None
 
     async def post(
         self, path: str, body: Mapping[str, Any], read: Callable[[Any], Reply], seconds: float
     ) -> tuple[Reply, tuple[str, ...]]:
-        """Return what the server answers, and why it had to be asked again.
+        """Return the server's reply, and the reasons of all retries.
 
         Args:
             path: Below ``base_url``.
             body: Sent as JSON.
-            read: Makes the result of the answer's JSON. That it raises a ``LookupError``, ``TypeError`` or
-                ``ValueError`` means that the answer is broken, and the request is made again.
-            seconds: Longest time for one try.
+            read: Makes the result from the reply's JSON. A ``LookupError``, ``TypeError`` or ``ValueError`` from it
+                means that the reply is broken, and the request is repeated.
+            seconds: Time limit of one try.
 
         Raises:
-            Failed: The server refuses the request, or was asked often enough.
+            Failed: The server refuses the request, or all retries have failed.
         """
         retries: list[str] = []
         while True:
@@ -125,13 +138,13 @@ class Server:
                 return await self._once("POST", path, body, read, seconds), tuple(retries)
             except _Refused as refusal:
                 raise Failed(refusal.text, refusal.status, retries) from None
-            except _Trouble as trouble:
-                timed_out = trouble.kind == "time-out" and retries.count("time-out") >= TIMEOUT_RETRIES
+            except _Transient as failure:
+                timed_out = failure.kind == "time-out" and retries.count("time-out") >= TIMEOUT_RETRIES
                 if timed_out or len(retries) >= self._retries:
                     tries = f" (tried {len(retries) + 1} times)" if retries else ""
-                    raise Failed(trouble.text + tries, trouble.status, retries) from None
-                retries.append(trouble.kind)
-                await self._pause(trouble, len(retries))
+                    raise Failed(failure.text + tries, failure.status, retries) from None
+                retries.append(failure.kind)
+                await self._pause(failure, len(retries))
 
     async def _once(
         self, method: str, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], Reply], seconds: float
@@ -142,39 +155,39 @@ class Server:
                 method, self.base_url + path, json=body, timeout=timeout, allow_redirects=False
             ) as reply:
                 data, status, headers = await reply.read(), reply.status, reply.headers
-        except TimeoutError as error:  # before ClientError: aiohttp's time-outs are both
+        except TimeoutError as error:  # before ClientError: time-outs of aiohttp are both
             if isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise _Trouble("connection", "The server could not be reached in time.") from None
-            raise _Trouble("time-out", f"The server did not answer within {seconds:g} s.") from None
+                raise _Transient("connection", "The server could not be reached in time.") from None
+            raise _Transient("time-out", f"The server did not reply within {seconds:g} s.") from None
         except aiohttp.ClientError as error:
-            raise _Trouble("connection", self._clean(f"The connection failed: {error}")) from None
+            raise _Transient("connection", self._clean(f"The connection failed: {error}")) from None
         if status in RETRIED or status >= 500:
             wait = _seconds_to_wait(headers.get("Retry-After"))
-            raise _Trouble(f"HTTP {status}", f"HTTP {status}: {self._message(data)}", status, wait)
+            raise _Transient(f"HTTP {status}", f"HTTP {status}: {self._message(data)}", status, wait)
         if status != 200:
             raise _Refused(f"HTTP {status}: {self._message(data)}", status)
         try:
             return read(json.loads(data))
         except (LookupError, TypeError, ValueError) as error:
             shown = self._clean(data[:80].decode(errors="replace"))
-            raise _Trouble("broken answer", f"The answer is broken ({type(error).__name__}): {shown!r}") from None
+            raise _Transient("broken reply", f"The reply is broken ({type(error).__name__}): {shown!r}") from None
 
     async def _until_open(self) -> None:
         while (wait := self._open_at - time.monotonic()) > 0:
-            await asyncio.sleep(wait + random.uniform(0, 0.5))  # not all at the same moment
+            await asyncio.sleep(wait + random.uniform(0, 0.5))  # jitter: not all requests at the same moment
 
-    async def _pause(self, trouble: _Trouble, tries: int) -> None:
-        """Wait before the next try; what the server says in Retry-After holds for all requests."""
+    async def _pause(self, failure: _Transient, tries: int) -> None:
+        """Wait before the next try: exponential backoff with jitter. A Retry-After holds for all requests."""
         now = time.monotonic()
-        self._open_at = max(self._open_at, now + trouble.retry_after)
+        self._open_at = max(self._open_at, now + failure.retry_after)
         pause = min(FIRST_PAUSE * 2 ** (tries - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.0)
         if now - self._logged_at > LOG_SECONDS:
             self._logged_at = now
-            _log.warning("%s  Trying again in %.1f s.", trouble.text, max(pause, trouble.retry_after))
+            _log.warning("%s  Retrying in %.1f s.", failure.text, max(pause, failure.retry_after))
         await asyncio.sleep(pause)
 
     def _message(self, data: bytes) -> str:
-        """Find the words in an error's body: OpenAI and vLLM ``error.message``, others ``message`` or ``detail``."""
+        """Find the message in an error's body: OpenAI and vLLM ``error.message``, others ``message`` or ``detail``."""
         text = data.decode(errors="replace")
         try:
             found = json.loads(text)
@@ -186,10 +199,10 @@ class Server:
         return self._clean(found if isinstance(found, str) else json.dumps(found))
 
     def _clean(self, text: str) -> str:
-        """Shorten foreign words, and take out the key, which some servers repeat."""
+        """Shorten a server's message, and remove the key, which some servers repeat."""
         text = text.replace(self._key, "***") if self._key else text
         text = " ".join(text.split())
-        return text if len(text) <= WORDS else text[:WORDS] + " ..."
+        return text if len(text) <= MESSAGE_CHARACTERS else text[:MESSAGE_CHARACTERS] + " ..."
 
 
 def _seconds_to_wait(retry_after: str | None) -> float:

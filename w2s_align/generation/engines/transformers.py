@@ -1,8 +1,7 @@
-"""The fallback engine: ``model.generate`` of transformers on batches padded on the left.
+"""The fallback engine: ``model.generate`` of transformers on left-padded batches.
 
-Several times slower than vLLM, but runs wherever torch runs. Each answer is drawn with its own random generator, so
-that it does not depend on which other answers stand in its batch (up to the rounding of sums, which differs with a
-batch's shape).
+Several times slower than vLLM, but runs wherever torch runs. Each completion is drawn with its own random generator,
+so that it does not depend on the others in its batch (up to the rounding of sums, which differs with a batch's shape).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WINDOW_BATCHES = 8
-"""Requests are sorted by length within this many batches: less padding, and still little waiting."""
+"""Requests are sorted by length within this many batches: less padding, and finished responses still come soon."""
 
 
 class TransformersEngine:
@@ -78,7 +77,7 @@ class TransformersEngine:
             raise UserError(
                 f"{model.name} does not fit into the memory of {self.device}.", fix="Use a smaller model."
             ) from error
-        # generate() fills what a call leaves open from the model's own file: leave nothing there to be taken.
+        # generate() fills options that a call leaves out from generation_config.json: leave nothing there.
         self._model.generation_config = GenerationConfig()
         own_context = self._model.config.get_text_config().max_position_embeddings
         self.context_length: int = min(engine.max_model_len or own_context, own_context)
@@ -86,11 +85,11 @@ class TransformersEngine:
     def run(
         self, requests: Iterable[Request], sampling: Sampling, stop_token_ids: Sequence[int]
     ) -> Generator[list[Completion], None, None]:
-        """Answer the requests; see :meth:`.base.EngineRun.run`."""
+        """Generate the completions; see :meth:`.base.EngineRun.run`."""
         source = iter(requests)
         while window := list(itertools.islice(source, self._batch_size * WINDOW_BATCHES)):
             window.sort(key=lambda request: len(request.token_ids))
-            # One batch has one room for answers: no prompt must lose its own to a longer one at the context's end.
+            # generate() has one max_new_tokens for a batch: a short prompt must not lose room to a long one.
             for room, same in itertools.groupby(window, key=lambda request: self._room(request, sampling)):
                 while batch := list(itertools.islice(same, self._batch_size)):
                     yield self._run_batch(batch, room, sampling, stop_token_ids)
@@ -103,7 +102,8 @@ class TransformersEngine:
         self, requests: Sequence[Request], room: int, sampling: Sampling, stop_token_ids: Sequence[int]
     ) -> list[Completion]:
         longest = max(len(request.token_ids) for request in requests)
-        pad = stop_token_ids[0] if stop_token_ids else 0  # masked in the prompt, ignored after the end: any id will do
+        pad = stop_token_ids[0] if stop_token_ids else 0  # masked in the prompt, ignored after the end: any id works
+        # ids, mask: [batch, longest prompt], padded on the left
         ids = torch.tensor([[pad] * (longest - len(r.token_ids)) + r.token_ids for r in requests], device=self.device)
         mask = torch.tensor(
             [[0] * (longest - len(r.token_ids)) + [1] * len(r.token_ids) for r in requests], device=self.device
@@ -125,12 +125,12 @@ class TransformersEngine:
             )
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"{len(requests)} answers at a time do not fit into the memory of {self.device}.",
+                f"A batch of {len(requests)} does not fit into the memory of {self.device}.",
                 fix=f"Set resources.batch_size below {len(requests)}.",
             ) from error
-        answers = output[:, longest:].tolist()
+        written = output[:, longest:].tolist()
         return [
-            self._completion(row, request, answers[row], sampling, set(stop_token_ids), draw, ends)
+            self._completion(row, request, written[row], sampling, set(stop_token_ids), draw, ends)
             for row, request in enumerate(requests)
         ]
 
@@ -167,7 +167,7 @@ class TransformersEngine:
 
 
 def _with_adapter(model: Any, adapter: Adapter) -> Any:
-    """Put a LoRA adapter on its base, unmerged, in the number format of the base."""
+    """Put a LoRA adapter on its base, unmerged, in the dtype of the base, as vLLM does."""
     if importlib.util.find_spec("peft") is None:
         raise missing_package("peft", "train", "an adapter on the transformers engine")
     from peft import PeftModel
@@ -204,7 +204,7 @@ class DrawPerRow(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the scores of the next token. ``input_ids``: rows x length so far; ``scores``: rows x vocabulary."""
         raw = scores.float()
-        drawn = self._penalised(raw, input_ids[:, self._prompt_length :])
+        drawn = self._penalized(raw, input_ids[:, self._prompt_length :])
         if self._sampling.temperature > 0:
             drawn = drawn / self._sampling.temperature
             for keep_likely in self._filters:
@@ -216,7 +216,7 @@ class DrawPerRow(LogitsProcessor):
         return drawn
 
     def logprob(self, row: int, tokens: int) -> float:
-        """Return the log-probability of the first ``tokens`` tokens of a row's answer, in nats."""
+        """Return the log-probability of the first ``tokens`` generated tokens of a row, in nats."""
         return float(sum(step[row].item() for step in self._logprobs[:tokens]))
 
     def _gumbel_noise(self, vocabulary: int) -> torch.Tensor:
@@ -226,11 +226,11 @@ class DrawPerRow(LogitsProcessor):
                 row.exponential_(generator=generator).log_().neg_()
         return noise
 
-    def _penalised(self, scores: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    def _penalized(self, scores: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
         sampling = self._sampling
         if sampling.repetition_penalty == 1 and sampling.presence_penalty == 0 and sampling.frequency_penalty == 0:
             return scores
-        counts = torch.zeros_like(scores).scatter_add_(1, answers, torch.ones_like(answers, dtype=scores.dtype))
+        counts = torch.zeros_like(scores).scatter_add_(1, generated, torch.ones_like(generated, dtype=scores.dtype))
         seen = counts > 0
         for row, prompt in enumerate(self._prompts):
             seen[row, prompt] = True
@@ -240,9 +240,9 @@ class DrawPerRow(LogitsProcessor):
 
 
 class TextStream:
-    """Turns tokens into text as they come, reading on from the prompt (else some tokenizers drop a leading space).
+    """Decodes tokens as they come, continuing the prompt (else some tokenizers drop a leading space).
 
-    The same stream decoder that vLLM uses, so that equal tokens give equal texts. Special tokens have no text.
+    It is the stream decoder that vLLM uses, so that equal tokens give equal texts. Special tokens are left out.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> None:
@@ -265,7 +265,8 @@ class TextStream:
 class StopAtText(StoppingCriteria):
     """Ends a row when its text, special tokens left out, contains one of the stop texts.
 
-    The criterion of transformers looks at the names of tokens instead, and so stops at ``a`` in ``<assistant>``.
+    ``StopStringCriteria`` of transformers (5.16) matches the names of tokens instead, and stops at ``a`` in
+    ``<assistant>``.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], stops: Sequence[str]) -> None:
@@ -274,7 +275,7 @@ class StopAtText(StoppingCriteria):
         self._stops = stops
         self._steps = 0
         self.ended_after: list[int | None] = [None] * len(requests)
-        """Tokens of each row's answer when its stop text was complete; None where there is none."""
+        """Generated tokens of each row when its stop text was complete; None where there is none."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         """Return which rows have ended."""

@@ -1,8 +1,8 @@
-"""vLLM in this process's hands: requests are fed as there is room, answers come out as they finish.
+"""vLLM, driven from this process: requests go in as there is room, completions come out as they finish.
 
-This is ``LLM.generate`` without its two lists: not all requests are made before the first one runs, and not all
-answers are held until the last one is done. Prompts go in as token ids; the model's own sampling defaults are not
-looked at.
+Like ``LLM.generate``, but without its two lists: not all requests are created before the first one runs, and not all
+completions are held until the last one is done. Prompts go in as token ids; the model's own sampling defaults are
+ignored.
 """
 
 from __future__ import annotations
@@ -10,34 +10,27 @@ from __future__ import annotations
 import gc
 import math
 import os
-import subprocess
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from copy import copy
 from typing import Any
 
-from pydantic import ValidationError
-
 from w2s_align.errors import UserError
 from w2s_align.generation.adapters import Adapter
 from w2s_align.generation.engines.base import Completion, Request
 from w2s_align.generation.engines.devices import check_devices
+from w2s_align.generation.engines.vllm_errors import explain
+from w2s_align.generation.engines.vllm_processes import child_processes, kill_with_this_process, report_dead_engine
 from w2s_align.generation.models import ModelFiles
 from w2s_align.generation.settings import Engine, EngineName, EngineResources, Sampling
 
 GIB = 1024**3
 CPU_KV_CACHE_GIB = 4.0
+"""Largest KV cache on a CPU by default: what a laptop can spare."""
 CPU_MAX_NUM_SEQS = 256
-
-MEMORY_HINTS = (
-    "kv cache",
-    "cache blocks",
-    "out of memory",
-    "free memory on device",
-    "memory utilization",
-    "available memory",
-)
-"""How vLLM's messages about too little memory can be told from others."""
+"""Concurrent sequences on a CPU by default; the KV cache is sized for them."""
+CPU_BLOCK_TOKENS = 128
+"""vLLM's CPU build allocates the KV cache in blocks of so many tokens."""
 
 
 class VllmEngine:
@@ -49,7 +42,7 @@ class VllmEngine:
 
     name: EngineName = "vllm"
     dead = False
-    """Whether its process has died, so that another engine is needed."""
+    """Whether its engine process has died, so that a new engine is needed."""
 
     def __init__(self, model: ModelFiles, engine: Engine, resources: EngineResources) -> None:
         _set_environment()
@@ -68,7 +61,7 @@ class VllmEngine:
             "max_model_len": engine.max_model_len,
             "quantization": engine.quantization,
             "trust_remote_code": engine.trust_remote_code,
-            "generation_config": "vllm",  # neutral sampling defaults, not those of generation_config.json
+            "generation_config": "vllm",  # neutral sampling defaults instead of those in generation_config.json
             "disable_log_stats": True,
             "tensor_parallel_size": resources.tensor_parallel_size,
             "pipeline_parallel_size": resources.pipeline_parallel_size,
@@ -89,35 +82,39 @@ class VllmEngine:
             options["enable_prefix_caching"] = bool(resources.enable_prefix_caching)
         if on_cpu:
             options["max_num_seqs"] = resources.max_num_seqs or CPU_MAX_NUM_SEQS
-            # A prompt that is read in two parts sets back its seed's generator, which torch cannot do on a CPU:
-            # "CPU Generator does not use offset".
+            # vllm 0.32: a prompt that is read in two chunks rewinds the generator of its seed, which torch cannot do
+            # on a CPU ("CPU Generator does not use offset").
             options["enable_chunked_prefill"] = False
         kv_cache_gib = resources.kv_cache_gib
         if kv_cache_gib is None and on_cpu and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
             kv_cache_gib = _cpu_kv_cache_gib(model, self.dtype, engine.max_model_len, options["max_num_seqs"])
         if kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(kv_cache_gib * GIB)
-        before = set(_processes())
+        before = set(child_processes())
         try:
             arguments = EngineArgs(**options)
             self._engine: Any = LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
         except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
             _shut_down(None)
-            raise _explained(error, model, options) from error
-        self._watch = _kill_with_this_process([pid for pid in _processes() if pid not in before])
+            raise explain(error, model, options) from error
+        self._watch = kill_with_this_process([pid for pid in child_processes() if pid not in before])
         self._closed = threading.Event()
         if hasattr(self._engine.engine_core, "outputs_queue"):  # the engine is a process of its own
             watched = (self._engine.engine_core, self._closed)
-            threading.Thread(target=_wake_when_the_engine_dies, args=watched, daemon=True).start()
+            threading.Thread(target=report_dead_engine, args=watched, daemon=True).start()
         config = self._engine.vllm_config
         self.context_length: int = config.model_config.max_model_len
-        # Twice what runs at a time: the scheduler always finds a next request, and memory stays bounded.
+        # Twice what runs concurrently: the scheduler always finds a next request, and memory stays bounded.
         self.in_flight: int = 2 * config.scheduler_config.max_num_seqs
 
     def run(
         self, requests: Iterable[Request | None], sampling: Sampling, stop_token_ids: Sequence[int]
     ) -> Generator[list[Completion], None, None]:
-        """Answer the requests; see :meth:`.base.EngineRun.run`. A request that is None says: none right now."""
+        """Generate the completions; see :meth:`.base.EngineRun.run`. A request of None means: none right now.
+
+        Raises:
+            UserError: vLLM's engine process has died.
+        """
         from vllm.inputs import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -151,8 +148,8 @@ class VllmEngine:
                     pending.clear()
                     raise UserError(
                         "vLLM's engine process has died.",
-                        why="The cause stands in vLLM's own log above; a process that was killed says nothing.",
-                        fix="Finished answers are kept; run the same command again, and it goes on.",
+                        why="See vLLM's own log above for the cause; a process that was killed logs none.",
+                        fix="Finished responses are kept; run the same command again, and it resumes.",
                     ) from error
                 yield [_completion(pending.pop(output.request_id), output.outputs[0]) for output in outputs]
         finally:
@@ -160,7 +157,7 @@ class VllmEngine:
                 self._engine.abort_request(list(pending))
 
     def close(self) -> None:
-        """Free the model's memory and end the engine's own processes."""
+        """Free the model's memory and end the engine's processes."""
         engine, self._engine = self._engine, None
         if engine is not None:
             self._closed.set()
@@ -171,58 +168,20 @@ class VllmEngine:
 
 
 def _set_environment() -> None:
-    """Set vLLM's environment variables where the user has not; to be called before the first import of vllm."""
+    """Set vLLM's environment variables where the user has not; call this before the first import of vllm."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
-        # In this process: no second start of Python, and no workers that outlive a kill. Unbound threads, because
-        # bound ones of several engines would all sit on the same cores.
+        # In this process: no second start of Python, and no workers that outlive a kill. Threads are not bound to
+        # cores, because the threads of several engines would be bound to the same ones.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
-def _processes() -> list[int]:
-    """Return the ids of the processes that this one has started, and those that they have."""
-    import psutil
-
-    return [process.pid for process in psutil.Process().children(recursive=True)]
-
-
-def _kill_with_this_process(pids: Sequence[int]) -> subprocess.Popen[bytes] | None:
-    """Start a shell that waits for the end of this process, whatever ends it, and then kills those.
-
-    vLLM's engine process does not notice that its parent was killed (vllm 0.32), and would hold the GPU's memory for
-    ever. The shell's input is a pipe that only this process holds open.
-    """
-    if not pids:
-        return None
-    return subprocess.Popen(
-        ["/bin/sh", "-c", 'read -r _; kill -9 "$@" 2>/dev/null', "sh", *map(str, pids)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def _wake_when_the_engine_dies(client: Any, closed: threading.Event) -> None:
-    """Put the error for a dead engine where its answers are waited for.
-
-    vLLM notices that its engine process was killed, but its caller goes on waiting for ever for what that process
-    would have said (vllm 0.32, ``SyncMPClient.get_output``).
-    """
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    while not closed.wait(1.0):
-        if client.resources.engine_dead:
-            client.outputs_queue.put_nowait(EngineDeadError())
-            return
-
-
 def _lora_room(adapter: Adapter, name: str) -> int:
-    """Return the smallest of the ranks that vLLM has room for.
+    """Return the smallest rank that vLLM can be configured for and the adapter fits.
 
     Raises:
         UserError: vLLM cannot apply the adapter.
@@ -271,7 +230,7 @@ def _parameters(sampling: Sampling, stop_token_ids: Sequence[int]) -> Any:
         stop_token_ids=list(stop_token_ids),
         logprobs=0 if sampling.logprobs else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
-        skip_clone=True,  # each request gets its own copy
+        skip_clone=True,  # run() makes the copy of each request
     )
 
 
@@ -283,9 +242,9 @@ def _completion(request: Request, output: Any) -> Completion:
 
 
 def _cpu_kv_cache_gib(model: ModelFiles, dtype: str, max_model_len: int | None, max_num_seqs: int) -> float:
-    """Room for ``max_num_seqs`` full contexts, at most 4 GiB or a quarter of the free memory.
+    """Return the room for ``max_num_seqs`` full contexts, at most 4 GiB or a quarter of the free memory.
 
-    Left to itself, vLLM's CPU build takes most of the machine's memory.
+    By default, vLLM's CPU build takes most of the machine's memory (vllm 0.32).
     """
     import psutil
 
@@ -294,57 +253,13 @@ def _cpu_kv_cache_gib(model: ModelFiles, dtype: str, max_model_len: int | None, 
     width = config.get("head_dim") or config.get("hidden_size", 4096) // (config.get("num_attention_heads") or 1)
     bytes_per_token = 2 * config.get("num_hidden_layers", 32) * heads * width * (4 if dtype == "float32" else 2)
     context = max_model_len or config.get("max_position_embeddings", 2048)
-    blocks = math.ceil(context / 128) + 1  # vLLM's CPU build hands out memory in blocks of 128 tokens
-    wanted = bytes_per_token * 128 * blocks * max_num_seqs / GIB
+    blocks = math.ceil(context / CPU_BLOCK_TOKENS) + 1
+    wanted = bytes_per_token * CPU_BLOCK_TOKENS * blocks * max_num_seqs / GIB
     return float(min(wanted, CPU_KV_CACHE_GIB, psutil.virtual_memory().available / GIB / 4))
 
 
-def _explained(error: Exception, model: ModelFiles, options: dict[str, Any]) -> Exception:
-    """Make a user's error of what vLLM says where the user can do something about it; else return it as it is."""
-    text = str(error)
-    if any(hint in text.lower() for hint in MEMORY_HINTS):
-        return UserError(
-            f"vLLM has not enough memory for {model.name}.",
-            why=text.splitlines()[0],
-            fix="Lower engine.max_model_len, raise resources.kv_cache_gib or resources.gpu_memory_utilization, "
-            "spread the model with resources.tensor_parallel_size, or end other processes that hold memory.",
-        )
-    if "max_model_len" in text and options["max_model_len"] is not None:
-        return UserError(
-            f"vLLM does not take max_model_len {options['max_model_len']} for {model.name}.",
-            why=text.splitlines()[0],
-            fix="Leave engine.max_model_len out, or give at most the model's own context.",
-        )
-    if "Engine core initialization failed" in text:
-        return UserError(
-            f"vLLM's engine process could not start with {model.name}.",
-            why="The cause stands above in vLLM's own log.",
-            fix="For out of memory: lower engine.max_model_len or resources.gpu_memory_utilization, "
-            "or raise resources.tensor_parallel_size.",
-        )
-    if model.adapter is not None and "lora" in text.lower():
-        return UserError(
-            f"vLLM cannot apply the adapter {model.name} to {model.adapter.base}.",
-            why=text.splitlines()[0],
-            fix="Merge it into its base (peft: merge_and_unload), or set engine.name: transformers.",
-        )
-    if isinstance(error, ValidationError | NotImplementedError):
-        return UserError(
-            f"vLLM does not take these options for {model.name}.",
-            why=" ".join(text.split())[:500],
-            fix="Change or leave out the option that it names, under engine or resources.",
-        )
-    if "architectures" in text and "not supported" in text:
-        return UserError(
-            f"vLLM does not support the architecture of {model.name}.",
-            why=text.splitlines()[0],
-            fix="Set engine.name: transformers, which is slower.",
-        )
-    return error
-
-
 def _shut_down(engine: Any | None) -> None:
-    """Free memory in this process: https://github.com/vllm-project/vllm/issues/1908."""
+    """Free memory in this process, which dropping the engine alone does not: vllm-project/vllm#1908."""
     if engine is not None:
         engine.engine_core.shutdown()
     del engine

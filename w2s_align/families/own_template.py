@@ -1,6 +1,6 @@
-"""The form of chats that a model's own files say, where they are here: in a folder, or in the local cache of the hub.
+"""A model's own chat template, if its files are on this machine: in a folder, or in the local cache of the hub.
 
-Reads tokenizer_config.json, chat_template.jinja and generation_config.json; asks no network.
+Reads tokenizer_config.json, chat_template.jinja and generation_config.json; uses no network.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from w2s_align.families.chats import Family
+from w2s_align.families.chat_templates import Family
 from w2s_align.families.shapes import model_file
 
 
 def own_family(model: str) -> Family | None:
-    """Return the form of a model's chats, with its real chat template; None when its files are not here.
+    """Return a model's own chat template with its tokens; None when its files are not on this machine.
 
     Args:
         model: A hub id, or a folder.
@@ -21,7 +21,7 @@ def own_family(model: str) -> Family | None:
     config = _json(model, "tokenizer_config.json")
     template = _text(model, "chat_template.jinja") or config.get("chat_template")
     eos = _token(config.get("eos_token"))
-    if not isinstance(template, str) or eos is None:  # several named templates: an old form, which none of ours has
+    if not isinstance(template, str) or eos is None:  # an older format has several named templates
         return None
     added = {int(number): token for number, token in config.get("added_tokens_decoder", {}).items()}
     special = [token["content"] for token in added.values() if token.get("special")]

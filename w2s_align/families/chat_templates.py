@@ -1,7 +1,7 @@
-"""How the chats of the great families look: special tokens, end of turn, and a template that renders the same text.
+"""Chat templates of the common model families, with their special tokens and end of turn, for stand-in models.
 
-Written for stand-in models. Tools, images and dates, which the published templates know as well, are left out; the
-real template is what a real run uses and audits.
+They render the same text as the published templates, but without tools, images and dates. A real run uses and audits
+the model's real template.
 """
 
 from __future__ import annotations
@@ -54,14 +54,15 @@ TULU = """\
 QWEN_SYSTEM = "<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n"
 SMOL_SYSTEM = "<|im_start|>system\\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\\n"
 CHATML_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+"""Special tokens of the families that use ChatML."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """The form of a family's chats.
+    """A chat template with the tokens that belong to it.
 
     Attributes:
-        name: What it is called in messages.
+        name: Name of the family, for messages.
         template: Chat template (Jinja).
         special: Special tokens.
         bos: Token at the beginning of a text, or None.
@@ -112,12 +113,12 @@ FAMILIES: dict[str, Family] = {
     "HuggingFaceTB/SmolLM2": _chatml("SmolLM2", SMOL_SYSTEM),
     "allenai/Olmo-3": _chatml("Olmo 3 (in plain ChatML)"),
 }
-"""Families by the beginning of their models' hub ids."""
+"""Families by the prefix of their models' hub ids."""
 
 PLAIN = _chatml("plain ChatML")
-"""For every other model."""
+"""For all other models."""
 
 
 def family_of(model: str) -> Family:
-    """Return the family of a hub id; plain ChatML when it is none of the known ones."""
+    """Return the family of a hub id; plain ChatML for an unknown one."""
     return next((family for start, family in FAMILIES.items() if model.startswith(start)), PLAIN)
