@@ -261,7 +261,7 @@ def test_every_plot_is_as_wide_as_the_page(data):
     """One width for all: letters and lines have one size, and no plot is narrower than the tables."""
 
     def width(plot, narrow):
-        return float(re.search(r'viewBox="0 0 ([\d.]+)', plot.inline(narrow))[1])
+        return round(float(re.search(r'viewBox="0 0 ([\d.]+)', plot.inline(narrow))[1]), 1)
 
     one_panel = PairAudit("p", data.pairs[0].audit, chosen_lengths=[1, 2], rejected_lengths=[2, 3])
     plots = [
@@ -270,8 +270,8 @@ def test_every_plot_is_as_wide_as_the_page(data):
         pairs_plot(one_panel),
         training_plot(data.curves[-1:]),
     ]
-    assert {width(plot, narrow=False) for plot in plots} == {8.6 * 72}
-    assert {width(plot, narrow=True) for plot in plots} == {4.2 * 72}
+    assert {width(plot, narrow=False) for plot in plots} == {619.2}
+    assert {width(plot, narrow=True) for plot in plots} == {302.4}
     assert "max-width" not in plots[2].inline(narrow=False)
 
 

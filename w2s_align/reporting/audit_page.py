@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_align.reporting.data import PairAudit, spread
 from w2s_align.reporting.page import render, replace_text
 from w2s_align.reporting.pair_plots import pairs_plot
-from w2s_align.reporting.text import DASH, MINUS, length_name
+from w2s_align.reporting.text import length_name, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +91,7 @@ def render_audit_page(page: AuditPage) -> str:
     drawable = find_spec("matplotlib") is not None
     audit = page.pairs.audit
     gold, sources = _shares(audit.gold), _shares(audit.sources)
-    tasks = _shares({task or "(none)": number for task, number in audit.tasks.items()})
+    tasks = _shares({task or "(none)": n for task, n in audit.tasks.items()})
     parts = [
         (True, "delta", "Delta and length"),
         (gold or sources or tasks, "content", "Gold, sources, tasks"),
@@ -113,26 +113,15 @@ def render_audit_page(page: AuditPage) -> str:
         sources=sources,
         tasks=tasks,
         gold=gold,
-        number=_number,
     )
-
-
-def _number(value: float | None, signed: bool = False) -> str:
-    """Return a number for people: three digits that count, thousands with commas, a real minus."""
-    if value is None:
-        return DASH
-    text = f"{value:+,.3g}" if signed else f"{value:,.3g}"
-    if abs(value) >= 1000:
-        text = f"{value:+,.0f}" if signed else f"{value:,.0f}"
-    return text.replace("-", MINUS)
 
 
 def _shares(counts: Mapping[str, int]) -> list[tuple[str, int, float]]:
     """Return names with their counts and shares; what is beyond :data:`MOST_ROWS` is one line."""
     total = sum(counts.values()) or 1
-    rows = [(name, number, number / total) for name, number in counts.items()]
+    rows = [(name, n, n / total) for name, n in counts.items()]
     if len(rows) > MOST_ROWS:
-        rest = sum(number for _, number, _ in rows[MOST_ROWS - 1 :])
+        rest = sum(n for _, n, _ in rows[MOST_ROWS - 1 :])
         rows = [*rows[: MOST_ROWS - 1], (f"{len(rows) - MOST_ROWS + 1} others", rest, rest / total)]
     return rows
 
@@ -168,7 +157,7 @@ def _sides(pair: Mapping[str, Any], size: Mapping[str, Any], unit: str) -> Itera
         score = pair[f"score_{side}"]
         notes = [pair[f"{side}_model"], f"{size[f'{side}_{unit}']:,} {length_name(unit)}"]
         yield side, _cut(pair[side][-1]["content"])
-        yield f"{side}_note", ", ".join(notes + ([] if score is None else [f"score {_number(score)}"]))
+        yield f"{side}_note", ", ".join(notes + ([] if score is None else [f"score {number(score)}"]))
 
 
 def _cut(text: str) -> str:

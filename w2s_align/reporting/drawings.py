@@ -55,8 +55,8 @@ class Drawings:
 
     def all(self) -> list[Plot]:
         """Return the plots that there are, in the order of the page."""
-        parts = [one.plot for one in (*self.pairs, *self.trainings)]
-        return [plot for plot in (self.arms, *self.forests.values(), *parts) if plot is not None]
+        pairs, trainings = (one.plot for one in self.pairs), (one.plot for one in self.trainings)
+        return [p for p in (self.arms, *self.forests.values(), *pairs, *trainings) if p is not None]
 
 
 def draw_report(data: ReportData) -> Drawings:

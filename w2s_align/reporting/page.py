@@ -1,7 +1,7 @@
 """The builder of all pages: one HTML file in one style, with its Markdown and JSON twins and its plots beside it.
 
-Every value is escaped, except our own style, script, plots and inert JSON. A content security policy allows no request of
-any kind and no script but our own (by its digest), so untrusted model output has nothing to work with. Files are
+Every value is escaped, except our own style, script, plots and inert JSON. A content security policy allows no request
+of any kind and no script but our own (by its digest), so untrusted model output has nothing to work with. Files are
 replaced as a whole: a reader never sees half of one.
 """
 
@@ -22,6 +22,7 @@ from w2s_align.reporting.text import (
     direction_class,
     duration,
     length_name,
+    number,
     p_value,
     part_details,
     percent,
@@ -114,7 +115,7 @@ def _environment() -> Environment:
         setting_name=setting_name,
         unbroken=unbroken,
     )
-    made.globals.update(direction_class=direction_class, part_details=part_details)
+    made.globals.update(direction_class=direction_class, number=number, part_details=part_details)
     return made
 
 

@@ -37,7 +37,7 @@ def pairs_plot(audit: PairAudit) -> Plot | None:
             legend(axes)
         if audit.deltas:
             axes = left.pop(0)
-            deltas = np.asarray(audit.deltas, float)
+            deltas = np.asarray(audit.deltas, float) + 0.0  # no -0.0, which has a tick of its own
             values, counts = np.unique(deltas, return_counts=True)
             gap = float(np.diff(values).min()) if len(values) > 1 else 1.0
             if np.ptp(values) <= 12 * gap:  # each value with a name that has room

@@ -68,6 +68,16 @@ class Words:
         return self.signed(difference) + (" points" if self.unit == "share" else "")
 
 
+def number(value: float | None, signed: bool = False) -> str:
+    """Return a number for people: three digits that count, thousands with commas, a real minus."""
+    if value is None:
+        return DASH
+    text = f"{value:+,.3g}" if signed else f"{value:,.3g}"
+    if abs(value) >= 1000:
+        text = f"{value:+,.0f}" if signed else f"{value:,.0f}"
+    return text.replace("-", MINUS)
+
+
 def percent(x: float | None) -> str:
     """A share as percent, e.g. ``83%``; an exact 0 stays 0, and near the ends a decimal is kept."""
     if x is None:

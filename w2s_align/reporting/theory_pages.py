@@ -44,8 +44,8 @@ def theory_article(title: str, study: TheoryStudy, settings: TheorySettings, rec
     imitation = "hurts from the first step" if main.geometry.sft_slope < 0 else "helps at first too"
     teachers = f"{_percent(settings.better)} and {_percent(settings.worse)}"
     lede = (
-        f"Two teachers that are both worse than the student ({teachers} right, against {_percent(settings.start)}) lift "
-        f"it to {_percent(best)} when it is tuned on the better one's labels over the worse one's, up to time "
+        f"Two teachers that are both worse than the student ({teachers} right, against {_percent(settings.start)}) "
+        f"lift it to {_percent(best)} when it is tuned on the better one's labels over the worse one's, up to time "
         f"{when:.2f}; then it overfits their errors. SFT on the better teacher {imitation} when they share "
         f"{main.geometry.shared:g} of the student's error."
     )
@@ -57,8 +57,8 @@ def theory_article(title: str, study: TheoryStudy, settings: TheorySettings, rec
         Section(
             "Training paths",
             [
-                "Each panel is one share of the student's error that both teachers have too. Lines: mean cosine of the "
-                f"student with the truth over {settings.repeats} simulations in {settings.dimension} dimensions; "
+                "Each panel is one share of the student's error that both teachers have too. Lines: mean cosine of "
+                f"the student with the truth over {settings.repeats} simulations in {settings.dimension} dimensions; "
                 "dashed: the closed form; dotted: the untouched student.",
                 "Shared errors cancel in the delta, but not in imitation: with independent errors SFT on the better "
                 "teacher helps for a while too, with shared errors it hurts from the first step.",
@@ -69,8 +69,8 @@ def theory_article(title: str, study: TheoryStudy, settings: TheorySettings, rec
         Section(
             "Random teachers",
             [
-                "When the teachers' errors point in random directions, a gap between them almost always helps, the more "
-                "surely the more dimensions there are. Lines: the formula; dots: the share of "
+                "When the teachers' errors point in random directions, a gap between them almost always helps, the "
+                "more surely the more dimensions there are. Lines: the formula; dots: the share of "
                 f"{settings.draws:,} drawn pairs of teachers whose first step helps. Named by the cosines: student, "
                 "better over worse teacher.",
             ],
@@ -213,10 +213,10 @@ def sections_article(
     panel = Panel("Mean number of sections", lines, "steps", log_y=True, level=settings.start)
     end = {name: path[-1] for name, path in paths.items()}
     lede = (
-        f"A policy that writes {settings.start:g} sections on average learns the direction of a pair, not its content: "
-        f"three over two sends it to {end['DPO, 3 over 2']:.1f} after {settings.steps} steps and on without end, two over "
-        f"three to {end['DPO, 2 over 3']:.2f}, a tied pair leaves it at {end['DPO, 3 over 3']:.1f}. SFT on three "
-        f"sections pulls it to {end['SFT on 3']:.1f}."
+        f"A policy that writes {settings.start:g} sections on average learns the direction of a pair, not its "
+        f"content: three over two sends it to {end['DPO, 3 over 2']:.1f} after {settings.steps} steps and on without "
+        f"end, two over three to {end['DPO, 2 over 3']:.2f}, a tied pair leaves it at {end['DPO, 3 over 3']:.1f}. SFT "
+        f"on three sections pulls it to {end['SFT on 3']:.1f}."
     )
     text = [
         "The dotted line is the untouched policy. The vertical axis is logarithmic.",
