@@ -20,7 +20,7 @@ NEEDS_BROWSER = pytest.mark.skipif(
 
 def page_of(pairs, name="pairs", gold=None):
     audit = pairs.audit(gold, {"org/weak": "cc-by-nc-4.0"})
-    return AuditPage.of(name, audit.to_json(), pairs.table, pairs.lengths, pairs.counts)
+    return AuditPage.of(name, audit, pairs.table, pairs.lengths, pairs.counts)
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +83,18 @@ def test_the_page_says_what_there_is_to_know(opened, hostile):
     browser, *_ = opened
     assert re.fullmatch(r"38 pairs with a mean delta of \+\d\.\d+", texts(browser, "h1")[0])
     lede = re.sub(r"\s+", " ", texts(browser, "#summary")[0])
-    assert re.search(r"The longer response is chosen in \d+(\.\d)? % of pairs", lede)
-    assert re.search(r"Of the pairs with exactly one right answer, \d+(\.\d)? % are in the wrong order", lede)
+    assert re.search(r"The longer response is chosen in \d+(\.\d)?% of the 38 pairs", lede)
+    assert re.search(r"Of the \d+ pairs with exactly one right answer, \d+(\.\d)?% are in the wrong order", lede)
     warnings = [re.sub(r"\s+", " ", text) for text in texts(browser, ".caveats li")]
-    assert warnings == [re.sub(r"\s+", " ", text) for text in hostile.audit["warnings"]]
+    assert warnings == [re.sub(r"\s+", " ", text) for text in hostile.pairs.audit.warnings]
     assert any("length may be what is learned" in warning for warning in warnings)
     assert any("Not for commercial use" in warning for warning in warnings)
-    assert "cc-by-nc-4.0" in texts(browser, "#licences td")
+    assert "cc-by-nc-4.0" in texts(browser, "#licenses td")
     assert len(texts(browser, ".sample")) == 8 + 3 * 3
     assert browser.run("return document.querySelectorAll('figure svg').length") == 2
     reasons = texts(browser, "details.dropped summary")
     assert [" ".join(reason.split()) for reason in reasons] == [
-        f"{name} {entry['rows']}" for name, entry in hostile.audit["dropped"].items()
+        f"{name} {entry['rows']}" for name, entry in hostile.pairs.audit.dropped.items()
     ]
 
 
@@ -160,4 +160,4 @@ def test_turns_of_a_long_chat_are_named():
             "unknown, 1 characters, score 1",
         )
     ]
-    assert page.drawn.deltas == [1.0]
+    assert page.pairs.deltas == [1.0]

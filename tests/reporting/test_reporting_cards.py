@@ -6,6 +6,7 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from simulated_report import report_data
 
+from w2s_align.evaluation.results import Breakdown, Estimate, Part, PartArm
 from w2s_align.reporting import StepCost
 from w2s_align.reporting.cards import dataset_card, eval_results, model_card
 
@@ -22,11 +23,11 @@ def test_model_card_has_the_results_with_intervals(results):
     assert card.data.library_name == "transformers" and card.data.tags == ["dpo"]
     assert card.data.model_name == "dpo@1"
     first = card.data.eval_results[0]
-    estimate = next(arm for arm in results["arms"] if arm["name"] == "dpo")["settings"]["greedy"]["estimate"]
-    assert first.metric_value == round(estimate["value"], 4)
+    estimate = results.arm("dpo").settings["greedy"].estimate
+    assert first.metric_value == round(estimate.value, 4)
     assert first.metric_type == "accuracy"
-    assert first.metric_args["low"] == round(estimate["low"], 4) and first.metric_args["problems"] == 60
-    assert "95 % interval" in first.metric_name
+    assert first.metric_args["low"] == round(estimate.low, 4) and first.metric_args["problems"] == 60
+    assert "95% interval" in first.metric_name
     assert len(card.data.eval_results) == 2  # greedy and sampled
     assert "# A model" in card.text and "It \\| worked." in card.text
     assert "| **dpo** | tuned student |" in card.text
@@ -60,13 +61,13 @@ def test_a_card_from_nothing_and_a_data_set(results):
 
 
 def test_every_task_has_its_line(results):
-    arms = {
-        arm["name"]: {"estimate": {"value": 0.5, "low": None, "high": None, "method": "none"}}
-        for arm in results["arms"]
-    }
-    parts = [{"name": name, "problems": 1, "arms": arms} for name in ("gsm8k", "mmlu")]
-    tasks = {"by": "task", "setting": "greedy", "parts": parts}
-    more = eval_results({**results, "tasks": ["gsm8k", "mmlu"], "breakdowns": [tasks]}, "dpo")
+    half = Estimate(value=0.5, low=None, high=None, method="none")
+    facts = {"unscored": 0, "truncated_share": None, "no_answer_share": None, "mean_tokens": None}
+    arms = {arm.name: PartArm(estimate=half, **facts) for arm in results.arms}
+    parts = [Part(name=name, problems=1, arms=arms) for name in ("gsm8k", "mmlu")]
+    tasks = Breakdown(by="task", setting="greedy", parts=parts)
+    several = results.model_copy(update={"tasks": ["gsm8k", "mmlu"], "breakdowns": [tasks]})
+    more = eval_results(several, "dpo")
     assert [one.dataset_name for one in more] == ["mean of 2 tasks", "mean of 2 tasks", "gsm8k", "mmlu"]
     assert "no interval" in more[-1].metric_name
 

@@ -35,7 +35,7 @@ def test_a_sweep_is_a_table_and_a_plot_over_the_value(sweep, tmp_path):
     assert {f.name for f in files} == {"report.html", "report.md", "report.json", "sweep.svg", "sweep.png"}
     text = (tmp_path / "report.md").read_text()
     assert "| dpo.beta | 0.1 | 1.0 | 10.0 |" in text
-    assert "same verdicts" in text  # the first two runs are the same study
+    assert "same scores" in text  # the first two runs are the same study
     numbers = json.loads((tmp_path / "report.json").read_text())
     dpo = next(row for row in numbers["rows"] if (row["arm"], row["setting"]) == ("dpo", "greedy"))
     assert dpo["cells"][1]["same"] and dpo["cells"][2]["difference"] < -0.5 and dpo["cells"][2]["p_holm"] < 0.001
@@ -64,8 +64,8 @@ def test_two_runs_have_no_plot_and_the_difference_in_columns(sweep):
 
 def test_runs_that_do_not_differ_say_so(sweep):
     article = compare_article(compare_studies(sweep[:2]), {})
-    assert article.headline == "Nothing to tell apart."
-    assert "Nothing: the recipes are the same" in article.sections[0].text[0]
+    assert article.headline == "No difference to test."
+    assert "None: the recipes are the same" in article.sections[0].text[0]
 
 
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")

@@ -4,9 +4,11 @@ import dataclasses
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -26,7 +28,10 @@ from w2s_align.reporting import (
     summary_table,
     write_report,
 )
-from w2s_align.reporting.plots import pairs_plot
+from w2s_align.reporting.arm_plots import arms_plot
+from w2s_align.reporting.curve_plots import training_plot
+from w2s_align.reporting.data import MOST_DRAWN
+from w2s_align.reporting.pair_plots import pairs_plot
 from w2s_align.reporting.samples import embed, inert_json
 
 
@@ -45,13 +50,13 @@ def folder(data, tmp_path_factory):
 def test_files(folder):
     assert {path.name for path in folder.iterdir()} == {"report.html", "report.md", "report.json", "plots"}
     plots = {path.name for path in (folder / "plots").iterdir()}
-    assert {"arms.png", "arms.svg", "differences-greedy.png", "training-dpo-seed-2.svg", "pairs-pairs.png"} <= plots
+    assert {"arms.png", "arms.svg", "differences-greedy.png", "training-dpo.svg", "pairs-pairs.png"} <= plots
 
 
 def test_json_holds_the_same_numbers(folder, data):
     plain = json.loads((folder / "report.json").read_text())
-    assert Results.model_validate(plain["results"]) == Results.model_validate(data.results)
-    assert plain["verdict"] == data.verdict
+    assert Results.model_validate(plain["results"]) == data.results
+    assert plain["verdict"] == data.verdict.to_dict()
     assert (plain["samples"], plain["samples_total"]) == (60, 60)
     assert plain["pairs"][0]["dropped"] == {"identical responses": 131, "cut at the limit": 25}
     assert "chosen_lengths" not in plain["pairs"][0]
@@ -59,7 +64,7 @@ def test_json_holds_the_same_numbers(folder, data):
 
 def test_markdown_holds_the_verdict_and_every_arm(folder, data):
     text = (folder / "report.md").read_text()
-    assert data.verdict["headline"] in text
+    assert data.verdict.headline in text
     assert "![Every arm with its interval](plots/arms.png)" in text
     for arm in ("weaker", "weak", "before", "sft", "reversed", "dpo"):
         assert f"| {arm} |" in text
@@ -98,12 +103,12 @@ def test_a_report_without_an_evaluation(tmp_path):
 
 def test_verdict_is_made_when_it_is_missing(data, tmp_path):
     write_report(ReportData(title="x", results=data.results), tmp_path)
-    assert json.loads((tmp_path / "report.json").read_text())["verdict"] == data.verdict
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"] == data.verdict.to_dict()
 
 
 def test_a_diverged_curve_and_doubled_names_do_no_harm(tmp_path):
     rows = [{"step": 1, "loss": 0.7}, {"step": 2, "loss": math.nan}, {"step": 3}]
-    curves = [TrainingCurve("dpo", "dpo", rows), TrainingCurve("dpo", "dpo", rows), TrainingCurve("none", "sft", [])]
+    curves = [TrainingCurve("dpo", "dpo", rows), TrainingCurve("dpo", "kto", rows), TrainingCurve("none", "sft", [])]
     write_report(ReportData(title="x", curves=curves), tmp_path)
     assert {path.name for path in (tmp_path / "plots").glob("*.svg")} == {"training-dpo.svg", "training-dpo-2.svg"}
     assert json.loads((tmp_path / "report.json").read_text())["curves"][0]["rows"][1]["loss"] is None
@@ -119,7 +124,7 @@ def test_scores_that_are_no_shares(tmp_path):
                     for i, p in enumerate(problems.column("id").to_pylist())
                 ]
                 run.settings[setting] = dataclasses.replace(made, scores=to_table(rows))
-    results = evaluate_arms(problems, arms, "before").model_dump(mode="json")
+    results = evaluate_arms(problems, arms, "before")
     write_report(ReportData(title="sentences", results=results), tmp_path)
     text = (tmp_path / "report.html").read_text()
     assert "Mean score" in text
@@ -165,13 +170,48 @@ def test_samples_of_all_outcomes_are_kept_when_few_may_stay():
     assert [a.text for a in samples[0].answers] == ["before 0", "dpo 0"]
 
 
-def test_pair_audit_comes_from_the_pairing_package():
-    turns = [{"role": "assistant", "content": "yes"}], [{"role": "assistant", "content": "no"}]
-    pair = Pair([{"role": "user", "content": "?"}], *turns, "id", "weak", "weaker", 0, 0, 1.0, 0.0, 1.0, "model_order")
-    made = PairAudit.of(
-        "pairs", audit(to_table([pair])).to_json(), deltas=[1.0], chosen_lengths=[3], rejected_lengths=[2]
+def pair(number, chosen="yes", rejected="no"):
+    turns = [{"role": "assistant", "content": chosen}], [{"role": "assistant", "content": rejected}]
+    delta = float(number)
+    return Pair(
+        [{"role": "user", "content": "?"}], *turns, "id", "weak", "weaker", 0, 0, delta, 0.0, delta, "model_order"
     )
-    assert (made.pairs, made.sources, made.longer_wins, made.mean_delta) == (1, {"weak > weaker": 1}, 1.0, 1.0)
+
+
+def lengths_of(chosen, rejected):
+    chars = {"chosen_chars": chosen, "rejected_chars": rejected}
+    none = pa.nulls(len(chosen), pa.int32())
+    return pa.table({**chars, "chosen_tokens": none, "rejected_tokens": none})
+
+
+def test_pair_audit_comes_from_the_pairing_package():
+    pairs = to_table([pair(1), pair(2, "aye", "nay")])
+    lengths = lengths_of([3, 3], [2, 3])
+    made = PairAudit.of("pairs", audit(pairs, lengths=lengths), pairs, lengths)
+    assert (made.audit.pairs, made.audit.sources, made.rule) == (2, {"weak > weaker": 2}, "model_order")
+    assert (made.longer_wins, made.unequal, made.mean_delta, made.length_unit) == (1.0, 1, 1.5, "chars")
+    assert made.deltas == [1.0, 2.0] and made.rejected_lengths == [2, 3]
+
+
+def test_of_many_pairs_those_drawn_are_spread_over_all(monkeypatch):
+    assert MOST_DRAWN > 1000
+    monkeypatch.setattr("w2s_align.reporting.data.MOST_DRAWN", 4)
+    pairs, lengths = to_table([pair(i) for i in range(10)]), lengths_of(list(range(10)), [1] * 10)
+    made = PairAudit.of("pairs", audit(pairs, lengths=lengths), pairs, lengths)
+    assert made.deltas == [0.0, 2.0, 5.0, 7.0] and made.chosen_lengths == [0, 2, 5, 7]
+    assert made.longer_wins == 8 / 9 and made.unequal == 9  # of all pairs, not of those drawn
+    assert made.mean_delta == 4.5
+
+
+def test_the_page_says_of_how_many_pairs_the_longer_is_chosen_and_what_is_constant(tmp_path):
+    pairs = to_table([pair(i) for i in range(4)])
+    differ, same = lengths_of([3, 3, 3, 3], [2, 3, 4, 3]), lengths_of([7] * 4, [7] * 4)
+    made = [PairAudit.of(name, audit(pairs, lengths=n), pairs, n) for name, n in (("differ", differ), ("same", same))]
+    write_report(ReportData(title="x", pairs=made), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "<dt>Longer one is chosen</dt><dd>50% of the 2 of unequal length</dd>" in page
+    assert "<dt>Length of every response</dt><dd>7 characters</dd>" in page
+    assert "| differ | model\\_order | 4 | 50% of 2 unequal |" in (tmp_path / "report.md").read_text()
 
 
 def test_importing_is_cheap():
@@ -205,7 +245,7 @@ def test_win_rates_gaps_over_tasks_and_details_are_on_the_page_without_a_pointer
         ]
         arms.append(Arm(name, role, [ArmRun("0", {"greedy": Answers(to_table(scores, Score))})]))
     results = evaluate_arms(to_table(asked), arms, "before", metrics={"chat": "length_controlled"})
-    write_report(ReportData(title="judged", results=results.model_dump(mode="json")), tmp_path)
+    write_report(ReportData(title="judged", results=results), tmp_path)
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     assert "win rates against reference answers" in page and "40 win" in page
     assert page.count("Differences, detectable effects, lengths") == 1
@@ -217,10 +257,30 @@ def test_win_rates_gaps_over_tasks_and_details_are_on_the_page_without_a_pointer
     assert "## Win rates against reference answers" in text and "median over tasks" in text
 
 
-def test_a_small_drawing_is_not_blown_up_to_the_width_of_the_page():
-    plot = pairs_plot(PairAudit("p", 2, chosen_lengths=[1, 2], rejected_lengths=[2, 3]))
-    assert 'style="max-width: 63%"' in plot.inline(narrow=False)
-    assert 'style="max-width: 100%"' in plot.inline(narrow=True)
+def test_every_plot_is_as_wide_as_the_page(data):
+    """One width for all: letters and lines have one size, and no plot is narrower than the tables."""
+
+    def width(plot, narrow):
+        return round(float(re.search(r'viewBox="0 0 ([\d.]+)', plot.inline(narrow))[1]), 1)
+
+    one_panel = PairAudit("p", data.pairs[0].audit, chosen_lengths=[1, 2], rejected_lengths=[2, 3])
+    plots = [
+        arms_plot(data.results),
+        pairs_plot(data.pairs[0]),
+        pairs_plot(one_panel),
+        training_plot(data.curves[-1:]),
+    ]
+    assert {width(plot, narrow=False) for plot in plots} == {619.2}
+    assert {width(plot, narrow=True) for plot in plots} == {302.4}
+    assert "max-width" not in plots[2].inline(narrow=False)
+
+
+def test_seeds_of_a_training_are_drawn_over_each_other(data, folder):
+    page = (folder / "report.html").read_text()
+    assert page.count("<summary>dpo <small>dpo, 3 seeds, 50 logged steps, 1 alarm</small></summary>") == 1
+    assert "dpo@2, step 44: Both log-probabilities fall." in page
+    one, all_three = (training_plot(data.curves[:n]).inline(False).count("stroke-width: 1") for n in (1, 3))
+    assert all_three > one
 
 
 def test_what_a_step_left_out_is_said_in_words():

@@ -24,7 +24,7 @@ def hostile_sample(arms):
 @pytest.fixture(scope="module")
 def data():
     made = report_data()
-    arms = [arm["name"] for arm in made.results["arms"]]
+    arms = [arm.name for arm in made.results.arms]
     return dataclasses.replace(
         made,
         title=f"quickstart {HOSTILE}",
@@ -150,7 +150,7 @@ def test_keyboard_reaches_search_and_filters(opened):
 
 @NEEDS_BROWSER
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_colour_of_the_text_has_contrast(opened, scheme):
+def test_every_color_of_the_text_has_contrast(opened, scheme):
     browser, _, _ = opened
     browser.look(1280, 900, scheme)
     script = """
@@ -158,16 +158,16 @@ def test_every_colour_of_the_text_has_contrast(opened, scheme):
         return Object.fromEntries(['ground', 'ink', 'soft', 'accent', 'warn'].map(
             name => [name, style.getPropertyValue('--' + name).trim()]));
     """
-    colours = browser.run(script)
+    colors = browser.run(script)
 
-    def light(colour):
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    def light(color):
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     for name in ("ink", "soft", "accent", "warn"):
-        high, low = sorted((light(colours[name]), light(colours["ground"])), reverse=True)
-        assert (high + 0.05) / (low + 0.05) >= 4.5, (name, colours)
+        high, low = sorted((light(colors[name]), light(colors["ground"])), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (name, colors)
 
 
 @NEEDS_BROWSER

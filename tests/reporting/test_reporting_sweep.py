@@ -51,7 +51,7 @@ def test_the_page_has_a_line_for_each_combination_and_what_failed(grid, tmp_path
     assert {f.name for f in files} == {"report.html", "report.md", "report.json", "sweep.svg", "sweep.png"}
     text = (tmp_path / "report.md").read_text()
     assert "**Best: beta=10.0, learning\\_rate=1e-06.**" in text
-    assert "| – | 100 | 1e-05 | failed |" in text and "same verdicts" in text
+    assert "| – | 100 | 1e-05 | failed |" in text and "same scores" in text
     svg = (tmp_path / "plots" / "sweep.svg").read_text()
     assert "learning_rate 1e-06" in svg and "learning_rate 1e-05" in svg and "dpo: greedy decoding" in svg
     numbers = json.loads((tmp_path / "report.json").read_text())

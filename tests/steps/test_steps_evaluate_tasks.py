@@ -125,7 +125,7 @@ def test_two_runs_are_compared(runs: tuple[Path, Run], capsys: pytest.CaptureFix
     assert found["options"] == {"scores.arms.dpo": ["$tuned", "$model"]}
     show_comparison(["a", "b"], runs[0], None, runs[0] / "page", as_json=False)
     assert "scores.arms.dpo" in capsys.readouterr().out
-    assert "same verdicts" in (runs[0] / "page" / "report.html").read_text()
+    assert "same scores" in (runs[0] / "page" / "report.html").read_text()
 
 
 def test_what_cannot_be_compared(runs: tuple[Path, Run]) -> None:

@@ -81,7 +81,7 @@ class Browser:
         return self._call("/execute/sync", {"script": script, "args": list(args)})
 
     def look(self, width: int, height: int, scheme: str = "light") -> None:
-        """Set the size of the window and the preferred colour scheme."""
+        """Set the size of the window and the preferred color scheme."""
         phone = width < 600
         size = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
         self.devtools("Emulation.setDeviceMetricsOverride", size)

@@ -9,7 +9,8 @@ import numpy as np
 from simulated_study import addition, study
 
 from w2s_align.evaluation import evaluate_arms, verdict
-from w2s_align.reporting import PairAudit, ReportData, StepCost, TrainingCurve, collect_samples
+from w2s_align.pairing import Audit
+from w2s_align.reporting import Alarm, PairAudit, ReportData, StepCost, TrainingCurve, collect_samples
 
 RECIPE = (Path(__file__).parent / "simulated_recipe.yaml").read_text()
 
@@ -27,10 +28,10 @@ def report_data(problems: int = 300, effect: bool = True, limit: int = 2_000, sa
         title="quickstart",
         subtitle="Run 2026-11-22-0241, four-digit addition, tiny models trained from scratch",
         recipe=RECIPE,
-        results=results.model_dump(mode="json"),
-        verdict=verdict(results).to_dict(),
+        results=results,
+        verdict=verdict(results),
         pairs=[_pairs("pairs", 1), _pairs("reversed_pairs", -1)],
-        curves=[_curve(f"dpo (seed {seed})", seed) for seed in range(3)] + [_sft()],
+        curves=[_curve(seed) for seed in range(3)] + [_sft()],
         samples=shown,
         samples_total=total,
         steps=_steps(),
@@ -47,25 +48,34 @@ def report_data(problems: int = 300, effect: bool = True, limit: int = 2_000, sa
 
 def _pairs(name: str, sign: int) -> PairAudit:
     rng = np.random.default_rng(3)
-    lengths = rng.normal(130, 4, size=(2, 1844)).round()
+    chosen, rejected = rng.normal(130, 4, size=(2, 1844)).round().astype(int)
     deltas = sign * rng.choice([-1.0, 0.0, 1.0], p=[0.03, 0.67, 0.30], size=1844)
+    rejected = rejected - 1
     wrong = addition(4_821, 3_979, forget=0)[0]
-    return PairAudit(
-        name=name,
+    audit = Audit(
         pairs=1844,
-        rule="model_order" + ("+reversed" if sign < 0 else ""),
-        dropped={"identical responses": 131, "cut at the limit": 25},
-        examples={"identical responses": [wrong], "cut at the limit": [wrong[:40]]},
-        deltas=deltas.tolist(),
-        chosen_lengths=lengths[0].tolist(),
-        rejected_lengths=(lengths[1] - 1).tolist(),
+        prompts=1844,
+        delta={"mean": float(deltas.mean()), "scored": 1844},
+        lengths={
+            "tokens": {
+                "pairs": 1844,
+                "unequal": float((chosen != rejected).mean()),
+                "longer_wins": float((chosen > rejected).sum() / (chosen != rejected).sum()),
+            }
+        },
+        dropped={
+            "identical responses": {"rows": 131, "examples": [wrong]},
+            "cut at the limit": {"rows": 25, "examples": [wrong[:40]]},
+        },
         gold={"right over wrong" if sign > 0 else "wrong over right": 533, "both right": 17, "both wrong": 1294},
         sources={"weak > weaker" if sign > 0 else "weaker > weak": 1844},
         warnings=[] if sign > 0 else ["The mean delta is -0.27: the rejected side is the better one."],
     )
+    rule = "model_order" + ("+reversed" if sign < 0 else "")
+    return PairAudit(name, audit, rule, deltas.tolist(), chosen.tolist(), rejected.tolist())
 
 
-def _curve(model: str, seed: int) -> TrainingCurve:
+def _curve(seed: int) -> TrainingCurve:
     rng = np.random.default_rng(seed)
     rows = []
     for step in range(1, 51):
@@ -84,14 +94,14 @@ def _curve(model: str, seed: int) -> TrainingCurve:
                 "grad_norm": 3 + abs(noise[1]),
             }
         )
-    alarms = [{"step": 44, "kind": "both_fall", "message": "Both log-probabilities fall."}] if seed == 2 else []
-    return TrainingCurve(model=model, kind="dpo", rows=rows, alarms=alarms)
+    alarms = [Alarm("Both log-probabilities fall.", 44)] if seed == 2 else []
+    return TrainingCurve("dpo", "dpo", rows, alarms, str(seed))
 
 
 def _sft() -> TrainingCurve:
     rng = np.random.default_rng(9)
     rows = [{"step": s, "loss": 0.19 + 0.12 * math.exp(-s / 30) + rng.normal(0, 0.008)} for s in range(1, 101)]
-    return TrainingCurve(model="sft (seed 0)", kind="sft", rows=rows)
+    return TrainingCurve("sft", "sft", rows, seed="0")
 
 
 def _steps() -> list[StepCost]:

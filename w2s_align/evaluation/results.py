@@ -3,7 +3,7 @@
     results.model_dump(mode="json")          Results.model_validate(json.loads(text))
 
 Written by evaluate_arms, read by verdict and by everything in reporting. Values of a score that is always between 0
-and 1 are shares (0.17, not 17 %); ``unit`` says whether a score is one. Nothing is NaN: what cannot be said is null.
+and 1 are shares (0.17, not 17%); ``unit`` says whether a score is one. Nothing is NaN: what cannot be said is null.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     from w2s_align.reporting import ReportData, write_report
 
-    write_report(ReportData(title="delta-gsm8k", results=results.model_dump(mode="json")), Path("report"))
+    write_report(ReportData(title="delta-gsm8k", results=results), Path("report"))
 
-Reads plain values (ReportData), writes report.html (one file, works without a network), report.md, report.json and
+Reads ReportData, writes report.html (one file, works without a network), report.md, report.json and
 plots/. Importing this package is cheap: matplotlib, jinja2 and rich are imported when a report is written.
 """
 
@@ -14,12 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from w2s_align.reporting.data import Answer, PairAudit, ReportData, Sample, StepCost, TrainingCurve
+    from w2s_align.reporting.data import Alarm, Answer, PairAudit, ReportData, Sample, StepCost, TrainingCurve
     from w2s_align.reporting.samples import collect_samples
     from w2s_align.reporting.terminal import summary_table
     from w2s_align.reporting.write import write_report
 
 _MODULE_OF = {
+    "Alarm": "data",
     "Answer": "data",
     "PairAudit": "data",
     "ReportData": "data",
@@ -31,6 +32,7 @@ _MODULE_OF = {
     "write_report": "write",
 }
 __all__ = [
+    "Alarm",
     "Answer",
     "PairAudit",
     "ReportData",

@@ -1,21 +1,16 @@
-"""A page of text, tables and plots in the style of the report: comparisons of runs, sweeps, theory.
-
-Reads an Article; writes one HTML file that opens without a network, its Markdown and JSON twins, and every plot.
-"""
+"""A page of text, tables and plots: comparisons of runs, sweeps, theory."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from w2s_align.reporting.page import template
-from w2s_align.reporting.plots import Plot
-from w2s_align.reporting.text import fenced, unbroken
+from w2s_align.reporting.figure import Plot
+from w2s_align.reporting.page import render, write_page
+from w2s_align.reporting.text import fenced, markdown_table
 from w2s_align.reporting.text import markdown_cell as cell
-from w2s_align.reporting.write import replace_file, without_nan
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Article:
         lede: What was found, in one to three sentences.
         sections: Its parts.
         numbers: The same as plain values, for the JSON twin.
-        status: ``improved`` colours the headline as good, ``worse`` as bad, ``plain`` not at all.
+        status: ``improved`` colors the headline as good, ``worse`` as bad, ``plain`` not at all.
         caveats: What a reader must know.
     """
 
@@ -80,39 +75,20 @@ class Article:
         return [plot for section in self.sections for plot in section.plots]
 
 
-def write_article(article: Article, out: Path, name: str = "report") -> list[Path]:
-    """Write ``<name>.html``, ``<name>.md``, ``<name>.json`` and ``plots/``.
+def write_article(article: Article, out: Path) -> list[Path]:
+    """Write report.html, report.md, report.json and plots/.
 
     Args:
         article: What to show.
         out: Folder; made if it is not there.
-        name: File name of the page without ending.
 
     Returns:
         The files, the page first.
     """
-    folder = out / "plots"
-    folder.mkdir(parents=True, exist_ok=True)
-    for plot in article.plots:
-        plot.save(folder)
     numbers = {"title": article.title, "headline": article.headline, "text": article.lede, **article.numbers}
-    texts = {
-        f"{name}.html": _page(article),
-        f"{name}.md": _markdown(article),
-        f"{name}.json": json.dumps(without_nan(numbers), ensure_ascii=False, indent=1, allow_nan=False),
-    }
-    for file, text in texts.items():
-        replace_file(out / file, text)
-    drawn = [folder / f"{plot.name}.{ending}" for plot in article.plots for ending in ("svg", "png")]
-    return [*(out / file for file in texts), *drawn]
-
-
-def _page(article: Article) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters["unbroken"] = unbroken
-    return environment.from_string(template("article.html.j2")).render(a=article, style=template("page.css"))
+    parts = [(f"part-{i}", section.title) for i, section in enumerate(article.sections, 1)]
+    html = render("article.html.j2", a=article, status=article.status, caveats=article.caveats, parts=parts)
+    return write_page(out, html, _markdown(article), numbers, article.plots)
 
 
 def _markdown(article: Article) -> str:
@@ -128,10 +104,7 @@ def _markdown(article: Article) -> str:
         for table in section.tables:
             if table.title:
                 lines += [f"**{cell(table.title)}**", ""]
-            lines += ["| " + " | ".join(cell(text) for text in table.header) + " |"]
-            lines += ["|" + " --- |" * len(table.header)]
-            lines += ["| " + " | ".join(cell(text) for text in row) + " |" for row in table.rows]
-            lines += [""]
+            lines += markdown_table(table.header, table.rows)
         if section.code:
             lines += [fenced(section.code), ""]
     return "\n".join(lines)

@@ -1,8 +1,4 @@
-"""The page about one set of preference pairs: how large and how clean the delta is, and what else could be learned.
-
-Reads plain values (the audit as JSON, tables of pairs and lengths), writes one HTML file that loads nothing from any
-network. Every text is escaped, and a content security policy allows no script and no request at all.
-"""
+"""The page about one set of preference pairs: how large and how clean the delta is, and what else could be learned."""
 
 from __future__ import annotations
 
@@ -12,19 +8,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_align.reporting.data import PairAudit
-from w2s_align.reporting.page import template
-from w2s_align.reporting.plots import pairs_plot
-from w2s_align.reporting.text import MINUS, percent, unbroken
+from w2s_align.reporting.data import PairAudit, spread
+from w2s_align.reporting.page import render, replace_text
+from w2s_align.reporting.pair_plots import pairs_plot
+from w2s_align.reporting.text import length_name, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from w2s_align.pairing import Audit
+
 AT_RANDOM, EXTREME = 8, 3
-"""Pairs shown: so many spread over the whole table, and so many of each extreme."""
+"""Pairs to read: so many spread over the whole table, and so many of each extreme: what a reader takes in at once."""
 TEXT_CHARS = 4000
+"""Longest text of one response, so that a page of 20 pairs stays below 200 kB; what is cut says so."""
 MOST_ROWS = 30
-"""Lines of a table of sources or tasks; the rest is summed up in the last one."""
+"""Lines of a table of sources or tasks: about a screen; the rest is summed up in the last one."""
 
 
 @dataclass(frozen=True)
@@ -51,58 +50,30 @@ class AuditPage:
     """What the page shows.
 
     Attributes:
-        name: Name of the pairs, e.g. the step that made them.
-        audit: ``w2s_align.pairing.Audit.to_json()``.
-        rule: The rule (or rules) that made them.
-        drawn: The lengths and deltas of the drawing.
+        pairs: The pairs with their audit.
         counts: What was kept and dropped, in the order in which it happened.
         samples: Pairs to look at, under the name of what they were picked for.
     """
 
-    name: str
-    audit: Mapping[str, Any]
-    rule: str
-    drawn: PairAudit
+    pairs: PairAudit
     counts: Mapping[str, int] = field(default_factory=dict)
     samples: Mapping[str, Sequence[PairSample]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        name: str,
-        audit: Mapping[str, Any],
-        pairs: pa.Table,
-        lengths: pa.Table,
-        counts: Mapping[str, int],
-        most_drawn: int = 20_000,
-    ) -> AuditPage:
+    def of(cls, name: str, audit: Audit, pairs: pa.Table, lengths: pa.Table, counts: Mapping[str, int]) -> AuditPage:
         """Pick from tables of pairs and their lengths what the page shows.
 
         Args:
             name: Name of the pairs.
-            audit: The audit as plain values.
+            audit: Their audit.
             pairs: Rows of :class:`w2s_align.records.Pair`.
             lengths: Lengths of both sides in ``chars`` and ``tokens``, row by row.
             counts: What was kept and dropped.
-            most_drawn: Draw at most this many pairs, spread over the table.
         """
-        import pyarrow as pa
-
-        known = not (lengths["chosen_tokens"].null_count or lengths["rejected_tokens"].null_count)
-        unit = "tokens" if known else "chars"
-        rows = pa.array(_spread(pairs.num_rows, most_drawn), pa.int64())
-        drawn = PairAudit.of(
-            name,
-            audit,
-            deltas=pairs["delta"].take(rows).drop_null().to_pylist(),
-            chosen_lengths=lengths[f"chosen_{unit}"].take(rows).to_pylist(),
-            rejected_lengths=lengths[f"rejected_{unit}"].take(rows).to_pylist(),
-            length_unit="tokens" if known else "characters",
-        )
-        picked = _pick(pairs, lengths, unit)
-        samples = {title: _samples(pairs, lengths, unit, rows) for title, rows in picked.items()}
-        rules = ", ".join(sorted(pairs["rule"].unique().to_pylist()))
-        return cls(name, audit, rules, drawn, counts, samples)
+        drawn = PairAudit.of(name, audit, pairs, lengths)
+        picked = _pick(pairs, lengths, drawn.length_unit)
+        samples = {title: _samples(pairs, lengths, drawn.length_unit, rows) for title, rows in picked.items()}
+        return cls(drawn, counts, samples)
 
 
 def write_audit_page(page: AuditPage, path: Path) -> Path:
@@ -112,65 +83,54 @@ def write_audit_page(page: AuditPage, path: Path) -> Path:
         page: What it shows.
         path: The file; replaced as a whole.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(render_audit_page(page), encoding="utf-8", errors="replace")
-    partial.replace(path)
-    return path
+    return replace_text(path, render_audit_page(page))
 
 
 def render_audit_page(page: AuditPage) -> str:
     """Return the HTML of the page; without matplotlib it has no drawing, and says so."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters.update(percent=percent, unbroken=unbroken, number=_number)
     drawable = find_spec("matplotlib") is not None
-    audit = page.audit
-    return environment.from_string(template("audit.html.j2")).render(
+    audit = page.pairs.audit
+    gold, sources = _shares(audit.gold), _shares(audit.sources)
+    tasks = _shares({task or "(none)": n for task, n in audit.tasks.items()})
+    parts = [
+        (True, "delta", "Delta and length"),
+        (gold or sources or tasks, "content", "Gold, sources, tasks"),
+        (True, "licenses", "Licenses"),
+        (audit.contamination, "leaks", "Evaluation sets"),
+        (True, "rows", "Kept and dropped"),
+        (page.samples, "samples", "Examples"),
+    ]
+    return render(
+        "audit.html.j2",
+        parts=[(id_, title) for present, id_, title in parts if present],
+        caveats=audit.warnings,
         page=page,
         audit=audit,
-        unit="tokens" if "tokens" in audit["lengths"] else "chars",
+        size=page.pairs.lengths,
+        quantiles=[f"{q}%" for q in audit.delta.get("quantiles", ())],
         drawable=drawable,
-        plot=pairs_plot(page.drawn) if drawable else None,
-        sources=_shares(audit["sources"]),
-        tasks=_shares({task or "(none)": number for task, number in audit["tasks"].items()}),
-        gold=_shares(audit["gold"]),
-        style=template("page.css"),
+        plot=pairs_plot(page.pairs) if drawable else None,
+        sources=sources,
+        tasks=tasks,
+        gold=gold,
     )
-
-
-def _number(value: float | None, signed: bool = False) -> str:
-    """Return a number for people: three digits that count, thousands with commas, a real minus."""
-    if value is None:
-        return "\N{EN DASH}"
-    text = f"{value:+,.3g}" if signed else f"{value:,.3g}"
-    if abs(value) >= 1000:
-        text = f"{value:+,.0f}" if signed else f"{value:,.0f}"
-    return text.replace("-", MINUS)
 
 
 def _shares(counts: Mapping[str, int]) -> list[tuple[str, int, float]]:
     """Return names with their counts and shares; what is beyond :data:`MOST_ROWS` is one line."""
     total = sum(counts.values()) or 1
-    rows = [(name, number, number / total) for name, number in counts.items()]
+    rows = [(name, n, n / total) for name, n in counts.items()]
     if len(rows) > MOST_ROWS:
-        rest = sum(number for _, number, _ in rows[MOST_ROWS - 1 :])
+        rest = sum(n for _, n, _ in rows[MOST_ROWS - 1 :])
         rows = [*rows[: MOST_ROWS - 1], (f"{len(rows) - MOST_ROWS + 1} others", rest, rest / total)]
     return rows
-
-
-def _spread(total: int, wanted: int) -> list[int]:
-    """Return row numbers spread evenly over a table."""
-    if total <= wanted:
-        return list(range(total))
-    return [number * total // wanted for number in range(wanted)]
 
 
 def _pick(pairs: pa.Table, lengths: pa.Table, unit: str) -> dict[str, list[int]]:
     """Return the rows to show: some of the whole table, and the extremes of delta and length."""
     import pyarrow.compute as pc
 
-    picked = {"Spread over all pairs": _spread(pairs.num_rows, AT_RANDOM)}
+    picked = {"Spread over all pairs": spread(pairs.num_rows, AT_RANDOM)}
     if pairs.num_rows <= AT_RANDOM:
         return picked
     gap = pc.abs(pc.subtract(lengths[f"chosen_{unit}"], lengths[f"rejected_{unit}"]))
@@ -195,9 +155,9 @@ def _sides(pair: Mapping[str, Any], size: Mapping[str, Any], unit: str) -> Itera
     yield "prompt", _cut("\n\n".join(f"{t['role']}: {t['content']}" if names else t["content"] for t in turns))
     for side in ("chosen", "rejected"):
         score = pair[f"score_{side}"]
-        notes = [pair[f"{side}_model"], f"{size[f'{side}_{unit}']:,} {'tokens' if unit == 'tokens' else 'characters'}"]
+        notes = [pair[f"{side}_model"], f"{size[f'{side}_{unit}']:,} {length_name(unit)}"]
         yield side, _cut(pair[side][-1]["content"])
-        yield f"{side}_note", ", ".join(notes + ([] if score is None else [f"score {_number(score)}"]))
+        yield f"{side}_note", ", ".join(notes + ([] if score is None else [f"score {number(score)}"]))
 
 
 def _cut(text: str) -> str:

@@ -1,25 +1,31 @@
 """Cards that carry the evaluation: the README of a model or a data set, with results and intervals in the hub's
 metadata, and, for a model, what it was made from and by which recipe.
 
-Reads the text of a card and Results as plain values, returns the text of the card with all that in it. The hub shows
+Reads the text of a card and Results, returns the text of the card with all that in it. The hub shows
 ``model-index`` as a table beside the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from w2s_align.reporting.data import StepCost
 from w2s_align.reporting.text import DASH, Words, fenced, p_value, percent, role_name, setting_name
 from w2s_align.reporting.text import markdown_cell as cell
 
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+    from w2s_align.evaluation.results import Estimate, Results
+
 HEADING = "## Evaluation"
+"""Begins our part of a card, which is replaced when the card is written again."""
 
 
 def model_card(
     text: str,
-    results: dict[str, Any],
+    results: Results,
     arm: str,
     name: str,
     sentence: str = "",
@@ -31,7 +37,7 @@ def model_card(
 
     Args:
         text: The card as it is, with its YAML header; "" for a new one.
-        results: ``Results.model_dump(mode="json")``.
+        results: What the evaluation found.
         arm: Name of the arm.
         name: Name of the model in the metadata.
         sentence: What the evaluation concluded.
@@ -55,7 +61,7 @@ def model_card(
     return f"---\n{header}\n---\n" + "\n\n".join(parts)
 
 
-def dataset_card(text: str, results: dict[str, Any], sentence: str = "") -> str:
+def dataset_card(text: str, results: Results, sentence: str = "") -> str:
     """Return a data set's card with what came of training on it; the hub has no metadata for this, so it is text."""
     from huggingface_hub import DatasetCard
 
@@ -63,43 +69,48 @@ def dataset_card(text: str, results: dict[str, Any], sentence: str = "") -> str:
     return f"---\n{card.data.to_yaml()}\n---\n{_without_evaluation(card.text)}\n\n{_section(results, sentence)}"
 
 
-def eval_results(results: dict[str, Any], arm: str) -> list[Any]:
-    """Return an arm's numbers in the hub's form: one for each setting, and for each task where there are several."""
+def eval_results(results: Results, arm: str) -> list[EvalResult]:
+    """Return an arm's numbers in the hub's form: one for each setting, and for each task where there are several.
+
+    Raises:
+        KeyError: There is no such arm.
+    """
+    found = {one.name: one for one in results.arms}[arm]
+    name = f"mean of {len(results.tasks)} tasks" if results.tasks else results.metric
+    made = [
+        _eval_result(results, name, setting, one.estimate, one.problems) for setting, one in found.settings.items()
+    ]
+    made += [
+        _eval_result(results, part.name, b.setting, part.arms[arm].estimate, part.problems)
+        for b in results.breakdowns
+        if b.by == "task"
+        for part in b.parts
+    ]
+    return [one for one in made if one is not None]
+
+
+def _eval_result(results: Results, dataset: str, setting: str, estimate: Estimate, problems: int) -> EvalResult | None:
+    """Return one number in the hub's form; None where nothing could be scored."""
     from huggingface_hub import EvalResult
 
-    found = {one["name"]: one for one in results["arms"]}[arm]
-    share = results["unit"] == "share"
-    made = []
-
-    def add(dataset: str, setting: str, estimate: dict[str, Any], problems: int) -> None:
-        if estimate["value"] is None:
-            return
-        arguments = {"problems": problems, "interval_method": estimate["method"], "level": results["level"]}
-        span = "no interval"
-        if estimate["low"] is not None:
-            arguments |= {"low": round(estimate["low"], 4), "high": round(estimate["high"], 4)}
-            span = f"{100 * results['level']:.0f} % interval {estimate['low']:.4g} to {estimate['high']:.4g}"
-        made.append(
-            EvalResult(
-                task_type="text-generation",
-                dataset_type=dataset,
-                dataset_name=dataset,
-                dataset_args={"decoding": setting},
-                metric_type="accuracy" if share else results["metric"],
-                metric_name=f"{'accuracy' if share else results['metric']}, {setting}, {span}",
-                metric_value=round(estimate["value"], 4),
-                metric_args=arguments,
-            )
-        )
-
-    for setting, one in found["settings"].items():
-        name = f"mean of {len(results['tasks'])} tasks" if results["tasks"] else results["metric"]
-        add(name, setting, one["estimate"], one["problems"])
-    for b in results["breakdowns"]:
-        if b["by"] == "task":
-            for part in b["parts"]:
-                add(part["name"], b["setting"], part["arms"][arm]["estimate"], part["problems"])
-    return made
+    if estimate.value is None:
+        return None
+    arguments = {"problems": problems, "interval_method": estimate.method, "level": results.level}
+    span = "no interval"
+    if estimate.low is not None and estimate.high is not None:
+        arguments |= {"low": round(estimate.low, 4), "high": round(estimate.high, 4)}
+        span = f"{100 * results.level:.0f}% interval {estimate.low:.4g} to {estimate.high:.4g}"
+    metric = "accuracy" if results.unit == "share" else results.metric
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=dataset,
+        dataset_name=dataset,
+        dataset_args={"decoding": setting},
+        metric_type=metric,
+        metric_name=f"{metric}, {setting}, {span}",
+        metric_value=round(estimate.value, 4),
+        metric_args=arguments,
+    )
 
 
 def _without_evaluation(text: str) -> str:
@@ -115,29 +126,29 @@ def _origin(steps: Sequence[StepCost]) -> str:
     return "\n".join(lines)
 
 
-def _section(results: dict[str, Any], sentence: str, only: str | None = None) -> str:
-    words = Words(results["unit"])
-    level = f"{100 * results['level']:.0f} %"
+def _section(results: Results, sentence: str, only: str | None = None) -> str:
+    """Return our part of a card; the arm ``only`` is in bold."""
+    words = Words(results.unit)
+    interval = f"{100 * results.level:.0f}% interval"
     lines = [HEADING, ""]
     if sentence:
         lines += [cell(sentence), ""]
-    compared = {(c["setting"], c["first"]): c for c in results["comparisons"] if c["second"] == results["baseline"]}
-    for setting in results["settings"]:
-        lines += [f"{cell(setting_name(setting))}, {results['problems']:,} problems, {cell(results['metric'])}:", ""]
-        lines += [f"| arm | role | value | {level} interval | against untouched | p, Holm | tokens | cut off |"]
+    for setting in results.settings:
+        lines += [f"{cell(setting_name(setting))}, {results.problems:,} problems, {cell(results.metric)}:", ""]
+        lines += [f"| arm | role | value | {interval} | against untouched | p, Holm | tokens | cut off |"]
         lines += ["|" + " --- |" * 8]
-        for arm in results["arms"]:
-            s = arm["settings"][setting]
-            c = compared.get((setting, arm["name"]))
+        for arm in results.arms:
+            s = arm.settings[setting]
+            c = results.comparison(setting, arm.name, results.baseline)
             row = [
-                f"**{cell(arm['name'])}**" if arm["name"] == only else cell(arm["name"]),
-                role_name(arm["role"]),
-                words.value(s["estimate"]["value"]),
-                words.interval(s["estimate"]),
-                words.signed(c["difference"]["value"]) if c else "",
-                p_value(c["p_holm"]) if c else "",
-                "" if s["mean_tokens"] is None else f"{s['mean_tokens']:.0f}",
-                percent(s["truncated_share"]),
+                f"**{cell(arm.name)}**" if arm.name == only else cell(arm.name),
+                role_name(arm.role),
+                words.value(s.estimate.value),
+                words.interval(s.estimate.low, s.estimate.high),
+                words.signed(c.difference.value) if c else "",
+                p_value(c.p_holm) if c else "",
+                "" if s.mean_tokens is None else f"{s.mean_tokens:.0f}",
+                percent(s.truncated_share),
             ]
             lines.append("| " + " | ".join(row) + " |")
         lines.append("")

@@ -1,24 +1,32 @@
-"""The page and the terminal table of `w2s compare`: what differed, what that did, and for several runs a plot over it.
+"""The page and the terminal table of `w2s compare`: options that differ, results, and for several runs a plot.
 
 Reads a RunComparison and the options that differ; makes an Article and a rich table.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.evaluation.run_comparison import Cell, Row, RunComparison
 from w2s_align.reporting.article import Article, Section, Table
+from w2s_align.reporting.figure import Plot
 from w2s_align.reporting.lines import Line, Panel, Tone, lines_plot
-from w2s_align.reporting.plots import Plot
-from w2s_align.reporting.text import DASH, Words, p_value, role_name, setting_name
+from w2s_align.reporting.text import ALPHA, DASH, Words, p_value, role_name, setting_name
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 MOST_LINES = 6
-"""Arms drawn in one panel; the table has all of them."""
+"""Arms drawn in one panel: with more their intervals cover each other; the table has all of them."""
+MOST_PANELS = 3
+"""Settings drawn side by side: with more the panels are narrower than their titles."""
+LOG_RATIO = 20
+"""Largest over smallest value from which an axis is logarithmic: swept values are usually powers of ten."""
+PLOT_NOTE = "Intervals are over problems; the dotted line is the untouched student."
+TONES: tuple[Tone, ...] = ("accent", "ink", "warn", "soft")
+"""Tones of the lines, in their order; they repeat."""
 
 
 def compare_article(found: RunComparison, options: Mapping[str, Sequence[Any]]) -> Article:
@@ -28,21 +36,17 @@ def compare_article(found: RunComparison, options: Mapping[str, Sequence[Any]]) 
         found: The studies side by side.
         options: Options that differ, by path, with the value in each study.
     """
-    sections = [Section("What differed", _option_text(options), tables=_option_tables(found, options))]
+    same = [] if options else ["None: the recipes are the same but for their names and resources."]
+    sections = [Section("Options that differ", same, tables=_option_tables(found, options))]
     plot = sweep_plot(found, options)
     if plot is not None:
-        sections.append(
-            Section(
-                "Over the values", ["Intervals are over problems; the dotted line is the untouched student."], [plot]
-            )
-        )
-    notes = [
+        sections.append(Section("Results by value", [PLOT_NOTE], [plot]))
+    note = (
         f"Differences are against {found.names[0]}, problem by problem on the same problems; p is adjusted over all "
-        f"of "
-        "them (Holm). “Detectable” is the true difference that would be found in 80 of 100 studies."
-    ]
-    tables = [_numbers_table(found, setting) for setting in _settings(found)]
-    sections.append(Section("What that did", notes, tables=tables))
+        "of them (Holm). “Detectable” is the true difference that would be found in 80 of 100 studies."
+    )
+    tables = [_numbers_table(found, setting) for setting in settings_of(found)]
+    sections.append(Section("Results", [note], tables=tables))
     headline, lede = _conclusion(found, options)
     numbers = {**found.to_json(), "options": {path: [_text(v) for v in values] for path, values in options.items()}}
     return Article(" against ".join(found.names[:3]), headline, lede, sections, numbers, caveats=found.caveats)
@@ -57,7 +61,7 @@ def compare_tables(found: RunComparison, options: Mapping[str, Sequence[Any]]) -
 
     headline, lede = _conclusion(found, options)
     parts: list[Any] = [Text(f"\n{headline} {lede}\n", style="bold")]
-    shown = [*_option_tables(found, options), *(_numbers_table(found, s) for s in _settings(found))]
+    shown = [*_option_tables(found, options), *(_numbers_table(found, s) for s in settings_of(found))]
     for table in shown:
         made = RichTable(box=box.SIMPLE_HEAD, title=Text(table.title), title_justify="left", pad_edge=False)
         shown_columns = [i for i, name in enumerate(table.header) if name != "role"]
@@ -78,12 +82,12 @@ def best_sentence(found: RunComparison, best: tuple[Row, int]) -> str:
     words = Words(found.unit)
     alike = [name for name, other in zip(found.names, row.cells, strict=True) if other and other.value == cell.value]
     named = "All points are alike" if len(alike) == len(found.names) else f"Best: {' and '.join(alike)}"
-    told_apart = any(other is not None and other.p_holm is not None and other.p_holm < 0.05 for other in row.cells)
+    told_apart = any(other is not None and other.p_holm is not None and other.p_holm < ALPHA for other in row.cells)
     return (
         f"{named}, where {row.arm} ({setting_name(row.setting).lower()}) has {words.value(cell.value)} "
-        f"(95 % interval {words.bare(cell.low)} to {words.bare(cell.high)}). "
+        f"(95% interval {words.bare(cell.low)} to {words.bare(cell.high)}). "
         + ("" if told_apart else f"No difference from {found.names[0]} was found. ")
-        + f"It was chosen among {len(found.names)} on these very problems: measure it on others before you report it."
+        + f"It was chosen among {len(found.names)} on the same problems: evaluate it on others before you report it."
     )
 
 
@@ -92,35 +96,61 @@ def sweep_plot(found: RunComparison, options: Mapping[str, Sequence[Any]]) -> Pl
     if len(found.names) < 3:
         return None
     path, values = next(iter(options.items())) if len(options) == 1 else ("run", list(found.names))
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    numeric = all(map(is_number, values))
     order = sorted(range(len(values)), key=lambda i: values[i]) if numeric else list(range(len(values)))
     x = [float(values[i]) for i in order] if numeric else list(map(float, order))
-    log = numeric and min(x) > 0 and max(x) / min(x) >= 20
-    scale = 100 if found.unit == "share" else 1
+    ticks = list(zip(x, [f"{values[i]:g}" if numeric else str(values[i]) for i in order], strict=True))
     panels = []
-    for setting in _settings(found)[:3]:
-        rows = [row for row in found.rows if row.setting == setting]
-        baseline = next((row for row in rows if row.role == "student"), None)
-        constant = baseline.cells[0].value if baseline is not None and baseline.cells[0] is not None else None
-        moving = [row for row in rows if row is not baseline and moves(row)] or [r for r in rows if r is not baseline]
+    for setting in settings_of(found)[:MOST_PANELS]:
+        rows = [row for row in found.rows if row.setting == setting and row.role != "student"]
+        moving = [row for row in rows if moves(row)] or rows
         moving.sort(key=lambda row: row.role != "treatment")
-        tones: list[Tone] = ["accent", "ink", "warn", "soft"] * 2
-        lines = [
-            Line(
-                row.arm,
-                x,
-                [_scaled(row.cells[i], "value", scale) for i in order],
-                tone,
-                low=[_scaled(row.cells[i], "low", scale) for i in order],
-                high=[_scaled(row.cells[i], "high", scale) for i in order],
+        tones = itertools.cycle(TONES)
+        lines = [cells_line(row.arm, x, [row.cells[i] for i in order], next(tones), found.unit) for row in moving]
+        panels.append(
+            Panel(
+                f"{setting_name(setting)}{unit_title(found.unit)}",
+                lines[:MOST_LINES],
+                path,
+                log_x=numeric and is_log(x),
+                level=student_level(found, setting),
+                ticks=ticks,
             )
-            for tone, row in zip(tones, moving[:MOST_LINES], strict=False)
-        ]
-        ticks = list(zip(x, [f"{values[i]:g}" if numeric else str(values[i]) for i in order], strict=True))
-        unit = ", %" if found.unit == "share" else ""
-        level = None if constant is None else scale * constant
-        panels.append(Panel(f"{setting_name(setting)}{unit}", lines, path, log_x=log, level=level, ticks=ticks))
+        )
     return lines_plot("sweep", f"Every arm over {path}", panels)
+
+
+def cells_line(label: str, x: Sequence[float], cells: Sequence[Cell | None], tone: Tone, unit: str) -> Line:
+    """Return the values of an arm with their intervals as a line, shares in percent."""
+    scale = 100 if unit == "share" else 1
+    y, low, high = (
+        [None if cell is None or (v := getattr(cell, name)) is None else scale * v for cell in cells]
+        for name in ("value", "low", "high")
+    )
+    return Line(label, x, y, tone, low=low, high=high)
+
+
+def student_level(found: RunComparison, setting: str) -> float | None:
+    """Return where the untouched student of the first study stands, shares in percent."""
+    student = next((row for row in found.rows if row.role == "student" and row.setting == setting), None)
+    cell = student.cells[0] if student else None
+    value = cell.value if cell else None
+    return None if value is None else value * (100 if found.unit == "share" else 1)
+
+
+def unit_title(unit: str) -> str:
+    """Return what follows the title of a panel."""
+    return ", %" if unit == "share" else ""
+
+
+def is_number(value: Any) -> bool:
+    """Say whether an option's value has a place on an axis."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_log(values: Sequence[float]) -> bool:
+    """Say whether values are spread so far that their axis is logarithmic."""
+    return min(values) > 0 and max(values) / min(values) >= LOG_RATIO
 
 
 def moves(row: Row) -> bool:
@@ -128,17 +158,9 @@ def moves(row: Row) -> bool:
     return len({cell.value for cell in row.cells if cell is not None}) > 1
 
 
-def _scaled(cell: Cell | None, name: str, scale: float) -> float | None:
-    value = None if cell is None else getattr(cell, name)
-    return None if value is None else scale * float(value)
-
-
-def _settings(found: RunComparison) -> list[str]:
+def settings_of(found: RunComparison) -> list[str]:
+    """Return the sampling settings of the studies, in their order."""
     return list(dict.fromkeys(row.setting for row in found.rows))
-
-
-def _option_text(options: Mapping[str, Sequence[Any]]) -> list[str]:
-    return [] if options else ["Nothing: the recipes are the same but for their names and resources."]
 
 
 def _option_tables(found: RunComparison, options: Mapping[str, Sequence[Any]]) -> list[Table]:
@@ -173,18 +195,18 @@ def _cells(i: int, cell: Cell | None, words: Words, several: bool) -> list[str]:
     if cell is None:
         return [DASH] * len(_columns(i, "", several))
     value = words.value(cell.value)
-    interval = words.interval({"low": cell.low, "high": cell.high})
+    interval = words.interval(cell.low, cell.high)
     if several:
         if i == 0 or cell.difference is None:
             return [f"{value} ({interval})"]
-        change = "same verdicts" if cell.same else f"{words.signed(cell.difference)}, p {p_value(cell.p_holm)}"
+        change = "same scores" if cell.same else f"{words.signed(cell.difference)}, p {p_value(cell.p_holm)}"
         return [f"{value} ({change})"]
     own = f"{value} ({interval})"
     if i == 0:
         return [own]
     if cell.same:
-        return [own, "same verdicts", DASH, DASH, DASH]
-    span = words.signed_interval({"low": cell.difference_low, "high": cell.difference_high})
+        return [own, "same scores", DASH, DASH, DASH]
+    span = words.signed_interval(cell.difference_low, cell.difference_high)
     return [own, words.signed(cell.difference), span, p_value(cell.p_holm), words.bare(cell.mde)]
 
 
@@ -197,10 +219,10 @@ def _conclusion(found: RunComparison, options: Mapping[str, Sequence[Any]]) -> t
         for i, cell in enumerate(row.cells)
         if i and cell is not None and cell.difference is not None and not cell.same
     ]
-    sure = [(row, i, cell) for row, i, cell in tested if cell.p_holm is not None and cell.p_holm < 0.05]
+    sure = [(row, i, cell) for row, i, cell in tested if cell.p_holm is not None and cell.p_holm < ALPHA]
     changed = f"{len(options)} option{'s' if len(options) != 1 else ''} differ{'s' if len(options) == 1 else ''}."
     if not tested:
-        return "Nothing to tell apart.", f"{changed} Every arm has the same verdicts on the same problems."
+        return "No difference to test.", f"{changed} Every arm has the same scores on the same problems."
     if not sure:
         least = max((cell.mde for _, _, cell in tested if cell.mde is not None), default=None)
         rest = "" if least is None else f" True differences below {words.bare(least)}{points} would often be missed."

@@ -1,15 +1,40 @@
-"""All drawings of a report, each with a name of its own.
-
-Reads ReportData; page.py shows the drawings, write.py saves them as files.
-"""
+"""All plots of a report, each with a file name of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from w2s_align.reporting.data import ReportData
-from w2s_align.reporting.plots import Plot, arms_plot, curve_plot, forest_plot, pairs_plot
+from w2s_align.reporting.arm_plots import arms_plot, forest_plot
+from w2s_align.reporting.curve_plots import by_model, training_plot
+from w2s_align.reporting.data import PairAudit, ReportData, TrainingCurve
+from w2s_align.reporting.figure import Plot
+from w2s_align.reporting.pair_plots import pairs_plot
+
+
+@dataclass(frozen=True)
+class DrawnPairs:
+    """A set of pairs with its plot, None where there is nothing to draw."""
+
+    of: PairAudit
+    plot: Plot | None
+
+
+@dataclass(frozen=True)
+class DrawnTraining:
+    """The seeds of one training with their plot, None where there is nothing to draw."""
+
+    seeds: Sequence[TrainingCurve]
+    plot: Plot | None
+
+    @property
+    def alarms(self) -> list[str]:
+        """What the health checks said, in words, with the training and the step."""
+        return [
+            f"{seed.name}{'' if alarm.step is None else f', step {alarm.step}'}: {alarm.message}"
+            for seed in self.seeds
+            for alarm in seed.alarms
+        ]
 
 
 @dataclass(frozen=True)
@@ -19,28 +44,31 @@ class Drawings:
     Attributes:
         arms: Every arm with its interval; None without an evaluation.
         forests: Paired differences by setting.
-        pairs: One per audit, None where there is nothing to draw.
-        curves: One per training curve, None where there is nothing to draw.
+        pairs: The sets of pairs.
+        trainings: The trainings, their seeds together.
     """
 
     arms: Plot | None = None
-    forests: dict[str, Plot] = field(default_factory=dict)
-    pairs: Sequence[Plot | None] = ()
-    curves: Sequence[Plot | None] = ()
+    forests: Mapping[str, Plot] = field(default_factory=dict)
+    pairs: Sequence[DrawnPairs] = ()
+    trainings: Sequence[DrawnTraining] = ()
 
     def all(self) -> list[Plot]:
         """Return the plots that there are, in the order of the page."""
-        return [plot for plot in (self.arms, *self.forests.values(), *self.pairs, *self.curves) if plot is not None]
+        pairs, trainings = (one.plot for one in self.pairs), (one.plot for one in self.trainings)
+        return [p for p in (self.arms, *self.forests.values(), *pairs, *trainings) if p is not None]
 
 
 def draw_report(data: ReportData) -> Drawings:
     """Prepare every plot; nothing is drawn before it is shown or saved."""
-    results = data.results
+    results, trainings = data.results, by_model(data.curves)
+    pairs = zip(data.pairs, _distinct([pairs_plot(audit) for audit in data.pairs]), strict=True)
+    curves = zip(trainings, _distinct([training_plot(seeds) for seeds in trainings]), strict=True)
     return Drawings(
         arms=arms_plot(results) if results else None,
-        forests={setting: forest_plot(results, setting) for setting in results["settings"]} if results else {},
-        pairs=_distinct([pairs_plot(audit) for audit in data.pairs]),
-        curves=_distinct([curve_plot(curve) for curve in data.curves]),
+        forests={setting: forest_plot(results, setting) for setting in results.settings} if results else {},
+        pairs=[DrawnPairs(*one) for one in pairs],
+        trainings=[DrawnTraining(*one) for one in curves],
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from w2s_align.reporting.plots import Plot, Tones, figure_of, legend, slug, title
+from w2s_align.reporting.figure import Plot, Tones, figure_of, legend, slug, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ class Line:
         label: What it is; lines without a label are not in the legend.
         x: Positions.
         y: Values; None leaves a gap.
-        tone: Its colour: accent for what the reader should look at.
+        tone: Its color: accent for what the reader should look at.
         style: ``solid``, ``dashed``, or ``points`` for marks without a line.
         low: Lower ends of intervals, drawn as bars; empty for none.
         high: Upper ends of intervals.
@@ -71,9 +71,7 @@ def lines_plot(name: str, description: str, panels: Sequence[Panel]) -> Plot:
     """
 
     def draw(narrow: bool, tone: Tones) -> Figure:
-        shape = (len(panels), 1) if narrow else (1, len(panels))
-        size = (4.2, 2.5 * len(panels)) if narrow else (8.6, 2.9)
-        figure, axes = figure_of(tone, size, shape)
+        figure, axes = figure_of(tone, narrow, len(panels), 2.9, narrow_height=2.5)
         for one, panel in zip(axes, panels, strict=True):
             _panel(one, tone, panel)
             named = one.get_legend()
@@ -89,14 +87,14 @@ def _panel(axes: Axes, tone: Tones, panel: Panel) -> None:
     if panel.level is not None:
         axes.axhline(panel.level, color=tone.soft, linewidth=0.9, linestyle=(0, (2, 3)), zorder=1)
     for line in panel.lines:
-        colour = getattr(tone, line.tone)
+        color = getattr(tone, line.tone)
         points = [(i, value) for i, value in enumerate(line.y) if value is not None]
         x, y = [line.x[i] for i, _ in points], [value for _, value in points]
         marks = line.style == "points"
         axes.plot(
             x,
             y,
-            color=colour,
+            color=color,
             linewidth=0 if marks else 1.6,
             linestyle="none" if marks else (0, (4, 2)) if line.style == "dashed" else "-",
             marker="o" if marks or line.low else None,
@@ -106,7 +104,7 @@ def _panel(axes: Axes, tone: Tones, panel: Panel) -> None:
         for i, _ in points:
             low, high = (line.low[i], line.high[i]) if line.low else (None, None)
             if low is not None and high is not None:
-                axes.plot([line.x[i]] * 2, [low, high], color=colour, linewidth=1.6)
+                axes.plot([line.x[i]] * 2, [low, high], color=color, linewidth=1.6)
     if panel.log_x:
         axes.set_xscale("log")
     if panel.log_y:

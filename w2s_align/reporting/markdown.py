@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from w2s_align.reporting.data import ReportData
-from w2s_align.reporting.text import BY_NAMES, DASH, Words, duration, fenced, p_value, percent, role_name, setting_name
+from w2s_align.reporting.data import PairAudit, ReportData, StepCost
+from w2s_align.reporting.drawings import Drawings
+from w2s_align.reporting.text import (
+    ALPHA,
+    BY_NAMES,
+    DASH,
+    MINUS,
+    Words,
+    duration,
+    fenced,
+    markdown_table,
+    p_value,
+    percent,
+    role_name,
+    setting_name,
+)
 from w2s_align.reporting.text import markdown_cell as cell
 
+if TYPE_CHECKING:
+    from w2s_align.evaluation.results import ArmResult, Comparison, GapRecovered, PartArm, Results, WinRate
 
-def render_markdown(data: ReportData, plots: Sequence[str]) -> str:
+
+def render_markdown(data: ReportData, drawings: Drawings) -> str:
     """Return the summary.
 
     Args:
         data: The report.
-        plots: Names of the plots beside it, in ``plots/<name>.png``.
+        drawings: Its plots; they stand beside it in ``plots/``.
     """
     lines = [f"# {cell(data.title)}", ""]
     if data.subtitle:
         lines += [cell(data.subtitle), ""]
     if data.verdict:
-        lines += [f"**{cell(data.verdict['headline'])}** {cell(data.verdict['sentence'])}", ""]
-        lines += [f"- {cell(caveat)}" for caveat in dict.fromkeys([*data.verdict["caveats"], *data.warnings])] + [""]
+        lines += [f"**{cell(data.verdict.headline)}** {cell(data.verdict.sentence)}", ""]
+        lines += [f"- {cell(caveat)}" for caveat in data.caveats] + [""]
     if data.results is not None:
-        lines += _evaluation(data.results, plots)
-    lines += _pairs(data) + _training(data) + _cost(data)
+        lines += _evaluation(data.results, drawings)
+    if data.pairs:
+        header = ["pairs", "rule", "rows", "longer is chosen", "mean delta", "by the answer check", "dropped"]
+        lines += ["## Pairs", "", *markdown_table(header, map(_pairs_row, data.pairs))]
+    alarms = [f"- {cell(alarm)}" for training in drawings.trainings for alarm in training.alarms]
+    if alarms:
+        lines += ["## Alarms of the trainings", "", *alarms, ""]
+    if data.steps:
+        header = ["step", "kind", "time", "rows", "tokens", "GPU time", "cost"]
+        lines += ["## Cost", "", *markdown_table(header, map(_step_row, data.steps))]
     if data.versions:
         lines += ["## Versions", "", ", ".join(f"{cell(k)} {cell(v)}" for k, v in data.versions.items()), ""]
     if data.recipe:
@@ -33,189 +57,146 @@ def render_markdown(data: ReportData, plots: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _evaluation(results: dict[str, Any], plots: Sequence[str]) -> list[str]:
-    words = Words(results["unit"])
-    level = f"{100 * results['level']:.0f} %"
+def _evaluation(results: Results, drawings: Drawings) -> list[str]:
+    words = Words(results.unit)
+    interval = f"{100 * results.level:.0f}% interval"
     lines = ["## Arms", ""]
-    if "arms" in plots:
-        lines += ["![Every arm with its interval](plots/arms.png)", ""]
-    for setting in results["settings"]:
-        header = ["arm", "role", "value", f"{level} interval", "seeds", "tokens", "cut off", "no answer", "unscored"]
-        rows = [_arm_row(arm, setting, words) for arm in results["arms"]]
-        lines += [
-            f"**{cell(setting_name(setting))}**, {results['problems']:,} problems, {cell(results['metric'])}",
-            "",
-        ]
-        lines += _table(header, rows)
-    lines += _beside(results, words)
+    if drawings.arms:
+        lines += [f"![Every arm with its interval](plots/{drawings.arms.name}.png)", ""]
+    for setting in results.settings:
+        header = ["arm", "role", "value", interval, "seeds", "tokens", "cut off", "no answer", "unscored"]
+        of = f"{results.problems:,} problems, {cell(results.metric)}"
+        lines += [f"**{cell(setting_name(setting))}**, {of}", ""]
+        lines += markdown_table(header, [_arm_row(arm, setting, words) for arm in results.arms])
+    lines += _selections(results, words) + _win_rates(results, words) + _gaps(results) + _agreements(results)
     lines += ["## Paired differences", ""]
-    for setting in results["settings"]:
-        header = ["comparison", "difference", f"{level} interval", "p, Holm", "p", "detectable", "test"]
-        rows = [
-            [
-                f"{c['first']} \N{MINUS SIGN} {c['second']}",
-                words.signed(c["difference"]["value"]),
-                words.signed_interval(c["difference"]),
-                p_value(c["p_holm"]),
-                p_value(c["p"]),
-                words.bare(c["mde"]),
-                c["test"],
-            ]
-            for c in results["comparisons"]
-            if c["setting"] == setting
-        ]
-        lines += [f"**{cell(setting_name(setting))}**", "", *_table(header, rows)]
+    for setting in results.settings:
+        header = ["comparison", "difference", interval, "p, Holm", "p", "detectable", "test"]
+        rows = [_comparison_row(c, words) for c in results.comparisons if c.setting == setting]
+        lines += [f"**{cell(setting_name(setting))}**", "", *markdown_table(header, rows)]
     return lines + _breakdowns(results, words)
 
 
-def _beside(results: dict[str, Any], words: Words) -> list[str]:
-    """Choosing one of several answers, gaps recovered, agreement: where there are any."""
-    lines: list[str] = []
-    chosen = [
-        [
-            arm["name"],
-            setting_name(s),
-            one["by"],
-            words.value(one["estimate"]["value"]),
-            words.interval(one["estimate"]),
-            words.bare(one["gap"]["value"]),
-            words.interval(one["gap"]),
-        ]
-        for arm in results["arms"]
-        for s in results["settings"]
-        for one in arm["settings"][s]["selections"]
-    ]
-    if chosen:
-        header = ["arm", "setting", "chosen by", "value", "interval", "gap to some answer right", "interval"]
-        lines += ["## Choosing one of several answers", "", *_table(header, chosen)]
-    rates = [
-        [
-            r["arm"],
-            setting_name(r["setting"]),
-            r["task"],
-            words.value(r["controlled"]["value"]),
-            words.interval(r["controlled"]),
-            words.value(r["raw"]["value"]),
-            f"{r['length_effect']:+.2f}",
-            ", ".join(f"{n:,} {what}" for what, n in r["outcomes"].items()),
-        ]
-        for r in results["win_rates"]
-    ]
-    if rates:
-        header = ["arm", "setting", "task", "controlled for length", "interval", "raw", "length effect", "answers"]
-        lines += ["## Win rates against reference answers", "", *_table(header, rates)]
-    gaps = [
-        [
-            g["arm"],
-            setting_name(g["setting"]),
-            g["measure"],
-            g["lower"],
-            g["upper"],
-            *_recovered(g["estimate"], g["median"]),
-        ]
-        for g in results["gaps"]
-    ]
-    if gaps:
-        lines += ["## Gap recovered", ""]
-        header = ["arm", "setting", "measure", "from", "to", "recovered", "interval", "median over tasks"]
-        lines += _table(header, gaps)
-    agreed = [
-        [a["arm"], setting_name(a["setting"]), a["teacher"]]
-        + [percent(a[part]) for part in ("overall", "teacher_right", "teacher_wrong")]
-        for a in results["agreements"]
-    ]
-    if agreed:
-        lines += ["## Agreement with the best teacher", ""]
-        lines += _table(["arm", "setting", "teacher", "all problems", "teacher right", "teacher wrong"], agreed)
-    return lines
-
-
-def _recovered(estimate: dict[str, Any], median: float | None) -> list[str]:
-    over_tasks = DASH if median is None else f"{median:.2f}"
-    if estimate["value"] is None:
-        return [DASH, estimate["method"], over_tasks]
-    low, high = estimate["low"], estimate["high"]
-    return [f"{estimate['value']:.2f}", DASH if low is None else f"{low:.2f} to {high:.2f}", over_tasks]
-
-
-def _breakdowns(results: dict[str, Any], words: Words) -> list[str]:
-    lines: list[str] = []
-    for b in results["breakdowns"]:
-        arms = [arm["name"] for arm in results["arms"]]
-        rows = [[p["name"], f"{p['problems']:,}", *(_part(p["arms"][arm], words) for arm in arms)] for p in b["parts"]]
-        lines += [f"## {BY_NAMES[b['by']]}: {cell(setting_name(b['setting']).lower())}", ""]
-        lines += _table([b["by"], "problems", *arms], rows)
-    return lines
-
-
-def _part(arm: dict[str, Any], words: Words) -> str:
-    p = arm["p_holm"]
-    mark = "*" if p is not None and p < 0.05 else ""
-    return f"{words.value(arm['estimate']['value'])}{mark} ({words.interval(arm['estimate'])})"
-
-
-def _arm_row(arm: dict[str, Any], setting: str, words: Words) -> list[str]:
-    s = arm["settings"][setting]
-    seeds = ", ".join(words.bare(one["estimate"]["value"]) for one in s["seeds"]) if len(s["seeds"]) > 1 else "one"
+def _arm_row(arm: ArmResult, setting: str, words: Words) -> list[str]:
+    s = arm.settings[setting]
     return [
-        arm["name"],
-        role_name(arm["role"]),
-        words.value(s["estimate"]["value"]),
-        words.interval(s["estimate"]),
-        seeds,
-        "\N{EN DASH}" if s["mean_tokens"] is None else f"{s['mean_tokens']:.0f}",
-        percent(s["truncated_share"]),
-        percent(s["no_answer_share"]),
-        f"{s['unscored']:,}",
+        arm.name,
+        role_name(arm.role),
+        words.value(s.estimate.value),
+        words.interval(s.estimate.low, s.estimate.high),
+        ", ".join(words.bare(one.estimate.value) for one in s.seeds) if len(s.seeds) > 1 else "one",
+        DASH if s.mean_tokens is None else f"{s.mean_tokens:.0f}",
+        percent(s.truncated_share),
+        percent(s.no_answer_share),
+        f"{s.unscored:,}",
     ]
 
 
-def _pairs(data: ReportData) -> list[str]:
-    if not data.pairs:
-        return []
-    header = ["pairs", "rule", "rows", "longer is chosen", "mean delta", "by the answer check", "dropped"]
+def _comparison_row(c: Comparison, words: Words) -> list[str]:
+    d = c.difference
+    return [
+        f"{c.first} {MINUS} {c.second}",
+        words.signed(d.value),
+        words.signed_interval(d.low, d.high),
+        p_value(c.p_holm),
+        p_value(c.p),
+        words.bare(c.mde),
+        c.test,
+    ]
+
+
+def _selections(results: Results, words: Words) -> list[str]:
+    """Choosing one of several answers, where there are several."""
     rows = [
         [
-            audit.name,
-            audit.rule,
-            f"{audit.pairs:,}",
-            percent(audit.longer_wins),
-            "\N{EN DASH}" if audit.mean_delta is None else f"{audit.mean_delta:+.3g}",
-            "; ".join(f"{n:,} {what}" for what, n in audit.gold.items()) or "\N{EN DASH}",
-            "; ".join(f"{n:,} {reason}" for reason, n in audit.dropped.items()) or "0",
+            arm.name,
+            setting_name(setting),
+            one.by,
+            words.value(one.estimate.value),
+            words.interval(one.estimate.low, one.estimate.high),
+            words.bare(one.gap.value),
+            words.interval(one.gap.low, one.gap.high),
         ]
-        for audit in data.pairs
+        for arm in results.arms
+        for setting in results.settings
+        for one in arm.settings[setting].selections
     ]
-    return ["## Pairs", "", *_table(header, rows)]
+    header = ["arm", "setting", "chosen by", "value", "interval", "gap to some answer right", "interval"]
+    return ["## Choosing one of several answers", "", *markdown_table(header, rows)] if rows else []
 
 
-def _training(data: ReportData) -> list[str]:
-    alarms = [
-        f"- {cell(curve.model)}: {cell(alarm['message'])} (step {cell(alarm.get('step'))})"
-        for curve in data.curves
-        for alarm in curve.alarms
-    ]
-    return ["## Alarms of the trainings", "", *alarms, ""] if alarms else []
+def _win_rates(results: Results, words: Words) -> list[str]:
+    def row(r: WinRate) -> list[str]:
+        controlled = [words.value(r.controlled.value), words.interval(r.controlled.low, r.controlled.high)]
+        outcomes = ", ".join(f"{n:,} {what}" for what, n in r.outcomes.items())
+        effect = f"{r.length_effect:+.2f}"
+        return [r.arm, setting_name(r.setting), r.task, *controlled, words.value(r.raw.value), effect, outcomes]
+
+    header = ["arm", "setting", "task", "controlled for length", "interval", "raw", "length effect", "answers"]
+    title = "## Win rates against reference answers"
+    return [title, "", *markdown_table(header, map(row, results.win_rates))] if results.win_rates else []
 
 
-def _cost(data: ReportData) -> list[str]:
-    if not data.steps:
-        return []
+def _gaps(results: Results) -> list[str]:
+    def row(g: GapRecovered) -> list[str]:
+        e = g.estimate
+        found = [DASH, e.method]
+        if e.value is not None:
+            found = [f"{e.value:.2f}", DASH if e.low is None else f"{e.low:.2f} to {e.high:.2f}"]
+        return [g.arm, setting_name(g.setting), g.measure, g.lower, g.upper, *found, _two_digits(g.median)]
+
+    header = ["arm", "setting", "measure", "from", "to", "recovered", "interval", "median over tasks"]
+    return ["## Gap recovered", "", *markdown_table(header, map(row, results.gaps))] if results.gaps else []
+
+
+def _two_digits(value: float | None) -> str:
+    return DASH if value is None else f"{value:.2f}"
+
+
+def _agreements(results: Results) -> list[str]:
     rows = [
-        [
-            step.name,
-            step.kind,
-            duration(step.seconds) + (" (reused)" if step.cached else ""),
-            "" if step.rows is None else f"{step.rows:,}",
-            "" if step.tokens is None else f"{step.tokens:,}",
-            "" if not step.gpu_seconds else duration(step.gpu_seconds),
-            "" if not step.cost else f"{step.cost:.2f}",
-        ]
-        for step in data.steps
+        [a.arm, setting_name(a.setting), a.teacher, *map(percent, (a.overall, a.teacher_right, a.teacher_wrong))]
+        for a in results.agreements
     ]
-    return ["## Cost", "", *_table(["step", "kind", "time", "rows", "tokens", "GPU time", "cost"], rows)]
+    header = ["arm", "setting", "teacher", "all problems", "teacher right", "teacher wrong"]
+    return ["## Agreement with the best teacher", "", *markdown_table(header, rows)] if rows else []
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    body = ["| " + " | ".join(cell(text) for text in row) + " |" for row in rows]
-    return ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header), *body, ""]
+def _breakdowns(results: Results, words: Words) -> list[str]:
+    lines: list[str] = []
+    arms = [arm.name for arm in results.arms]
+    for b in results.breakdowns:
+        rows = [[p.name, f"{p.problems:,}", *(_part(p.arms[arm], words) for arm in arms)] for p in b.parts]
+        lines += [f"## {BY_NAMES[b.by]}: {cell(setting_name(b.setting).lower())}", ""]
+        lines += markdown_table([b.by, "problems", *arms], rows)
+    return lines
+
+
+def _part(arm: PartArm, words: Words) -> str:
+    mark = "*" if arm.p_holm is not None and arm.p_holm < ALPHA else ""
+    return f"{words.value(arm.estimate.value)}{mark} ({words.interval(arm.estimate.low, arm.estimate.high)})"
+
+
+def _pairs_row(pairs: PairAudit) -> list[str]:
+    unequal = "" if pairs.unequal == pairs.audit.pairs else f" of {pairs.unequal:,} unequal"
+    return [
+        pairs.name,
+        pairs.rule,
+        f"{pairs.audit.pairs:,}",
+        DASH if pairs.longer_wins is None else f"{percent(pairs.longer_wins)}{unequal}",
+        DASH if pairs.mean_delta is None else f"{pairs.mean_delta:+.3g}",
+        "; ".join(f"{n:,} {what}" for what, n in pairs.audit.gold.items()) or DASH,
+        "; ".join(f"{n:,} {reason}" for reason, n in pairs.dropped.items()) or "0",
+    ]
+
+
+def _step_row(step: StepCost) -> list[str]:
+    return [
+        step.name,
+        step.kind,
+        duration(step.seconds) + (" (reused)" if step.cached else ""),
+        "" if step.rows is None else f"{step.rows:,}",
+        "" if step.tokens is None else f"{step.tokens:,}",
+        duration(step.gpu_seconds) if step.gpu_seconds else "",
+        f"{step.cost:.2f}" if step.cost else "",
+    ]

@@ -48,7 +48,7 @@ def collect_samples(
     classes = [
         outcome(values[baseline].get(i, {}).get("value"), values[treatment].get(i, {}).get("value")) for i in ids
     ]
-    picked = _spread(classes, limit)
+    picked = _by_turns(classes, limit)
     wanted = problems.take(picked)
     keep = wanted.column("id")
     texts = {
@@ -109,7 +109,7 @@ def inert_json(data: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _spread(classes: Sequence[str], limit: int) -> list[int]:
+def _by_turns(classes: Sequence[str], limit: int) -> list[int]:
     """Take turns over the classes until ``limit`` are picked; return positions in order."""
     if len(classes) <= limit:
         return list(range(len(classes)))

@@ -5,15 +5,27 @@ Reads a RunComparison of the points and their swept values; makes an Article and
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.evaluation.run_comparison import Cell, Row, RunComparison, best_cell
 from w2s_align.reporting.article import Article, Section, Table
-from w2s_align.reporting.compare_page import best_sentence, moves, sweep_plot
-from w2s_align.reporting.lines import Line, Panel, Tone, lines_plot
-from w2s_align.reporting.plots import Plot
+from w2s_align.reporting.compare_page import (
+    MOST_PANELS,
+    PLOT_NOTE,
+    TONES,
+    best_sentence,
+    cells_line,
+    is_log,
+    is_number,
+    moves,
+    settings_of,
+    student_level,
+    sweep_plot,
+    unit_title,
+)
+from w2s_align.reporting.figure import Plot
+from w2s_align.reporting.lines import Panel, lines_plot
 from w2s_align.reporting.text import DASH, Words, p_value, setting_name
 
 if TYPE_CHECKING:
@@ -21,7 +33,8 @@ if TYPE_CHECKING:
 
 Values = Mapping[str, Sequence[Any]]
 """Swept options by path, with the value at each point."""
-TONES: list[Tone] = ["accent", "ink", "warn", "soft"]
+MOST_GROUPS = 2 * len(TONES)
+"""Lines of a plot: beyond two of each tone they cannot be told apart."""
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
@@ -39,23 +52,21 @@ def sweep_article(found: RunComparison, values: Values, failed: Sequence[Mapping
         failed: The values of every point that failed.
     """
     best = best_cell(found)
-    headline, lede = "No treatment to choose by.", ""
+    headline, lede = "No treatment to compare.", ""
     if best is not None:
         headline, _, lede = best_sentence(found, best).partition(", where ")
         headline, lede = f"{headline}.", f"There {lede}"
     plot = sweep_plot(found, values) if len(values) == 1 else _grid_plot(found, values)
-    settings = list(dict.fromkeys(row.setting for row in found.rows))
-    tables = [_points(found, values, failed, setting) for setting in settings]
-    against = [_differences(found, setting) for setting in settings]
-    notes = ["Means with 95 % intervals over problems; the best point is marked with *.", *_constant(found)]
+    tables = [_points(found, values, failed, setting) for setting in settings_of(found)]
+    against = [_differences(found, setting) for setting in settings_of(found)]
+    notes = ["Means with 95% intervals over problems; the best point is marked with *.", *_constant(found)]
     tested = "Problem by problem; p is adjusted over all points and arms of a setting (Holm)."
     sections = [
-        Section("Every point", notes, tables=tables),
+        Section("Points", notes, tables=tables),
         Section(f"Against {found.names[0]}", [tested], tables=against),
     ]
     if plot is not None:
-        text = ["Intervals are over problems; the dotted line is the untouched student."]
-        sections.insert(0, Section("Over the values", text, [plot]))
+        sections.insert(0, Section("Results by value", [PLOT_NOTE], [plot]))
     numbers = {**found.to_json(), "values": {path: list(v) for path, v in values.items()}, "failed": [*failed]}
     names = ", ".join(values)
     return Article(f"Sweep of {names}", headline, lede, sections, numbers, caveats=found.caveats)
@@ -69,7 +80,7 @@ def sweep_table(found: RunComparison, values: Values, failed: Sequence[Mapping[s
     from rich.text import Text
 
     parts: list[Any] = []
-    for setting in dict.fromkeys(row.setting for row in found.rows):
+    for setting in settings_of(found):
         table = _points(found, values, failed, setting)
         made = RichTable(box=box.SIMPLE_HEAD, title=Text(table.title), title_justify="left", pad_edge=False)
         for name in table.header:
@@ -106,7 +117,7 @@ def _constant(found: RunComparison) -> list[str]:
     """Say, for each setting, what the arms have that no value changes."""
     words = Words(found.unit)
     said = []
-    for setting in dict.fromkeys(row.setting for row in found.rows):
+    for setting in settings_of(found):
         still = [row for row in found.rows if row.setting == setting and row not in _moving(found, setting)]
         listed = "; ".join(f"{row.arm} {_value(row.cells[0], words)}" for row in still)
         if still:
@@ -115,7 +126,7 @@ def _constant(found: RunComparison) -> list[str]:
 
 
 def _value(cell: Cell | None, words: Words) -> str:
-    return DASH if cell is None else f"{words.value(cell.value)} ({words.bare(cell.low)} to {words.bare(cell.high)})"
+    return DASH if cell is None else f"{words.value(cell.value)} ({words.interval(cell.low, cell.high)})"
 
 
 def _differences(found: RunComparison, setting: str) -> Table:
@@ -127,7 +138,7 @@ def _differences(found: RunComparison, setting: str) -> Table:
 def _difference(cell: Cell | None, words: Words) -> str:
     if cell is None or cell.difference is None:
         return DASH
-    return "same verdicts" if cell.same else f"{words.signed(cell.difference)} (p {p_value(cell.p_holm)})"
+    return "same scores" if cell.same else f"{words.signed(cell.difference)} (p {p_value(cell.p_holm)})"
 
 
 def _text(value: Any) -> str:
@@ -138,7 +149,7 @@ def _text(value: Any) -> str:
 def _grid_plot(found: RunComparison, values: Values) -> Plot | None:
     """Draw the treatment over the numeric option with the most values: a line for each combination of the others."""
     best = best_cell(found)
-    numeric = {path: v for path, v in values.items() if all(_is_number(x) for x in v) and len(set(v)) > 1}
+    numeric = {path: v for path, v in values.items() if all(map(is_number, v)) and len(set(v)) > 1}
     if best is None or not numeric:
         return None
     path = max(numeric, key=lambda name: len(set(numeric[name])))
@@ -147,43 +158,26 @@ def _grid_plot(found: RunComparison, values: Values) -> Plot | None:
     groups: dict[str, list[int]] = {}
     for i in sorted(range(len(found.names)), key=lambda i: values[path][i]):
         groups.setdefault(", ".join(f"{short[o]} {_text(values[o][i])}" for o in others), []).append(i)
-    if max(map(len, groups.values())) < 2 or len(groups) > len(TONES) * 2:
+    if max(map(len, groups.values())) < 2 or len(groups) > MOST_GROUPS:
         return None  # a list of points that share nothing
     everything = [float(x) for x in values[path]]
-    log = min(everything) > 0 and max(everything) / min(everything) >= 20
-    scale = 100 if found.unit == "share" else 1
+    log = is_log(everything)
+    # so that intervals of several lines do not hide each other
+    apart = 0 if log else 0.008 * (max(everything) - min(everything))
     panels = []
-    for row in [row for row in found.rows if row.arm == best[0].arm][:3]:
-        apart = 0.008 * (
-            max(everything) - min(everything)
-        )  # so that intervals of several lines do not hide each other
+    for row in [row for row in found.rows if row.arm == best[0].arm][:MOST_PANELS]:
         lines = [
-            Line(
+            cells_line(
                 label,
-                [float(values[path][i]) * (1 + 0.03 * k if log else 1) + (0 if log else apart * k) for i in points],
-                [_scaled(row, i, "value", scale) for i in points],
-                tone,
-                low=[_scaled(row, i, "low", scale) for i in points],
-                high=[_scaled(row, i, "high", scale) for i in points],
+                [float(values[path][i]) * (1 + 0.03 * k if log else 1) + apart * k for i in points],
+                [row.cells[i] for i in points],
+                TONES[k % len(TONES)],
+                found.unit,
             )
-            for k, tone, (label, points) in zip(
-                itertools.count(), itertools.cycle(TONES), groups.items(), strict=False
-            )
+            for k, (label, points) in enumerate(groups.items())
         ]
-        student = next((r.cells[0] for r in found.rows if r.role == "student" and r.setting == row.setting), None)
-        level = None if student is None or student.value is None else scale * student.value
-        unit = ", %" if found.unit == "share" else ""
+        title = f"{row.arm}: {setting_name(row.setting).lower()}{unit_title(found.unit)}"
+        level = student_level(found, row.setting)
         ticks = [(x, f"{x:g}") for x in sorted(set(everything))]
-        title = f"{row.arm}: {setting_name(row.setting).lower()}{unit}"
         panels.append(Panel(title, lines, short[path], log_x=log, level=level, ticks=ticks))
     return lines_plot("sweep", f"{best[0].arm} over {short[path]}", panels)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _scaled(row: Row, i: int, name: str, scale: float) -> float | None:
-    cell = row.cells[i]
-    value = None if cell is None else getattr(cell, name)
-    return None if value is None else scale * float(value)

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from w2s_align.reporting.text import Words, p_value, role_name, setting_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from w2s_align.evaluation import Results
 
-def summary_table(results: dict[str, Any]) -> Table:
-    """Return the arms with intervals and differences to the untouched student.
 
-    Args:
-        results: ``Results.model_dump(mode="json")``.
-    """
+def summary_table(results: Results) -> Table:
+    """Return the arms with intervals and differences to the untouched student."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    words = Words(results["unit"])
+    words = Words(results.unit)
     table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     table.add_column("arm", no_wrap=True)
     table.add_column("role", style="dim")
-    for setting in results["settings"]:
+    for setting in results.settings:
         table.add_column(setting_name(setting), justify="right")  # wraps in a narrow window: nothing is cut away
-        table.add_column(f"{100 * results['level']:.0f} %", justify="right", style="dim")
+        table.add_column(f"{100 * results.level:.0f}%", justify="right", style="dim")
         table.add_column("against untouched", justify="right")
-    made = {(c["setting"], c["first"]): c for c in results["comparisons"] if c["second"] == results["baseline"]}
-    for arm in results["arms"]:
-        cells: list[Text | str] = [Text(arm["name"]), role_name(arm["role"])]
-        for setting in results["settings"]:
-            estimate = arm["settings"][setting]["estimate"]
-            c = made.get((setting, arm["name"]))
-            against = f"{words.signed(c['difference']['value'])}  p {p_value(c['p_holm'])}" if c else ""
-            cells += [words.value(estimate["value"]), words.interval(estimate), against]
-        table.add_row(*cells, style="bold" if arm["role"] == "treatment" else "")
+    for arm in results.arms:
+        cells: list[Text | str] = [Text(arm.name), role_name(arm.role)]
+        for setting in results.settings:
+            e = arm.settings[setting].estimate
+            c = results.comparison(setting, arm.name, results.baseline)
+            against = f"{words.signed(c.difference.value)}  p {p_value(c.p_holm)}" if c else ""
+            cells += [words.value(e.value), words.interval(e.low, e.high), against]
+        table.add_row(*cells, style="bold" if arm.role == "treatment" else "")
     return table

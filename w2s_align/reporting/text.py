@@ -1,17 +1,27 @@
-"""How numbers and names read for people: the same words in the page, in Markdown and in the terminal."""
+"""How numbers and names read for people: the same words in the pages, in Markdown and in the terminal."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from w2s_align.evaluation.results import Estimate, PartArm
 
 DASH = "\N{EN DASH}"
+"""Shown where there is no value: an empty cell would look like a mistake."""
 MINUS = "\N{MINUS SIGN}"
+"""A hyphen is too short beside a plus sign, and a line may break after it."""
+ALPHA = 0.05
+"""Adjusted p-values below it are marked as differences, as in the verdict."""
 ROLE_NAMES = {"student": "untouched student", "treatment": "tuned student", "ceiling": "ceiling (gold labels)"}
+"""Roles whose name alone does not say what the arm is; the others are shown as they are."""
 SETTING_NAMES = {"greedy": "Greedy decoding", "sampled": "Sampled answers", "standard": "Each task's own decoding"}
+"""Names of the usual sampling settings; a setting that a user named keeps its name."""
 BY_NAMES = {"task": "By task", "subject": "By subject", "difficulty": "By difficulty"}
+"""Headings of the breakdowns."""
 
 
 @dataclass(frozen=True)
@@ -25,24 +35,18 @@ class Words:
     unit: str
 
     def value(self, x: float | None) -> str:
-        """An estimate with its unit, e.g. ``98.6 %``."""
-        return DASH if x is None else f"{self.bare(x)} %" if self.unit == "share" else self.bare(x)
+        """An estimate with its unit, e.g. ``98.6%``."""
+        return DASH if x is None else f"{self.bare(x)}%" if self.unit == "share" else self.bare(x)
 
     def bare(self, x: float | None) -> str:
         """An estimate without its unit, e.g. ``98.6``; 100 and 0 are only written when they are exact."""
         if x is None:
             return DASH
         if self.unit != "share":
-            return f"{x:.3g}".replace("-", MINUS) if abs(x) < 1000 else f"{x:,.0f}".replace("-", MINUS)
-        return (
-            "100"
-            if x == 1
-            else "0"
-            if x == 0
-            else f"{min(99.9, max(0.1, 100 * x)):.1f}"
-            if 0 < x < 1
-            else f"{100 * x:.1f}"
-        )
+            return (f"{x:.3g}" if abs(x) < 1000 else f"{x:,.0f}").replace("-", MINUS)
+        if x in (0, 1):
+            return f"{100 * x:.0f}"
+        return f"{min(99.9, max(0.1, 100 * x)):.1f}" if 0 < x < 1 else f"{100 * x:.1f}"
 
     def signed(self, x: float | None) -> str:
         """A difference with its sign, in points for shares."""
@@ -51,24 +55,34 @@ class Words:
         size = f"{abs(100 * x):.1f}" if self.unit == "share" else f"{abs(x):.3g}"
         return size if float(size) == 0 else f"{'+' if x > 0 else MINUS}{size}"
 
-    def interval(self, estimate: dict[str, Any]) -> str:
+    def interval(self, low: float | None, high: float | None) -> str:
         """An interval, e.g. ``97.6 to 99.2``."""
-        if estimate["low"] is None:
-            return DASH
-        return f"{self.bare(estimate['low'])} to {self.bare(estimate['high'])}"
+        return DASH if low is None else f"{self.bare(low)} to {self.bare(high)}"
 
-    def signed_interval(self, estimate: dict[str, Any]) -> str:
-        """An interval of a difference."""
-        if estimate["low"] is None:
-            return DASH
-        return f"{self.signed(estimate['low'])} to {self.signed(estimate['high'])}"
+    def signed_interval(self, low: float | None, high: float | None) -> str:
+        """An interval of a difference, e.g. ``+75.1 to +84.2``."""
+        return DASH if low is None else f"{self.signed(low)} to {self.signed(high)}"
+
+    def counted(self, difference: float | None) -> str:
+        """A difference with its unit: ``+3.1 points`` for shares."""
+        return self.signed(difference) + (" points" if self.unit == "share" else "")
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """Return a number for people: three digits that count, thousands with commas, a real minus."""
+    if value is None:
+        return DASH
+    text = f"{value:+,.3g}" if signed else f"{value:,.3g}"
+    if abs(value) >= 1000:
+        text = f"{value:+,.0f}" if signed else f"{value:,.0f}"
+    return text.replace("-", MINUS)
 
 
 def percent(x: float | None) -> str:
-    """A share as percent; an exact 0 stays 0."""
+    """A share as percent, e.g. ``83%``; an exact 0 stays 0, and near the ends a decimal is kept."""
     if x is None:
         return DASH
-    return f"{100 * x:.0f} %" if x in (0, 1) or 0.0995 <= x <= 0.9 else f"{100 * x:.1f} %"
+    return f"{100 * x:.0f}%" if x in (0, 1) or 0.0995 <= x <= 0.9 else f"{100 * x:.1f}%"
 
 
 def p_value(p: float | None) -> str:
@@ -93,32 +107,37 @@ def role_name(role: str) -> str:
     return ROLE_NAMES.get(role, role)
 
 
+def length_name(unit: str) -> str:
+    """What lengths count, in words: ``chars`` is a name of a column."""
+    return "characters" if unit == "chars" else unit
+
+
 def setting_name(setting: str) -> str:
     """A sampling setting in words."""
     return SETTING_NAMES.get(setting, setting)
 
 
-def direction_class(comparison: dict[str, Any]) -> str:
-    """``up`` or ``down`` where the adjusted test finds a difference, else nothing."""
-    p, d = comparison["p_holm"], comparison["difference"]["value"]
-    return "" if p is None or p >= 0.05 or not d else "up" if d > 0 else "down"
+def direction_class(p_holm: float | None, difference: Estimate | None) -> str:
+    """CSS class: ``up`` or ``down`` where the adjusted test finds a difference, else nothing."""
+    value = None if difference is None else difference.value
+    return "" if p_holm is None or p_holm >= ALPHA or not value else "up" if value > 0 else "down"
 
 
-def part_details(arm: dict[str, Any], words: Words) -> str:
+def part_details(arm: PartArm, words: Words) -> str:
     """What belongs to one number of a breakdown: difference, test, lengths, what is missing."""
-    said = [words.value(arm["estimate"]["value"])]
-    if arm["difference"] is not None:
-        change, span = words.signed(arm["difference"]["value"]), words.signed_interval(arm["difference"])
-        said.append(f"against untouched {change} ({span}), adjusted p {p_value(arm['p_holm'])}")
-        said.append(f"detectable {words.bare(arm['mde'])}")
-    if arm["mean_tokens"] is not None:
-        said.append(f"{arm['mean_tokens']:.0f} tokens, {percent(arm['truncated_share'])} cut off")
-    said.append(f"{percent(arm['no_answer_share'])} without an answer, {arm['unscored']:,} unscored")
+    said = [words.value(arm.estimate.value)]
+    if (d := arm.difference) is not None:
+        change, span = words.signed(d.value), words.signed_interval(d.low, d.high)
+        said.append(f"against untouched {change} ({span}), adjusted p {p_value(arm.p_holm)}")
+        said.append(f"detectable {words.bare(arm.mde)}")
+    if arm.mean_tokens is not None:
+        said.append(f"{arm.mean_tokens:.0f} tokens, {percent(arm.truncated_share)} cut off")
+    said.append(f"{percent(arm.no_answer_share)} without an answer, {arm.unscored:,} unscored")
     return "; ".join(said)
 
 
 def unbroken(text: str) -> str:
-    """Text whose numbers stay on one line with their unit, and ``p`` with its value."""
+    """Text in which ``p`` stays on one line with its value, also in sentences of older artifacts: ``83 %``."""
     return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[<=])|(?<=p [<=]) (?=\d)", "\N{NO-BREAK SPACE}", text)
 
 
@@ -134,19 +153,7 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def filters(words: Words) -> dict[str, Callable[..., str]]:
-    """All of these by the name that the page's template uses."""
-    return {
-        "value": words.value,
-        "bare": words.bare,
-        "signed": words.signed,
-        "percent": percent,
-        "p": p_value,
-        "duration": duration,
-        "role_name": role_name,
-        "setting_name": setting_name,
-        "by_name": lambda by: BY_NAMES[by],
-        "part_details": lambda arm: part_details(arm, words),
-        "direction_class": direction_class,
-        "unbroken": unbroken,
-    }
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """The lines of a Markdown table with an empty line behind it; every cell is escaped."""
+    body = ["| " + " | ".join(markdown_cell(text) for text in row) + " |" for row in rows]
+    return ["| " + " | ".join(map(markdown_cell, header)) + " |", "|" + " --- |" * len(header), *body, ""]

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 EvaluationRef: TypeAlias = Annotated[str, Reads(("prompts",), named=True)]
 """Prompts of an evaluation set; the step's name is shown beside what was found of it."""
 
-MOST_DRAWN = 20_000
-"""Pairs whose lengths and deltas are drawn; more would not change the picture."""
-
 
 def evaluation_items(work: Work, place: str, number: int) -> dict[str, Items]:
     """Return the user turns of evaluation sets that a step names, by the names of their steps.
@@ -80,7 +77,7 @@ def write_pairs(
 def _write_page(work: Work, pairs: Pairs, audit: Audit) -> None:
     from w2s_align.reporting.audit_page import AuditPage, write_audit_page
 
-    page = AuditPage.of(work.name, audit.to_json(), pairs.table, pairs.lengths, pairs.counts, MOST_DRAWN)
+    page = AuditPage.of(work.name, audit, pairs.table, pairs.lengths, pairs.counts)
     write_audit_page(page, work.out / "audit.html")
 
 

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from w2s_align.evaluation import Results
     from w2s_align.reporting import PairAudit, Sample, StepCost, TrainingCurve
 
-MOST_PAIRS = 20_000
-"""Pairs whose lengths and deltas are drawn; more would not change the picture."""
-
 
 class ReportStep(Step):
     """Make the page: verdict, arms, pairs, training curves, samples, cost, recipe, versions."""
@@ -45,7 +42,7 @@ class ReportStep(Step):
     writes: ClassVar[ArtifactType] = "report"
     uses_seed: ClassVar[bool] = False
     shows_recipe: ClassVar[bool] = True
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def check(self) -> None:
         """Refuse a push that cannot work."""
@@ -60,20 +57,20 @@ class ReportStep(Step):
 
     def run(self, work: Work) -> None:
         """Gather everything behind the results and write the page."""
-        from w2s_align.evaluation import Results
+        from w2s_align.evaluation import Results, Verdict
         from w2s_align.reporting import ReportData, write_report
 
         source = work.inputs["of"]
         results = Results.model_validate_json((source.path / "results.json").read_text(encoding="utf-8"))
-        verdict = source.manifest["result"]["verdict"]
+        verdict = Verdict(**source.manifest["result"]["verdict"])
         names = work.recipe["names"]
         behind = [(names.get(f"{a.kind}/{a.key}", a.manifest["name"]), a) for a in _behind(source)]
-        samples, total = _samples(source, results, verdict["arm"])
+        samples, total = _samples(source, results, verdict.arm)
         data = ReportData(
             title=self.title or work.recipe["name"],
             subtitle=f"seed {work.recipe['seed']}",
             recipe=work.recipe["text"],
-            results=results.model_dump(mode="json"),
+            results=results,
             verdict=verdict,
             pairs=[_pairs(name, a) for name, a in behind if a.type == "pairs"],
             curves=[_curve(name, a) for name, a in behind if "alarms" in a.manifest["result"]],
@@ -89,11 +86,11 @@ class ReportStep(Step):
             ),
         )
         write_report(data, work.out)
-        cards = _write_cards(work.out / "cards", behind, results, verdict["sentence"], work.recipe["text"])
+        cards = _write_cards(work.out / "cards", behind, results, verdict.sentence, work.recipe["text"])
         for repository in self.push_to_hub:
             pushed = self._push(work, repository, work.inputs[f"push_to_hub.{repository}"], cards)
             work.result.setdefault("pushed", {})[repository] = pushed
-        work.result["verdict"] = verdict["sentence"]
+        work.result["verdict"] = verdict.sentence
         work.counts.update(kept=len(samples), problems=total)
 
     def _push(self, work: Work, repository: str, model: Artifact, cards: dict[str, Path]) -> str:
@@ -127,7 +124,6 @@ def _write_cards(
     from w2s_align.reporting.cards import dataset_card, model_card
 
     folder.mkdir(exist_ok=True)
-    plain = results.model_dump(mode="json")
     source = behind[-1][1]
     arms: dict[str, str] = {}
     for place, asked in source.inputs():
@@ -141,9 +137,9 @@ def _write_cards(
         if artifact.key in arms:
             made_from = [_cost(names[a.key], a) for a in _behind(artifact)]
             arm = arms[artifact.key]
-            card = model_card(text, plain, arm, name, sentence, made_from=made_from, recipe=recipe)
+            card = model_card(text, results, arm, name, sentence, made_from=made_from, recipe=recipe)
         elif artifact.type == "pairs":
-            card = dataset_card(text, plain, sentence)
+            card = dataset_card(text, results, sentence)
         else:
             continue
         cards[artifact.key] = folder / f"{name.replace('/', '.')}.md"
@@ -168,24 +164,17 @@ def _behind(source: Artifact) -> list[Artifact]:
 def _pairs(name: str, artifact: Artifact) -> PairAudit:
     import pyarrow.parquet as pq
 
+    from w2s_align.pairing import Audit
     from w2s_align.reporting import PairAudit
 
-    table = artifact.table("train").slice(0, MOST_PAIRS)
-    lengths = pq.read_table(artifact.path / "lengths.parquet").slice(0, MOST_PAIRS)
-    unit = "chars" if lengths["chosen_tokens"].null_count or lengths["rejected_tokens"].null_count else "tokens"
-    return PairAudit.of(
-        name,
-        artifact.manifest["result"]["audit"],
-        rule=table["rule"][0].as_py(),
-        deltas=table["delta"].drop_null().to_pylist(),
-        chosen_lengths=lengths[f"chosen_{unit}"].to_pylist(),
-        rejected_lengths=lengths[f"rejected_{unit}"].to_pylist(),
-        length_unit="characters" if unit == "chars" else "tokens",
-    )
+    # no texts: a million pairs have gigabytes of them
+    pairs = pq.ParquetDataset(artifact.files()).read(["rule", "delta"])
+    lengths = pq.read_table(artifact.path / "lengths.parquet")
+    return PairAudit.of(name, Audit.from_json(artifact.manifest["result"]["audit"]), pairs, lengths)
 
 
 def _curve(name: str, artifact: Artifact) -> TrainingCurve:
-    from w2s_align.reporting import TrainingCurve
+    from w2s_align.reporting import Alarm, TrainingCurve
 
     lines = (artifact.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
@@ -193,7 +182,9 @@ def _curve(name: str, artifact: Artifact) -> TrainingCurve:
     for measured in result.get("held_out", []):
         rows.append({name: value for name, value in measured.items() if name in ("step", "accuracy")})
         rows[-1]["loss/held_out"] = measured.get("loss")
-    return TrainingCurve(name, artifact.kind, rows, result["alarms"])
+    alarms = [Alarm(alarm["message"], alarm.get("step")) for alarm in result["alarms"]]
+    model, _, seed = name.partition("@")  # dpo@1: the runner names a training with its seed
+    return TrainingCurve(model, artifact.kind, rows, alarms, seed)
 
 
 def _samples(source: Artifact, results: Results, treatment: str | None) -> tuple[list[Sample], int]:
