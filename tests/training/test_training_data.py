@@ -7,7 +7,7 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.records import Pair, to_table
 from w2s_align.training import DPOSettings, SFTSettings
-from w2s_align.training.data import prepare_chats, prepare_pairs
+from w2s_align.training.prepare import prepare_chats, prepare_pairs
 from w2s_align.training.tokens import ChatEncoder
 
 # ids: 0 <pad>, 1 <s>, 2 </s>, 3 <user>, 4 <assistant>, 5 <unk>, then 0-9 are 6-15, + 16, = 17, space 18, newline 19

@@ -13,7 +13,7 @@ from typing import Literal
 from w2s_align.families.shapes import QK_NORMS, Shape
 
 FOUR_BITS = 0.516
-"""Bytes per weight in NF4 with double quantisation: 4 bits, 0.127 bits of constants (arXiv 2305.14314, section 3)."""
+"""Bytes per weight in NF4 with double quantization: 4 bits, 0.127 bits of constants (arXiv 2305.14314, section 3)."""
 HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32_768
 """Size of the tile in which TRL's trainers compute the output head (trl/kernels/chunked_logprob.py, 1.16)."""
 HEAD_TILES = 7.25
@@ -30,7 +30,7 @@ class Setup:
     Attributes:
         tokens: Tokens of the largest forward pass on one device, padding included.
         targets: Those of them that the output head works on.
-        packed: Whether passes have no padding (packed.py).
+        packed: Whether micro batches have no padding (padding_free.py).
         sides: Sequences per row in a pass: 2 for pairs, 1 for chats.
         accumulation: Passes before an update.
         processes: Processes that train together, one for each device.
@@ -89,14 +89,14 @@ class TrainingMemory:
     Attributes:
         weights: The model, in all the copies that there are of it.
         gradients: Gradients of the trained weights, and the buffers that gather them.
-        optimiser: Adam's two moments.
+        optimizer: Adam's two moments.
         activations: What the forward pass keeps for the backward pass.
         logits: The part of the output head that is worked on, and its gradient.
     """
 
     weights: float
     gradients: float
-    optimiser: float
+    optimizer: float
     activations: float
     logits: float
 
@@ -225,9 +225,9 @@ def _head_bytes(shape: Shape, s: Setup) -> float:
 def activation_bytes(shape: Shape, setup: Setup) -> float:
     """Return what a token of a pass leaves behind for the backward pass: what autograd saves of every operation.
 
-    Every norm saves its input in float32, its normalised input and its output; attention saves the rotated queries and
+    Every norm saves its input in float32, its normalized input and its output; attention saves the rotated queries and
     keys, values and output; the feed-forward layer its gate before and after the activation, what it is multiplied
-    with, and the product. With frozen weights there is no gradient of a norm's weight, so nothing normalised is saved.
+    with, and the product. With frozen weights there is no gradient of a norm's weight, so nothing normalized is saved.
     With recomputation it is one layer, and the input of every other. ``tests/training`` counts the same with
     torch.autograd.graph.saved_tensors_hooks.
     """

@@ -29,7 +29,7 @@ class TrainResources(Settings):
     and so depends on it slightly: the token mean of a likelihood term (sft in a DPO loss, the nll of cpo, simpo and
     orpo)."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
-    """Recompute activations to save memory, for about 30 % more time; auto: from a billion parameters on, and when
+    """Recompute activations to save memory, for about 30% more time; auto: from a billion parameters on, and when
     optimize_for is memory."""
     optimize_for: Literal["speed", "memory"] = "speed"
     """memory: one row in a pass and activations recomputed, where micro_batch_size and gradient_checkpointing do not
@@ -42,7 +42,7 @@ class TrainResources(Settings):
     precompute_ref_batch_size: int | None = Field(None, gt=0)
     """Pairs per pass of that computation; the micro batch by default."""
     save_every: int | None = Field(None, gt=0)
-    """Optimiser steps between checkpoints; by default one is made whenever save_minutes have passed."""
+    """Optimizer steps between checkpoints; by default one is made whenever save_minutes have passed."""
     save_minutes: float = Field(10.0, gt=0)
     """Minutes between checkpoints when save_every is not given."""
     keep_checkpoints: int = Field(2, ge=2)
@@ -50,7 +50,7 @@ class TrainResources(Settings):
     dataloader_num_workers: int = Field(0, ge=0)
     """Processes that make batches; 0 is the training process itself."""
     dataset_num_proc: int | None = Field(None, gt=0)
-    """Processes that tokenise pairs inside TRL."""
+    """Processes that tokenize pairs inside TRL."""
     device: Literal["auto", "cpu"] = "auto"
     """auto: the accelerator if there is one."""
     attn_implementation: str | None = None
