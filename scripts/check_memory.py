@@ -155,6 +155,7 @@ def make(name: str, folder: str) -> None:
 
 def train(case: dict[str, Any], folder: Path, out: Path) -> None:
     """Train in this process, or let it start others, and print the estimate and this process's high-water marks."""
+    from w2s_align import training
 
     def one(case: dict[str, Any], out: Path) -> dict[str, Any]:
         launch, rows = case.get("launch", "single"), case["rows"]

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -18,9 +19,11 @@ from w2s_align.training import (
     train,
 )
 from w2s_align.training.adapters import merge_adapter
+from w2s_align.training.counts import RowCounts
 from w2s_align.training.formats import responses_as_chats
 from w2s_align.training.health import Health
 from w2s_align.training.layout import Layout
+from w2s_align.training.methods import all_methods
 from w2s_align.training.models import load_model, open_start
 from w2s_align.training.plan import plan_training
 from w2s_align.training.preflight import format_preflight, preflight
@@ -49,7 +52,7 @@ def plan_of(tiny, student, tmp_path):
         encoder = ChatEncoder(start.tokenizer, start.stop_ids, settings.chat_template_kwargs)
         rows = pairs or tiny.pairs(10)
         data = prepare_pairs(rows, encoder, settings, tmp_path / "cache", ld_alpha=settings.ld_alpha)
-        return plan_training("dpo", start, data, tmp_path, settings, resources, 0, layout, 2)
+        return plan_training(all_methods()["dpo"], start, data, tmp_path, settings, resources, 0, layout)
 
     return make
 
@@ -66,7 +69,7 @@ def test_the_preflight_says_what_will_happen(plan_of):
     found = preflight(plan)
     assert found["batch"] == {"effective": 8, "processes": 2, "micro": 2, "accumulation": 2}
     assert found["steps"] == 3  # 8 rows of 10 are trained on, in batches of 8
-    assert found["rows"] == {"rows": 10, "kept": 10, "identical": 0, "held_out": 2, "repeated": 0}
+    assert found["rows"] == asdict(RowCounts(rows=10, kept=10, held_out=2))
     assert found["parameters"] == found["trained_parameters"] == 19_296
     assert found["tokens"]["prompt"] > 100
     # At the end of a forward pass: weights and half of the master weights; gradients of a pass before, shared by two,
@@ -348,7 +351,7 @@ def test_responses_become_chats_and_what_is_cut_or_missing_is_counted():
         }
         for question, answer in (("1+2=", "3"), ("3+4=", "7"))
     ]
-    assert counts == {"dropped_cut_short": 1, "dropped_without_response": 1}
+    assert counts == {"cut_short": 1, "without_response": 1}
 
 
 @pytest.mark.slow

@@ -187,7 +187,7 @@ def test_a_training_that_changes_nothing_is_refused(tiny, student, tmp_path):
 
 def test_cut_rows_train_and_keep_their_length(tiny, student, tmp_path):
     report = train(student, tiny.pairs(8), tmp_path, settings(max_length=16, too_long="truncate"))
-    assert report.counts.cut_chosen > 0
+    assert report.counts.cut["chosen"] > 0
     assert report.lengths["chosen"]["max"] + report.lengths["prompt"]["min"] <= 16
 
 

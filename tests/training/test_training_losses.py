@@ -114,10 +114,11 @@ FORMULAS: dict[str, Any] = {
 
 def trainer_away_from_its_start(method: str, student: Any, rows: list[Any], out: Any, settings: Any) -> Any:
     """Return TRL's trainer as we make it, its model moved by a fixed step, and its first batch."""
-    kind, start = all_methods()[method], open_start(student, all_methods()[method].task)
+    kind = all_methods()[method]
+    start = open_start(student, kind.head)
     data = kind.prepare(rows, ChatEncoder(start.tokenizer, start.stop_ids), settings, out / "cache", 0)
     resources = TrainResources(device="cpu", micro_batch_size=len(rows))
-    plan = plan_training(method, start, data, out, settings, resources, 0, Layout(), kind.sides)
+    plan = plan_training(kind, start, data, out, settings, resources, 0, Layout())
     trainer = kind.trainer(plan, [])
     dice = torch.Generator().manual_seed(1)
     with torch.no_grad():

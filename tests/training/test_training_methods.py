@@ -18,7 +18,7 @@ from w2s_align.training import (
     train,
 )
 from w2s_align.training.methods.reward import padding_token
-from w2s_align.training.models import load_model, open_start
+from w2s_align.training.models import SCORE_HEAD, load_model, open_start
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 1, "lr_scheduler_type": "constant", "warmup_steps": 0}
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from w2s_align.training.methods import all_methods
 from w2s_align.training.methods.dpo import DPO_LOSSES
 from w2s_align.training.padding_free import ATTENTION, FAMILIES, pack, pack_forward, why_padded, without_padding
 from w2s_align.training.resources import TrainResources
@@ -291,12 +292,12 @@ def test_sft_without_padding_learns_as_with_it(tiny, student, tmp_path):
 def test_where_passes_stay_padded_it_is_said(tiny, student, tmp_path):
     from transformers import AutoConfig
 
-    assert why_padded("dpo", str(student), TrainResources()) is None
-    assert "padding_free is off" in why_padded("dpo", str(student), TrainResources(padding_free=False))
-    assert "sdpa can" in why_padded("sft", str(student), TrainResources(attn_implementation="eager"))
-    assert "reward is trained on padded rows" in why_padded("reward", str(student), TrainResources())
+    assert why_padded(all_methods()["dpo"], str(student), TrainResources()) is None
+    assert "padding_free is off" in why_padded(all_methods()["dpo"], str(student), TrainResources(padding_free=False))
+    assert "sdpa can" in why_padded(all_methods()["sft"], str(student), TrainResources(attn_implementation="eager"))
+    assert "reward is trained on padded rows" in why_padded(all_methods()["reward"], str(student), TrainResources())
     AutoConfig.for_model("mamba").save_pretrained(tmp_path)
-    assert "models of type mamba" in why_padded("dpo", str(tmp_path), TrainResources())
+    assert "models of type mamba" in why_padded(all_methods()["dpo"], str(tmp_path), TrainResources())
 
 
 def test_the_trainers_own_head_is_put_back():

@@ -213,7 +213,7 @@ def batch_of(method: str, model: Path, family: Family, out: Path, **changes: Any
     encoder = ChatEncoder(start.tokenizer, start.stop_ids, settings.chat_template_kwargs)
     data = kind.prepare(rows_of(family), encoder, settings, out / "cache", 0)
     resources = TrainResources(device="cpu", micro_batch_size=2, precompute_ref_log_probs=False)
-    plan = plan_training(method, start, data, out, settings, resources, 0, Layout(), kind.sides)
+    plan = plan_training(kind, start, data, out, settings, resources, 0, Layout())
     trainer = kind.trainer(plan, [])
     trainer.train_dataset = trainer.train_dataset.select(range(2))
     return trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]]), data
