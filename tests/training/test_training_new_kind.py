@@ -24,7 +24,8 @@ KIND = '''
 import pyarrow as pa
 
 from w2s_align.training.arguments import build_config
-from w2s_align.training.data import TOKENS, store_rows
+from w2s_align.training.arrow_file import store_rows
+from w2s_align.training.data import TOKENS
 from w2s_align.training.formats import labeled_of
 from w2s_align.training.method import Inputs, Method
 from w2s_align.training.models import Head

@@ -74,7 +74,11 @@ class TrainStep(Step):
         return seeds
 
     def check(self) -> None:
-        """Refuse a launch and a scorer that do not exist, and data that is named twice."""
+        """Refuse a launch and a scorer that do not exist, and data that is named twice.
+
+        Raises:
+            UserError: With what to write instead.
+        """
         check_launch(self.launch)
         if task := self._quick_task():
             scorer_settings(task.scorer)

@@ -59,7 +59,13 @@ def held_out_choice(settings: TrainSettings, rows: int) -> set[int]:
 
 
 def fixed_order(rows: int, settings: TrainSettings, seed: int) -> list[int]:
-    """Return the order of rows that is the same in every epoch, filled up to whole batches."""
+    """Return the order of rows that is the same in every epoch, filled up to whole batches.
+
+    Args:
+        rows: Number of rows.
+        settings: The size of a batch.
+        seed: Seed of the order.
+    """
     order = list(range(rows))
     random.Random(seed).shuffle(order)
     return order + [order[i % len(order)] for i in range(-len(order) % settings.batch_size)]
@@ -98,7 +104,7 @@ def recomputes(resources: TrainResources, parameters: int) -> bool:
 def micro_batch(
     settings: TrainSettings, resources: TrainResources, processes: int, sizes: RowSizes, sides: int, *, packed: bool
 ) -> int:
-    """Return the rows in one forward pass on one device.
+    """Return the rows of a micro batch: of one forward pass on one device.
 
     Args:
         settings: What is learned.

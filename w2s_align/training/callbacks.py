@@ -95,7 +95,11 @@ class Recorder(TrainerCallback):
             self.measured(state, control, self.quick.measure(model))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Take in one step's metrics."""
+        """Take in one step's metrics.
+
+        Raises:
+            UserError: They show that the training cannot work, or stop_on_alarm is set and there is an alarm.
+        """
         if not logs or "loss" not in logs:  # the summary after the last step
             return
         row = {"step": state.global_step, **{name: float(value) for name, value in logs.items()}}

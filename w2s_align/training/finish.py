@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from typing import Any
 
 from w2s_align.files import installed_version
 from w2s_align.training.adapters import merge_adapter
 from w2s_align.training.card import write_card
-from w2s_align.training.health import Health
+from w2s_align.training.health import Alarm, Health
 from w2s_align.training.models import save_model
 from w2s_align.training.plan import TrainingPlan
 from w2s_align.training.preflight import preflight
@@ -42,12 +43,10 @@ def finish(plan: TrainingPlan) -> TrainingReport:
         unset_hf_deepspeed_config()  # a model loaded from here on is whole
     begun = time.monotonic()
     done = json.loads((plan.out / "trained" / FILE).read_text())
-    logits = load_file(plan.out / "trained" / LOGITS)
-    adapter, merged_start = plan.settings.adapter, plan.start.path != plan.start.source
+    adapter = plan.settings.adapter
     if adapter:
-        merged = merge_adapter(plan.start, plan.out / "adapter")
-        save_model(merged, plan.start, plan.out, plan.save_dtype)
-        del merged
+        save_model(merge_adapter(plan.start, plan.out / "adapter"), plan.start, plan.out, plan.save_dtype)
+    logits = load_file(plan.out / "trained" / LOGITS)
     verified = verify_model(
         plan.out / "model",
         plan.start,
@@ -63,17 +62,36 @@ def finish(plan: TrainingPlan) -> TrainingReport:
         health.saved(done["steps"], verified["changed_share"], plan.save_dtype)
     for alarm in health.alarms:
         print(f"alarm at step {alarm['step']}: {alarm['message']}", flush=True)
+    report = _describe(plan, done, verified, health.alarms, done["seconds"] + time.monotonic() - begun)
+    write_card(report, plan.method)
+    report.save(plan.out)
+    # An adapter on top of a merged one fits no base that anybody has: it is kept merged alone.
+    for left in ("checkpoints", "cache", "trained", "start", *(["adapter"] if _from_adapter(plan) else [])):
+        shutil.rmtree(plan.out / left, ignore_errors=True)
+    return report
+
+
+def _from_adapter(plan: TrainingPlan) -> bool:
+    """Say whether the start was an adapter, which was merged into its base first."""
+    return plan.start.path != plan.start.source
+
+
+def _describe(
+    plan: TrainingPlan, done: dict[str, Any], verified: dict[str, Any], alarms: list[Alarm], seconds: float
+) -> TrainingReport:
+    """Return what is known of a training: ``done`` is what :func:`~w2s_align.training.loop.train_here` left."""
     notes = [*plan.settings.advice(), *plan.data.notes, *done["notes"]]
+    adapter = plan.settings.adapter
     if adapter is not None and adapter.load_in_4bit:
         notes.append(
             f"Merged into the full-precision base, logits moved by {verified['logit_error']:.2g} of the largest one: "
             "what the 4 bits cost."
         )
-    report = TrainingReport(
+    return TrainingReport(
         method=plan.method.name,
         start=plan.start.source,
         model_dir=str(plan.out / "model"),
-        adapter_dir=str(plan.out / "adapter") if adapter and not merged_start else None,
+        adapter_dir=str(plan.out / "adapter") if adapter and not _from_adapter(plan) else None,
         settings=plan.settings.model_dump(mode="json", exclude={"quick_task": {"prompts"}}),  # a path; see digests
         seed=plan.seed,
         steps=done["steps"],
@@ -93,23 +111,17 @@ def finish(plan: TrainingPlan) -> TrainingReport:
         preview=plan.data.preview,
         metrics=ends_of_curve(done["rows"]),
         held_out=done["held_out"],
-        alarms=health.alarms,
+        alarms=alarms,
         notes=notes,
         verified={**verified, "moved_in_first_update": done["moved_share"]},
         dtype=plan.dtype,
         save_dtype=plan.save_dtype,
         tokens=int(sum(row.get("tokens", 0) for row in done["rows"])),
-        seconds=done["seconds"] + time.monotonic() - begun,
+        seconds=seconds,
         resumed_from=done["resumed_from"],
         peak_memory=done["peak_memory"],
         versions={name: found for name in VERSIONS if (found := installed_version(name))},
     )
-    write_card(report, plan.method)
-    report.save(plan.out)
-    # An adapter on top of a merged one fits no base that anybody has: it is kept merged alone.
-    for left in ("checkpoints", "cache", "trained", "start", *(["adapter"] if merged_start else [])):
-        shutil.rmtree(plan.out / left, ignore_errors=True)
-    return report
 
 
 def _digests(plan: TrainingPlan) -> dict[str, str]:

@@ -17,6 +17,7 @@ from w2s_align.errors import UserError
 from w2s_align.records import MESSAGES, Message
 
 Source: TypeAlias = str | os.PathLike[str] | pa.Table
+"""One set of rows: a Parquet file, a folder of them, or an Arrow table."""
 Rows: TypeAlias = Source | Sequence[dict[str, Any]] | Sequence[Source]
 """Training data: a Parquet file, a folder of them, an Arrow table, rows as dicts, or a list of several of the first
 three, whose rows are put together."""
@@ -116,7 +117,13 @@ def labeled_of(row: dict[str, Any], dropped: Counter[str]) -> list[dict[str, Any
 
 
 def chat_of(row: dict[str, Any], side: str, dropped: Counter[str]) -> tuple[list[Message], list[Message]] | None:
-    """Return a row as prompt and response, as messages; None, and counted, where that is impossible."""
+    """Return a row as prompt and response, as messages; None, and counted, where that is impossible.
+
+    Args:
+        row: A row in one of the SFT formats, or a pair.
+        side: Which side of a pair is the response.
+        dropped: Counts by reason, which are added to.
+    """
     if "messages" in row:
         chat = _messages(row["messages"])
     elif "completion" in row:

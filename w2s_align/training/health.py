@@ -113,7 +113,13 @@ class Health:
             )
 
     def alarm(self, step: int, kind: str, message: str) -> None:
-        """Note an alarm, once per kind."""
+        """Note an alarm, once per kind.
+
+        Args:
+            step: When it was seen.
+            kind: What kind it is.
+            message: What was seen, and what to do about it.
+        """
         if all(alarm["kind"] != kind for alarm in self.alarms):
             self.alarms.append({"step": step, "kind": kind, "message": message})
 

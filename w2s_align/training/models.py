@@ -97,7 +97,7 @@ def open_start(model: str | os.PathLike[str], head: Head = LM_HEAD) -> StartMode
     path = str(model)
     if Path(path).is_dir():
         _check_folder(Path(path))
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
     try:
         config = AutoConfig.from_pretrained(path)
@@ -111,6 +111,31 @@ def open_start(model: str | os.PathLike[str], head: Head = LM_HEAD) -> StartMode
         raise UserError(
             f"The model {path} is stored quantized.", "Training starts from full weights.", "Give the original model."
         )
+    tokenizer = _open_tokenizer(path)
+    try:
+        generation = GenerationConfig.from_pretrained(path)
+    except OSError:
+        generation = GenerationConfig.from_model_config(config)
+    dtype = str(config.dtype or "float32").removeprefix("torch.")
+    text = config.get_text_config()
+    return StartModel(
+        path=path,
+        source=path,
+        head=head,
+        tokenizer=tokenizer,
+        generation_config=generation,
+        dtype=dtype,
+        parameters=_count_parameters(config),
+        context=getattr(text, "max_position_embeddings", None),
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+    )
+
+
+def _open_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Open a tokenizer that can turn chats into tokens and end them."""
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
@@ -131,24 +156,8 @@ def open_start(model: str | os.PathLike[str], head: Head = LM_HEAD) -> StartMode
             "Batches could not be padded, and answers would have no end.",
             "Set eos_token in its tokenizer_config.json.",
         )
-    try:
-        generation = GenerationConfig.from_pretrained(path)
-    except OSError:
-        generation = GenerationConfig.from_model_config(config)
-    dtype = str(config.dtype or "float32").removeprefix("torch.")
-    text = config.get_text_config()
-    return StartModel(
-        path=path,
-        source=path,
-        head=head,
-        tokenizer=tokenizer,
-        generation_config=generation,
-        dtype=dtype,
-        parameters=_count_parameters(config),
-        context=getattr(text, "max_position_embeddings", None),
-        layers=text.num_hidden_layers,
-        width=text.hidden_size,
-    )
+    opened: PreTrainedTokenizerBase = tokenizer
+    return opened
 
 
 def load_model(

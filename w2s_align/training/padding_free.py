@@ -1,7 +1,7 @@
-"""Passes without padding: all rows of a pass in one sequence, a prompt once for both responses, logits for labels.
+"""Micro batches without padding: all rows of one in one sequence, a prompt once for both responses, logits for labels.
 
-Reads and writes nothing. TRL pads the rows of a pass to its longest, computes a shared prompt twice, and on a CPU
-gives the output head every position. Its trainers have no place where that could be changed from outside: their own
+Reads and writes nothing. TRL pads the rows of a micro batch to its longest, computes a shared prompt twice, and on a
+CPU gives the output head every position. Its trainers have no place where that could be changed from outside: their own
 ``padding_free`` is off for DPO (trl#3906), and the model's ``forward`` is set in the middle of their constructor. So
 :func:`without_padding` puts one function of ours in the place of the public ``trl.trainer.add_fused_lm_head`` while a
 trainer is made. All else is public: transformers' attention interface and torch's forward hooks. The trainer sends the
@@ -167,7 +167,13 @@ def why_padded(method: Method, model: str, resources: TrainResources) -> str | N
 
 
 def why_padded_family(method: Method, family: str, resources: TrainResources) -> str | None:
-    """Return the same for a model of this type, as in its config.json."""
+    """Return the same for a model of this type.
+
+    Args:
+        method: The kind of training.
+        family: Type of the model, as in its config.json.
+        resources: What the training may use.
+    """
     if not method.padding_free:
         return f"{method.name} is trained on padded rows"
     if not resources.padding_free:

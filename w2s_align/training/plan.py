@@ -214,24 +214,9 @@ def plan_training(
             "The model has never seen positions beyond its context.",
             f"Set max_length to {start.context} or less.",
         )
-    processes = layout.processes
-    per_process, rest = divmod(settings.batch_size, processes)
-    if rest:
-        fitting = [n for n in range(1, processes + 1) if settings.batch_size % n == 0]
-        raise UserError(
-            f"batch_size {settings.batch_size} cannot be shared by {processes} processes.",
-            "The effective batch does not depend on the number of processes; each takes an equal part of it.",
-            f"Use a batch_size that is a multiple of {processes}, or {', '.join(map(str, fitting))} processes.",
-        )
     packed = why_padded(method, start.path, resources) is None
-    micro = micro_batch(settings, resources, processes, data.sizes, method.sides, packed=packed)
-    if per_process % micro:
-        divisors = [n for n in range(1, per_process + 1) if per_process % n == 0]
-        raise UserError(
-            f"batch_size {settings.batch_size} on {processes} processes cannot be made of micro batches of {micro}.",
-            fix=f"Use a micro_batch_size of {', '.join(map(str, divisors))}.",
-        )
-    settings.check_micro_batch(micro, processes)
+    micro, accumulation = _share(method, data, settings, resources, layout.processes, packed=packed)
+    settings.check_micro_batch(micro, layout.processes)
     plan = TrainingPlan(
         method=method,
         start=start,
@@ -242,7 +227,7 @@ def plan_training(
         seed=seed,
         layout=layout,
         micro_batch_size=micro,
-        accumulation=per_process // micro,
+        accumulation=accumulation,
         dtype=_resolve_dtype(settings.dtype, resources),
     )
     if plan.rows < 1:
@@ -252,6 +237,34 @@ def plan_training(
             "Lower held_out, or give more rows.",
         )
     return plan
+
+
+def _share(
+    method: Method,
+    data: TrainingData,
+    settings: TrainSettings,
+    resources: TrainResources,
+    processes: int,
+    *,
+    packed: bool,
+) -> tuple[int, int]:
+    """Return the rows of a micro batch, and how many of them each process accumulates for a step."""
+    per_process, rest = divmod(settings.batch_size, processes)
+    if rest:
+        fitting = [n for n in range(1, processes + 1) if settings.batch_size % n == 0]
+        raise UserError(
+            f"batch_size {settings.batch_size} cannot be shared by {processes} processes.",
+            "The effective batch does not depend on the number of processes; each takes an equal part of it.",
+            f"Use a batch_size that is a multiple of {processes}, or {', '.join(map(str, fitting))} processes.",
+        )
+    micro = micro_batch(settings, resources, processes, data.sizes, method.sides, packed=packed)
+    if per_process % micro:
+        divisors = [n for n in range(1, per_process + 1) if per_process % n == 0]
+        raise UserError(
+            f"batch_size {settings.batch_size} on {processes} processes cannot be made of micro batches of {micro}.",
+            fix=f"Use a micro_batch_size of {', '.join(map(str, divisors))}.",
+        )
+    return micro, per_process // micro
 
 
 def _resolve_dtype(wanted: str, resources: TrainResources) -> str:

@@ -31,6 +31,11 @@ SHOWN_ROWS = 8
 def check_rules(settings: TrainSettings, resources: TrainResources, layout: Layout) -> None:
     """Refuse combinations that cannot work.
 
+    Args:
+        settings: What is learned.
+        resources: What the training may use.
+        layout: The processes that train together.
+
     Raises:
         UserError: With what to use instead.
     """

@@ -1,6 +1,7 @@
 """Rows as the trainers take them: preference pairs, labeled responses, chats; checked, tokenized and stored.
 
-A kind of training whose rows are of another form calls :func:`~w2s_align.training.data.store_rows` in its own file.
+A kind of training whose rows have another form calls :func:`~w2s_align.training.arrow_file.store_rows` in its own
+file.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import pyarrow as pa
 
 from w2s_align.errors import UserError
 from w2s_align.records import MESSAGES
+from w2s_align.training.arrow_file import store_rows
 from w2s_align.training.batching import fixed_order
-from w2s_align.training.data import TOKENS, RowCollector, TrainingData, store_rows
+from w2s_align.training.data import TOKENS, RowCollector, TrainingData
 from w2s_align.training.formats import Rows, chat_of, labeled_of, pair_of
 from w2s_align.training.settings import TrainSettings
 

@@ -49,7 +49,7 @@ RENAMED: dict[str, str] = {
     "generate_during_eval": "Use quick_task: problems that the model answers during the training.",
     **dict.fromkeys(
         ("label_pad_token_id", "padding_value", "use_logits_to_keep", "base_model_attribute_name", "group_by_length"),
-        "Leave it out: passes have no padding, and logits only where there is loss.",
+        "Leave it out: micro batches have no padding, and logits only where there is loss.",
     ),
     "tools": "Leave it out: chats with tools are not trained on.",
     "logging_dir": "Leave it out: events of tensorboard go to tensorboard/ beside the model.",

@@ -34,6 +34,11 @@ SCHEDULERS = (
 def one_of(value: str, names: Sequence[str], what: str) -> str:
     """Return ``value`` if it is one of ``names``.
 
+    Args:
+        value: What the user wrote.
+        names: What would be right.
+        what: What the names are, for the message.
+
     Raises:
         ValueError: It is not; the message names the closest match.
     """

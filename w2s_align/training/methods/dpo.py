@@ -119,7 +119,11 @@ class DPOSettings(TrainSettings):
         return self.batch_size if BATCH_SORTED_LOSSES & set(self.losses) else None
 
     def check_micro_batch(self, micro_batch_size: int, processes: int) -> None:
-        """Refuse aot losses over less than the whole batch; several processes would each sort their own part."""
+        """Refuse aot losses over less than the whole batch; several processes would each sort their own part.
+
+        Raises:
+            UserError: With the sizes that do not change the method.
+        """
         if self.rows_together and (micro_batch_size != self.batch_size or processes > 1):
             raise UserError(
                 f"aot losses sort the pairs of one forward pass, so that micro batches of {micro_batch_size} on "

@@ -58,7 +58,11 @@ class KTOSettings(TrainSettings):
         return self.kl_batch if self.loss == "kto" else None
 
     def check_micro_batch(self, micro_batch_size: int, processes: int) -> None:
-        """Refuse forward passes over another number of rows than the KL term is estimated over."""
+        """Refuse micro batches of another number of rows than the KL term is estimated over.
+
+        Raises:
+            UserError: With the sizes that do not change the method.
+        """
         if self.rows_together and micro_batch_size * processes != self.kl_batch:
             raise UserError(
                 f"kto estimates its KL term over the rows of one forward pass: {processes} processes x "

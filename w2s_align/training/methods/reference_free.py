@@ -74,6 +74,7 @@ class ORPOSettings(TrainSettings):
 
 
 ReferenceFree: TypeAlias = SimPOSettings | CPOSettings | ORPOSettings
+"""Settings of the kinds in this file."""
 
 
 def _prepare(pairs: Rows, encoder: ChatEncoder, settings: ReferenceFree, folder: Path, seed: int) -> TrainingData:
