@@ -1,11 +1,11 @@
 """Micro batches without padding: all rows of one in one sequence, a prompt once for both responses, logits for labels.
 
 Reads and writes nothing. TRL pads the rows of a micro batch to its longest, computes a shared prompt twice, and on a
-CPU gives the output head every position. Its trainers have no place where that could be changed from outside: their own
-``padding_free`` is off for DPO (trl#3906), and the model's ``forward`` is set in the middle of their constructor. So
-:func:`without_padding` puts one function of ours in the place of the public ``trl.trainer.add_fused_lm_head`` while a
-trainer is made. All else is public: transformers' attention interface and torch's forward hooks. The trainer sends the
-same tensors and gets back the same per-token values at the same places, so that losses, metrics, reference
+CPU gives the output head every position. Its trainers have no place where that could be changed from outside: their
+own ``padding_free`` is off for DPO (trl#3906), and the model's ``forward`` is set in the middle of their constructor.
+So :func:`without_padding` puts one function of ours in the place of the public ``trl.trainer.add_fused_lm_head`` while
+a trainer is made. All else is public: transformers' attention interface and torch's forward hooks. The trainer sends
+the same tensors and gets back the same per-token values at the same places, so that losses, metrics, reference
 log-probabilities, accumulation, resuming and adapters are TRL's own.
 """
 
