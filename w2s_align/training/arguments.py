@@ -102,7 +102,7 @@ def load_arguments(plan: TrainingPlan) -> dict[str, Any]:
     """Return how a trainer loads the start model.
 
     Weights that are trained are float32: bfloat16 cannot hold updates at small learning rates
-    (docs/methods/preference_losses.md). The frozen base under an adapter may be as coarse as the arithmetic, or in 4
+    (docs/methods/delta_learning.md). The frozen base under an adapter may be as coarse as the arithmetic, or in 4
     bits.
     """
     adapter = plan.settings.adapter

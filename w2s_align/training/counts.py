@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class RowCounts:
-    """Rows of a training; ``rows`` = ``kept`` + all ``dropped``.
+    """Rows of a training; ``rows`` = ``kept`` + all ``dropped``, where pairs are not taken apart.
 
     Attributes:
-        rows: Rows in the data; a pair that is taken apart counts as two.
-        kept: Rows that are trained on or held out.
+        rows: Rows in the data.
+        kept: Rows that are trained on or held out; each response of a pair that is taken apart is one.
         dropped: Rows left out, by reason: ``incomplete``, ``chosen_too_long``, ...
         cut: Responses that lost their end to ``max_length``, by side.
         identical: Kept pairs whose two responses are equal.

@@ -1,9 +1,8 @@
 """Chats to tokens with the student's own template, and the checks that the tokens mean what the chat means.
 
 Reads messages and a tokenizer; writes nothing. The rendering is the one that TRL's trainers do, so what is checked is
-what is trained on. A template can break training silently in four ways, each found here
-(docs/methods/preference_losses.md): the prompt is not a prefix of prompt + answer, BOS is doubled, the end-of-turn is
-missing, or it is doubled.
+what is trained on. A template can break training silently in four ways, each found here: the prompt is not a prefix of
+prompt + answer, BOS is doubled, the end-of-turn is missing, or it is doubled.
 """
 
 from __future__ import annotations

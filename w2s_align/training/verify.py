@@ -1,7 +1,7 @@
 """The proof that what was saved is what was trained.
 
 Reads ``model/`` and its start. Every saved model is opened again from disk: it must load, differ from its start, and
-give the logits that the trained model gave in memory (docs/upstream.md).
+give the logits that the trained model gave in memory.
 """
 
 from __future__ import annotations
