@@ -56,11 +56,6 @@ class TrainingPlan:
         return self.out / "checkpoints"
 
     @property
-    def cache(self) -> Path:
-        """Folder of the prepared rows."""
-        return self.data.file.parent
-
-    @property
     def save_dtype(self) -> str:
         """Precision of the saved model, resolved."""
         wanted = self.settings.save_dtype
