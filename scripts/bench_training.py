@@ -4,9 +4,9 @@ Makes a random Llama of about 19 million parameters and pairs of realistic lengt
 percentile 800; prompts of 60), and trains on them in fresh processes, one after the other, in turns:
 
     plain     TRL's DPOTrainer with TRL's defaults
-    w2s       train_dpo with its defaults
-    memory    train_dpo with optimize_for: memory
-    sweep     train_dpo with four betas and one cache_dir, in one process
+    w2s       train with its defaults
+    memory    train with optimize_for: memory
+    sweep     train with four betas and one cache_dir, in one process
 
 Prints wall time (imports, model, reference log-probabilities, training, saving), peak memory of the process, and the
 DPO loss on held-out pairs, which this script computes for all of them with the same code.
@@ -123,7 +123,7 @@ def train_plain(model: Path, pairs: list[dict[str, Any]], out: Path) -> Path:
 
 def train_ours(model: Path, pairs: list[dict[str, Any]], out: Path, beta: float = BETA, **resources: Any) -> Path:
     """Train with the defaults of this package."""
-    from w2s_align.training import DPOSettings, TrainResources, train_dpo
+    from w2s_align.training import DPOSettings, TrainResources, train
 
     settings = DPOSettings(
         learning_rate=RATE,
@@ -134,7 +134,7 @@ def train_ours(model: Path, pairs: list[dict[str, Any]], out: Path, beta: float 
         lr_scheduler_type="constant",
         warmup_steps=0,
     )
-    report = train_dpo(model, pairs, out, settings, seed=0, resources=TrainResources(**resources))
+    report = train(model, pairs, out, settings, seed=0, resources=TrainResources(**resources))
     return Path(report.model_dir)
 
 

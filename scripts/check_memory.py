@@ -3,7 +3,7 @@
     python scripts/check_memory.py              # all cases, about twenty minutes on two cores
     python scripts/check_memory.py lab          # those whose name has "lab" in it
 
-Ends with exit code 1 when an estimate is more than 15 % off. Each training runs in processes of its own; measured is
+Ends with exit code 1 when an estimate is more than 15% off. Each training runs in processes of its own; measured is
 the kernel's high-water mark of the largest of them, less that of the same training of a model of no size: the estimate
 is about tensors, not about libraries. Freed memory goes back to the system at once (MALLOC_MMAP_THRESHOLD_), as on a
 GPU to its pool. The estimate is the one of the training's own pre-flight.
@@ -155,7 +155,7 @@ def make(name: str, folder: str) -> None:
 
 def train(case: dict[str, Any], folder: Path, out: Path) -> None:
     """Train in this process, or let it start others, and print the estimate and this process's high-water marks."""
-    from w2s_align.training import DPOSettings, SFTSettings, TrainResources, train_dpo, train_sft
+    from w2s_align import training
 
     def one(case: dict[str, Any], out: Path) -> dict[str, Any]:
         launch, rows = case.get("launch", "single"), case["rows"]
@@ -172,15 +172,13 @@ def train(case: dict[str, Any], folder: Path, out: Path) -> None:
         ]
         settings = {"learning_rate": 1e-5, "batch_size": batch, "max_steps": 2, "max_length": None}
         settings |= {"dtype": "float32", "adapter": case.get("adapter")}
-        resources = TrainResources(
+        resources = training.TrainResources(
             device="cpu", micro_batch_size=rows, gradient_checkpointing=case.get("recompute", False),
             padding_free=case.get("padding_free", True), processes=processes, save_minutes=1000,
         )  # fmt: skip
         start = str(folder / case["model"])
-        if case["method"] == "dpo":
-            report = train_dpo(start, pairs, out, DPOSettings(**settings), resources=resources, launch=launch)
-        else:
-            report = train_sft(start, pairs, out, SFTSettings(**settings), resources=resources, launch=launch)
+        kind = training.DPOSettings if case["method"] == "dpo" else training.SFTSettings
+        report = training.train(start, pairs, out, kind(**settings), resources=resources, launch=launch)
         return report.preflight["memory"]
 
     before = 0.0

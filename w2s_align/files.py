@@ -14,19 +14,21 @@ from typing import Any
 from w2s_align.errors import UserError
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
     """Write JSON so that a reader never sees half of it, and a power cut leaves the old or the new file.
 
     Args:
         path: The file.
         value: JSON-serializable content.
+        sync: Wait until it is on the disk. Progress that is written many times a second does without.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 

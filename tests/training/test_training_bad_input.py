@@ -12,7 +12,7 @@ import pytest
 from w2s_align.artifacts.store import Store
 from w2s_align.errors import UserError
 from w2s_align.runs import load_recipe, recipe_from_text
-from w2s_align.training import DPOSettings, Lora, TrainResources, train_dpo
+from w2s_align.training import DPOSettings, Lora, TrainResources, train
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 2, "lr_scheduler_type": "constant", "warmup_steps": 0}
 
@@ -38,13 +38,13 @@ RENAMED_BY_TRL = {
     "ref_adapter_name": "the reference is always the model that training starts from",
     "base_model_attribute_name": "Leave it out",
     "generate_during_eval": "Use quick_task",
-    "label_pad_token_id": "passes have no padding",
-    "padding_value": "passes have no padding",
+    "label_pad_token_id": "micro batches have no padding",
+    "padding_value": "micro batches have no padding",
     "use_logits_to_keep": "logits only where there is loss",
     "tools": "chats with tools are not trained on",
     "logging_dir": "events of tensorboard go to tensorboard/ beside the model",
     "save_safetensors": "models are always saved as safetensors",
-    "group_by_length": "passes have no padding",
+    "group_by_length": "micro batches have no padding",
     "include_tokens_per_second": "tokens and seconds are always counted",
     "push_to_hub_token": "the token is that in HF_TOKEN",
     "no_cuda": "Use device: cpu, under resources.",
@@ -66,7 +66,7 @@ def test_an_argument_of_another_version_is_answered_with_its_replacement(name):
 def test_an_argument_that_trl_does_not_have_is_refused_before_the_model_is_loaded(tiny, unloadable, tmp_path):
     settings = DPOSettings(**PLAIN, trl={"activation_ofloading": True})
     with pytest.raises(UserError, match=r"not an argument of DPOConfig.*Did you mean activation_offloading"):
-        train_dpo(unloadable, tiny.pairs(4), tmp_path / "out", settings)
+        train(unloadable, tiny.pairs(4), tmp_path / "out", settings)
 
 
 def test_options_that_do_not_go_together_are_said_by_the_name_of_the_step():
@@ -132,7 +132,7 @@ def bad(tiny, student, unloadable, tmp_path):
         tiny.tokenizer(pad_token=pad).save_pretrained(folder)
         for file in folder.glob("tokenizer*.json"):
             file.write_text(file.read_text().replace("<pad>", "<fill>"))
-    adapter = train_dpo(student, good, tmp_path / "first", DPOSettings(**PLAIN, adapter=Lora(r=2))).adapter_dir
+    adapter = train(student, good, tmp_path / "first", DPOSettings(**PLAIN, adapter=Lora(r=2))).adapter_dir
     narrow = shutil.copytree(unloadable, tmp_path / "narrow")
     config = json.loads((narrow / "config.json").read_text())
     (narrow / "config.json").write_text(json.dumps(config | {"hidden_size": 16, "head_dim": 8}))
@@ -161,7 +161,7 @@ def test_a_recipe_of_impossible_trainings_says_all_that_is_wrong_in_one_panel(ba
     folder = Store(root).partial("dpo", foreign.key)
     saving = TrainResources(save_every=1)
     with pytest.raises(Killed):
-        train_dpo(student, tiny.pairs(4), folder, DPOSettings(**PLAIN, beta=0.2), resources=saving, progress=kill)
+        train(student, tiny.pairs(4), folder, DPOSettings(**PLAIN, beta=0.2), resources=saving, progress=kill)
     command = [sys.executable, "-m", "w2s_align.cli", "run", str(bad), "--runs-dir", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 
 from w2s_align.errors import UserError
 from w2s_align.runs import Run, recipe_from_text
-from w2s_align.training import DPOSettings, train_dpo
+from w2s_align.training import DPOSettings, train
 from w2s_align.training.reference import weights_digest
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 1, "lr_scheduler_type": "constant", "warmup_steps": 0}
@@ -55,9 +55,9 @@ def recipe(tiny, student, tmp_path):
 
 
 def test_a_training_names_its_data_and_its_start_by_their_digests(tiny, student, tmp_path):
-    report = train_dpo(student, tiny.pairs(4), tmp_path / "a", DPOSettings(**PLAIN))
-    again = train_dpo(student, tiny.pairs(4), tmp_path / "b", DPOSettings(**PLAIN, beta=0.5))
-    other = train_dpo(student, tiny.pairs(4, seed=1), tmp_path / "c", DPOSettings(**PLAIN))
+    report = train(student, tiny.pairs(4), tmp_path / "a", DPOSettings(**PLAIN))
+    again = train(student, tiny.pairs(4), tmp_path / "b", DPOSettings(**PLAIN, beta=0.5))
+    other = train(student, tiny.pairs(4, seed=1), tmp_path / "c", DPOSettings(**PLAIN))
     assert report.digests == again.digests != other.digests
     assert report.digests["start"] == other.digests["start"] == weights_digest(student)
     card = (tmp_path / "a" / "model" / "README.md").read_text()

@@ -7,7 +7,8 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.records import Pair, to_table
 from w2s_align.training import DPOSettings, SFTSettings
-from w2s_align.training.data import prepare_chats, prepare_pairs
+from w2s_align.training.counts import RowCounts
+from w2s_align.training.prepare import prepare_chats, prepare_pairs
 from w2s_align.training.tokens import ChatEncoder
 
 # ids: 0 <pad>, 1 <s>, 2 </s>, 3 <user>, 4 <assistant>, 5 <unk>, then 0-9 are 6-15, + 16, = 17, space 18, newline 19
@@ -92,7 +93,7 @@ def test_of_several_turns_only_the_last_answer_carries_loss(tmp_path, encoder):
     ],
 )
 def test_formats_of_chats(tmp_path, encoder, row, side, response):
-    data = prepare_chats([row], encoder(), sft(side=side), tmp_path)
+    data = prepare_chats([row], encoder(), sft(), tmp_path, side=side)
     assert data.dataset()[0]["labels"][-2:] == response
 
 
@@ -120,7 +121,7 @@ def test_whole_chats_on_both_sides_are_split_at_the_last_turn(tmp_path, encoder)
     ]
     data = prepare_pairs(rows, encoder(), dpo(), tmp_path)
     assert data.dataset()[0] == pair("1", "2", "3")
-    assert data.counts == {"rows": 2, "dropped_different_prompts": 1, "kept": 1, "identical": 0}
+    assert data.counts == RowCounts(rows=2, kept=1, dropped={"different_prompts": 1})
 
 
 LONG = [pair("1", "2", "3"), pair("1", "22222", "3"), pair("1", "2", "33333"), pair("1", "22222", "33333")]
@@ -129,20 +130,13 @@ LONG = [pair("1", "2", "3"), pair("1", "22222", "3"), pair("1", "2", "33333"), p
 def test_too_long_rows_are_dropped_and_counted_by_side(tmp_path, encoder):
     rows = [*LONG, pair("123456789", "2", "3")]
     data = prepare_pairs(rows, encoder(), dpo(max_length=8), tmp_path)
-    assert data.counts == {
-        "rows": 5,
-        "kept": 1,
-        "identical": 0,
-        "dropped_chosen_too_long": 1,
-        "dropped_rejected_too_long": 1,
-        "dropped_both_too_long": 1,
-        "dropped_prompt_too_long": 1,
-    }
+    reasons = ("chosen_too_long", "rejected_too_long", "both_too_long", "prompt_too_long")
+    assert data.counts == RowCounts(rows=5, kept=1, dropped=dict.fromkeys(reasons, 1))
 
 
 def test_too_long_rows_are_cut_and_counted_by_side(tmp_path, encoder):
     data = prepare_pairs(LONG, encoder(), dpo(max_length=8, too_long="truncate"), tmp_path)
-    assert data.counts == {"rows": 4, "kept": 4, "identical": 0, "cut_chosen": 2, "cut_rejected": 2}
+    assert data.counts == RowCounts(rows=4, kept=4, cut={"chosen": 2, "rejected": 2})
     assert data.lengths["chosen"] == {"min": 2, "mean": 3, "max": 4, "total": 12}
     assert data.longest == 8
 
@@ -160,7 +154,7 @@ def test_too_long_can_be_an_error(tmp_path, encoder):
 
 def test_identical_pairs_are_counted_and_refused_when_there_is_nothing_else(tmp_path, encoder):
     data = prepare_pairs([pair("1", "2", "3"), pair("1", "2", "2")], encoder(), dpo(), tmp_path)
-    assert data.counts["identical"] == 1
+    assert data.counts.identical == 1
     assert data.notes == ["In 1 pairs the chosen response equals the rejected one."]
     with pytest.raises(UserError, match="In all 2 pairs"):
         prepare_pairs([pair("1", "2", "2")] * 2, encoder(), dpo(), tmp_path)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from w2s_align.errors import UserError
-from w2s_align.training import DPOSettings, Lora, TrainingReport, TrainResources, train_dpo
-from w2s_align.training.models import load_model, merge_adapter, open_start
-from w2s_align.training.settings import DPO_LOSSES
+from w2s_align.training import DPOSettings, Lora, TrainingReport, TrainResources, train
+from w2s_align.training.adapters import merge_adapter
+from w2s_align.training.methods.dpo import DPO_LOSSES
+from w2s_align.training.models import load_model, open_start
 from w2s_align.training.verify import probe_logits
 
 PROBE = [[1, 3, 7, 16, 8, 17, 4, 9, 9]]
@@ -70,7 +71,7 @@ LN2 = math.log(2)
 def test_every_loss_starts_at_its_known_value(tiny, student, tmp_path, loss, value):
     chosen = settings(loss=loss, beta=BETA, label_smoothing=EPSILON, max_steps=1)
     assert chosen.start_loss() == pytest.approx(value)
-    train_dpo(student, tiny.pairs(4), tmp_path, chosen)
+    train(student, tiny.pairs(4), tmp_path, chosen)
     (row,) = metrics(tmp_path)
     assert row["loss"] == pytest.approx(value, rel=1e-5)
     assert row["rewards/margins"] == pytest.approx(0, abs=1e-4)
@@ -85,19 +86,19 @@ def test_a_weighted_sum_of_losses(tiny, student, tmp_path):
     both = settings(loss=["sigmoid", "sft"], loss_weights=[1.0, 0.25], max_steps=1)
     assert both.start_loss() is None
     rows = tiny.pairs(4)
-    train_dpo(student, rows, tmp_path, both)
+    train(student, rows, tmp_path, both)
     model, tokenizer = load_model(student), open_start(student).tokenizer
     sums = [log_probabilities(model, tokenizer, row["prompt"], row["chosen"]) for row in rows]
     per_token = sum(total for total, _ in sums) / sum(length for _, length in sums)
     assert metrics(tmp_path)[0]["loss"] == pytest.approx(LN2 - 0.25 * per_token, rel=1e-4)
 
 
-def test_the_length_normalised_loss_against_its_formula(tiny, student, tmp_path):
+def test_the_length_normalized_loss_against_its_formula(tiny, student, tmp_path):
     """loss = -log sigmoid(beta * (r_c / L_c - r_r / L_r)), the mean over the batch (spec: delta_learning 8.2)."""
     rows = tiny.pairs(4)
     chosen = {"loss": "sigmoid_norm", "beta": 5.0, "learning_rate": 1e-2}
-    one_step = train_dpo(student, rows, tmp_path / "one", settings(**chosen, max_steps=1))
-    train_dpo(student, rows, tmp_path / "two", settings(**chosen, max_steps=2))
+    one_step = train(student, rows, tmp_path / "one", settings(**chosen, max_steps=1))
+    train(student, rows, tmp_path / "two", settings(**chosen, max_steps=2))
 
     tokenizer = open_start(student).tokenizer
     before, after = load_model(student), load_model(one_step.model_dir)
@@ -116,8 +117,8 @@ def test_the_length_normalised_loss_against_its_formula(tiny, student, tmp_path)
 
 def test_micro_batches_do_not_change_the_result(tiny, student, tmp_path):
     rows = tiny.pairs(8)
-    whole = train_dpo(student, rows, tmp_path / "a", settings(), resources=TrainResources(micro_batch_size=4))
-    split = train_dpo(student, rows, tmp_path / "b", settings(), resources=TrainResources(micro_batch_size=1))
+    whole = train(student, rows, tmp_path / "a", settings(), resources=TrainResources(micro_batch_size=4))
+    split = train(student, rows, tmp_path / "b", settings(), resources=TrainResources(micro_batch_size=1))
     assert (whole.batch["accumulation"], split.batch["accumulation"]) == (1, 4)
     assert [row["loss"] for row in metrics(tmp_path / "a")] == pytest.approx(
         [row["loss"] for row in metrics(tmp_path / "b")], rel=1e-4
@@ -126,9 +127,9 @@ def test_micro_batches_do_not_change_the_result(tiny, student, tmp_path):
 
 def test_the_report_and_what_is_left_in_the_folder(tiny, student, tmp_path):
     seen = []
-    report = train_dpo(student, tiny.pairs(10), tmp_path, settings(max_steps=3), progress=lambda *a: seen.append(a))
+    report = train(student, tiny.pairs(10), tmp_path, settings(max_steps=3), progress=lambda *a: seen.append(a))
     assert report == TrainingReport.load(tmp_path)
-    assert (report.steps, report.rows, report.counts["rows"], report.alarms) == (3, 10, 10, [])
+    assert (report.steps, report.rows, report.counts.rows, report.alarms) == (3, 10, 10, [])
     assert report.verified["changed_share"] > 0.9
     assert report.verified["moved_in_first_update"] > 0.9
     assert report.verified["logit_error"] < 1e-5 < report.verified["logit_change"]
@@ -136,17 +137,17 @@ def test_the_report_and_what_is_left_in_the_folder(tiny, student, tmp_path):
     assert [row["step"] for row in metrics(tmp_path)] == [1, 2, 3]
     assert [done for done, total, _ in seen if total == 3] == [1, 2, 3]
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "direct preference optimisation" in card
+    assert "direct preference optimization" in card
     assert "| kept | 10 |" in card
     # Asked again, it answers from the folder; asked for another training, it refuses.
-    assert train_dpo(student, tiny.pairs(10), tmp_path, settings(max_steps=3)) == report
+    assert train(student, tiny.pairs(10), tmp_path, settings(max_steps=3)) == report
     with pytest.raises(UserError, match=r"another training.*seed"):
-        train_dpo(student, tiny.pairs(10), tmp_path, settings(max_steps=3), seed=1)
+        train(student, tiny.pairs(10), tmp_path, settings(max_steps=3), seed=1)
 
 
 def test_an_adapter_is_merged_into_the_full_precision_base(tiny, student, tmp_path):
     lora = Lora(r=4, alpha=8)
-    report = train_dpo(student, tiny.pairs(8), tmp_path, settings(adapter=lora, learning_rate=1e-2))
+    report = train(student, tiny.pairs(8), tmp_path, settings(adapter=lora, learning_rate=1e-2))
     start = open_start(student)
     merged = merge_adapter(start, tmp_path / "adapter")
     saved = load_model(report.model_dir)
@@ -167,16 +168,16 @@ def test_an_adapter_is_merged_into_the_full_precision_base(tiny, student, tmp_pa
 
 def test_the_saved_precision_is_the_start_models(tiny, tmp_path):
     model = tiny.model(tmp_path / "half", tiny.tokenizer(), dtype="bfloat16")
-    report = train_dpo(model, tiny.pairs(4), tmp_path / "out", settings(max_steps=1))
+    report = train(model, tiny.pairs(4), tmp_path / "out", settings(max_steps=1))
     assert (report.dtype, report.save_dtype) == ("float32", "bfloat16")
     assert load_model(report.model_dir, "auto").dtype == torch.bfloat16
 
 
 def test_a_training_that_changes_nothing_is_refused(tiny, student, tmp_path):
     with pytest.raises(UserError, match="Training changed no weight"):
-        train_dpo(student, tiny.pairs(4), tmp_path, settings(learning_rate=1e-20))
+        train(student, tiny.pairs(4), tmp_path, settings(learning_rate=1e-20))
     with pytest.raises(UserError, match="every LoRA-B matrix is zero"):
-        train_dpo(
+        train(
             student,
             tiny.pairs(4),
             tmp_path / "lora",
@@ -185,16 +186,16 @@ def test_a_training_that_changes_nothing_is_refused(tiny, student, tmp_path):
 
 
 def test_cut_rows_train_and_keep_their_length(tiny, student, tmp_path):
-    report = train_dpo(student, tiny.pairs(8), tmp_path, settings(max_length=16, too_long="truncate"))
-    assert report.counts["cut_chosen"] > 0
+    report = train(student, tiny.pairs(8), tmp_path, settings(max_length=16, too_long="truncate"))
+    assert report.counts.cut["chosen"] > 0
     assert report.lengths["chosen"]["max"] + report.lengths["prompt"]["min"] <= 16
 
 
 @pytest.mark.parametrize("template_kwargs", [{}, {"marked": True}])
-def test_trl_tokenises_pairs_as_they_were_checked(tiny, tmp_path, template_kwargs):
+def test_trl_tokenizes_pairs_as_they_were_checked(tiny, tmp_path, template_kwargs):
     from trl import DPOConfig, DPOTrainer
 
-    from w2s_align.training.data import prepare_pairs
+    from w2s_align.training.prepare import prepare_pairs
     from w2s_align.training.tokens import ChatEncoder
 
     template = tiny.template.replace("{{ bos_token }}", "{{ bos_token }}{% if marked %}+{% endif %}")
@@ -225,7 +226,7 @@ def test_trl_tokenises_pairs_as_they_were_checked(tiny, tmp_path, template_kwarg
 )
 def test_what_cannot_work_is_refused_before_training(tiny, student, tmp_path, changes, resources, message):
     with pytest.raises(UserError, match=message):
-        train_dpo(student, tiny.pairs(4), tmp_path, settings(**changes), resources=TrainResources(**resources))
+        train(student, tiny.pairs(4), tmp_path, settings(**changes), resources=TrainResources(**resources))
     assert not (tmp_path / "model").exists()
 
 
@@ -233,7 +234,7 @@ def test_rows_beyond_the_models_context_are_refused(tiny, student, tmp_path):
     long = tiny.pairs(1)
     long[0]["prompt"][0]["content"] = "1" * 200
     with pytest.raises(UserError, match="Set max_length to 128 or less"):
-        train_dpo(student, long, tmp_path, settings())
+        train(student, long, tmp_path, settings())
 
 
 def test_several_gpus_in_one_process_are_refused(tiny, student, tmp_path, monkeypatch):
@@ -241,19 +242,19 @@ def test_several_gpus_in_one_process_are_refused(tiny, student, tmp_path, monkey
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with pytest.raises(UserError, match="2 GPUs are visible"):
-        train_dpo(student, tiny.pairs(4), tmp_path, settings())
+        train(student, tiny.pairs(4), tmp_path, settings())
 
 
 KILLED = """
 import json, os, signal, sys
 import torch
-from w2s_align.training import DPOSettings, Lora, TrainResources, train_dpo
+from w2s_align.training import DPOSettings, Lora, TrainResources, train
 torch.set_num_threads(1)
 student, pairs, out, settings, kill_at = json.loads(sys.argv[1])
 def progress(done, total, note):
     if done == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
-train_dpo(student, pairs, out, DPOSettings(**settings), resources=TrainResources(save_every=2), progress=progress)
+train(student, pairs, out, DPOSettings(**settings), resources=TrainResources(save_every=2), progress=progress)
 """
 
 
@@ -264,7 +265,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tiny, student, tmp_path, a
     chosen = settings(max_steps=8, adapter=adapter, disable_dropout=adapter is None)
     rows = tiny.pairs(10)
     resources = TrainResources(save_every=2)
-    undisturbed = train_dpo(student, rows, tmp_path / "undisturbed", chosen, resources=resources)
+    undisturbed = train(student, rows, tmp_path / "undisturbed", chosen, resources=resources)
 
     arguments = json.dumps([str(student), rows, str(tmp_path / "killed"), chosen.model_dump(), 5])
     done = subprocess.run([sys.executable, "-c", KILLED, arguments], capture_output=True, text=True, check=False)
@@ -275,7 +276,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tiny, student, tmp_path, a
     (checkpoints / "checkpoint-6").mkdir(exist_ok=True)
     (checkpoints / "checkpoint-6" / "model.safetensors").write_bytes(b"half")
 
-    resumed = train_dpo(student, rows, tmp_path / "killed", chosen, resources=resources)
+    resumed = train(student, rows, tmp_path / "killed", chosen, resources=resources)
     torch.set_num_threads(threads)
     assert (undisturbed.resumed_from, resumed.resumed_from) == (0, 4)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "undisturbed")

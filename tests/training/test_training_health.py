@@ -5,7 +5,7 @@ import math
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.training import DPOSettings, SFTSettings, train_dpo, train_sft
+from w2s_align.training import DPOSettings, SFTSettings, train
 from w2s_align.training.health import Health
 
 LN2 = math.log(2)
@@ -80,7 +80,7 @@ def kinds(report):
 def test_a_training_that_diverges_stops_with_what_to_do(tiny, student, tmp_path):
     settings = DPOSettings(**PLAIN, learning_rate=1e18, max_grad_norm=0, max_steps=5)
     with pytest.raises(UserError, match=r"(loss|grad_norm) is (nan|inf) at step \d.*Lower learning_rate"):
-        train_dpo(student, tiny.pairs(8), tmp_path, settings)
+        train(student, tiny.pairs(8), tmp_path, settings)
 
 
 def test_a_broken_row_is_a_spike_of_the_gradient(student, tmp_path, capsys):
@@ -91,7 +91,7 @@ def test_a_broken_row_is_a_spike_of_the_gradient(student, tmp_path, capsys):
     rows = [row(i, "77") for i in range(200)]
     rows[100] = row(100, "ab+=ab ++ba")
     settings = SFTSettings(**PLAIN, learning_rate=1e-2, num_train_epochs=2)
-    report = train_sft(student, rows, tmp_path, settings)
+    report = train(student, rows, tmp_path, settings)
     assert kinds(report) == ["gradient_spike"]
     assert "look for broken rows, or lower learning_rate" in report.alarms[0]["message"]
     assert f"alarm at step {report.alarms[0]['step']}: Gradient norm" in capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_responses_that_differ_in_one_token_both_become_less_likely(tiny, studen
         text = row["chosen"][0]["content"]
         last = "0" if text[-1] != "0" else "1"
         row["rejected"] = [{"role": "assistant", "content": text[:-1] + last}]
-    report = train_dpo(student, rows, tmp_path, DPOSettings(**PLAIN, learning_rate=1e-2, max_steps=40))
+    report = train(student, rows, tmp_path, DPOSettings(**PLAIN, learning_rate=1e-2, max_steps=40))
     assert "both_fall" in kinds(report)
     last = report.metrics["last"]
     assert last["rewards/chosen"] < 0 and last["rewards/rejected"] < 0
@@ -115,19 +115,19 @@ def test_what_half_precision_cannot_hold_is_said_or_refused(tiny, tmp_path):
     """The published learning rate of 5e-8: the float32 weights move, the saved ones hardly do, or not at all."""
     start = tiny.model(tmp_path / "start", tiny.tokenizer(), dtype="bfloat16")
     rows, settings = tiny.pairs(8), DPOSettings(**PLAIN, learning_rate=5e-8, max_steps=4)
-    report = train_dpo(start, rows, tmp_path / "a", settings)
+    report = train(start, rows, tmp_path / "a", settings)
     assert report.verified["moved_in_first_update"] > 0.5
     assert 0 < report.verified["changed_share"] < 0.01
     assert kinds(report) == ["lost_in_saving"]
     assert "in bfloat16: set save_dtype: float32" in report.alarms[0]["message"]
-    kept = train_dpo(start, rows, tmp_path / "b", settings.model_copy(update={"save_dtype": "float32"}))
+    kept = train(start, rows, tmp_path / "b", settings.model_copy(update={"save_dtype": "float32"}))
     assert kept.verified["changed_share"] > 0.5
     assert kept.alarms == []
     with pytest.raises(UserError, match="set save_dtype: float32, which keeps smaller changes"):
-        train_dpo(start, rows, tmp_path / "c", settings.model_copy(update={"learning_rate": 1e-13}))
+        train(start, rows, tmp_path / "c", settings.model_copy(update={"learning_rate": 1e-13}))
 
 
 def test_a_training_that_learns_nothing_says_so(tiny, student, tmp_path):
-    report = train_dpo(student, tiny.pairs(8), tmp_path, DPOSettings(**PLAIN, learning_rate=1e-8, max_steps=12))
+    report = train(student, tiny.pairs(8), tmp_path, DPOSettings(**PLAIN, learning_rate=1e-8, max_steps=12))
     assert kinds(report) == ["no_learning"]
     assert "raise learning_rate" in report.alarms[0]["message"]

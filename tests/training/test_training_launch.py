@@ -25,13 +25,10 @@ from w2s_align.training import (
     SFTSettings,
     SimPOSettings,
     TrainResources,
-    train_dpo,
-    train_kto,
-    train_reference_free,
-    train_reward,
-    train_sft,
+    train,
 )
-from w2s_align.training.launch import LAUNCHERS, Layout, _command, _environment, check_launch, find_layout
+from w2s_align.training.launch import _command, _environment
+from w2s_align.training.layout import LAUNCHERS, Layout, check_launch, find_layout
 from w2s_align.training.preflight import check_rules
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 8, "num_train_epochs": 2.5, "lr_scheduler_type": "linear"}
@@ -48,7 +45,7 @@ def numbers(out):
     return [value for row in metrics(out) for value in (row["loss"], row["grad_norm"], row["learning_rate"])]
 
 
-def same_as_one_process(tiny, student, folder, launch, settings, train=train_dpo):
+def same_as_one_process(tiny, student, folder, launch, settings):
     """Train once in this process, once with a launch; 10 rows and batches of 8 leave the last batch incomplete."""
     rows = tiny.pairs(10)
     one = train(student, rows, folder / "one", settings, resources=TrainResources(micro_batch_size=2))
@@ -93,17 +90,17 @@ def test_every_launch_trains_as_one_process_does(tiny, student, tmp_path, launch
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", ["zero2", "zero3", "fsdp2"])
 @pytest.mark.parametrize(
-    ("settings", "train"),
+    "settings",
     [
-        (SFTSettings(**PLAIN), train_sft),
-        (KTOSettings(**PLAIN, kl_batch=4), train_kto),
-        (SimPOSettings(**PLAIN), train_reference_free),
-        (RewardModelSettings(**PLAIN, adapter=LORA), train_reward),
+        SFTSettings(**PLAIN),
+        KTOSettings(**PLAIN, kl_batch=4),
+        SimPOSettings(**PLAIN),
+        RewardModelSettings(**PLAIN, adapter=LORA),
     ],
 )
-def test_every_method_trains_as_one_process_does(tiny, student, tmp_path, launch, settings, train):
+def test_every_method_trains_as_one_process_does(tiny, student, tmp_path, launch, settings):
     rows = tiny.pairs(10)
-    resources = TrainResources() if train is train_kto else TrainResources(micro_batch_size=2)
+    resources = TrainResources(micro_batch_size=None if isinstance(settings, KTOSettings) else 2)
     train(student, rows, tmp_path / "one", settings, resources=resources)
     train(
         student,
@@ -118,13 +115,13 @@ def test_every_method_trains_as_one_process_does(tiny, student, tmp_path, launch
 
 KILLED = """
 import json, os, signal, sys
-from w2s_align.training import DPOSettings, TrainResources, train_dpo
+from w2s_align.training import DPOSettings, TrainResources, train
 student, pairs, out, settings, kill_at, launch = json.loads(sys.argv[1])
 def progress(done, total, note):
     if done >= kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
 resources = TrainResources(save_every=2, processes=2, micro_batch_size=2)
-train_dpo(student, pairs, out, DPOSettings(**settings), resources=resources, launch=launch, progress=progress)
+train(student, pairs, out, DPOSettings(**settings), resources=resources, launch=launch, progress=progress)
 """
 
 
@@ -156,11 +153,11 @@ def test_a_killed_parent_ends_all_ranks_and_the_training_goes_on(tiny, student, 
     reached = len(metrics(out))
     assert 3 <= reached < 120
     with pytest.raises(UserError, match=rf"made by 2 processes \({kind}\); there are 1 \(single\) now"):
-        train_dpo(student, rows, out, settings)
+        train(student, rows, out, settings)
     resources = TWO.model_copy(update={"save_every": 2})
-    resumed = train_dpo(student, rows, out, settings, resources=resources, launch=launch)
+    resumed = train(student, rows, out, settings, resources=resources, launch=launch)
     assert 2 <= resumed.resumed_from <= reached
-    one = train_dpo(student, rows, tmp_path / "one", settings, resources=TrainResources(micro_batch_size=2))
+    one = train(student, rows, tmp_path / "one", settings, resources=TrainResources(micro_batch_size=2))
     assert one.steps == resumed.steps == 120
     assert numbers(out)[: 3 * reached] == pytest.approx(numbers(tmp_path / "one")[: 3 * reached], rel=1e-4, abs=1e-6)
     assert metrics(out)[-1]["loss"] == pytest.approx(metrics(tmp_path / "one")[-1]["loss"], rel=1e-2, abs=1e-4)
@@ -177,9 +174,9 @@ def test_a_rank_that_crashes_is_one_error_with_its_last_lines(tiny, student, tmp
             if "w2s_align.training.ranks" in sys.orig_argv:
                 import w2s_align.training.loop as loop
                 really = loop.train_here
-                def train_here(job, progress):
+                def train_here(plan, progress):
                     if os.environ["RANK"] == "0":
-                        return really(job, progress)
+                        return really(plan, progress)
                     print("the last words of rank 1", flush=True)
                     os.kill(os.getpid(), 9)
                 loop.train_here = train_here
@@ -188,7 +185,7 @@ def test_a_rank_that_crashes_is_one_error_with_its_last_lines(tiny, student, tmp
     )
     monkeypatch.setenv("PYTHONPATH", str(broken))
     with pytest.raises(UserError, match="Process 1 of 2 failed: it ended with exit code -9") as caught:
-        train_dpo(student, tiny.pairs(8), tmp_path / "out", DPOSettings(**PLAIN), resources=TWO, launch="ddp")
+        train(student, tiny.pairs(8), tmp_path / "out", DPOSettings(**PLAIN), resources=TWO, launch="ddp")
     problem = caught.value.problems[0]
     assert "the last words of rank 1" in problem.why
     assert "Lower micro_batch_size" in problem.fix
@@ -199,7 +196,7 @@ def test_a_rank_that_crashes_is_one_error_with_its_last_lines(tiny, student, tmp
 def test_a_refusal_in_the_ranks_reaches_the_user_as_it_is(tiny, student, tmp_path):
     settings = DPOSettings(**PLAIN | {"learning_rate": 1e18, "lr_scheduler_type": "constant"}, max_grad_norm=0)
     with pytest.raises(UserError, match="Lower learning_rate"):
-        train_dpo(student, tiny.pairs(8), tmp_path, settings, resources=TWO, launch="zero2")
+        train(student, tiny.pairs(8), tmp_path, settings, resources=TWO, launch="zero2")
 
 
 @pytest.mark.slow
@@ -211,7 +208,7 @@ def test_a_users_own_file_and_no_compiler(tiny, student, tmp_path, monkeypatch):
     empty = tmp_path / "bin"
     empty.mkdir()
     monkeypatch.setenv("PATH", str(empty))
-    report = train_dpo(student, tiny.pairs(8), tmp_path / "out", DPOSettings(**PLAIN), resources=TWO, launch=str(own))
+    report = train(student, tiny.pairs(8), tmp_path / "out", DPOSettings(**PLAIN), resources=TWO, launch=str(own))
     assert report.batch["processes"] == 2
 
 
@@ -230,12 +227,12 @@ def test_two_machines_under_slurm(tiny, student, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     monkeypatch.setattr("socket.gethostname", lambda: "127.0.0.1")
     rows, settings = tiny.pairs(10), DPOSettings(**PLAIN)
-    report = train_dpo(
+    report = train(
         student, rows, tmp_path / "two", settings, resources=TrainResources(micro_batch_size=2), launch="ddp"
     )
     assert report.batch["processes"] == 2
     monkeypatch.delenv("SLURM_JOB_NUM_NODES")
-    train_dpo(student, rows, tmp_path / "one", settings, resources=TrainResources(micro_batch_size=2))
+    train(student, rows, tmp_path / "one", settings, resources=TrainResources(micro_batch_size=2))
     assert numbers(tmp_path / "one") == pytest.approx(numbers(tmp_path / "two"), rel=1e-4, abs=1e-6)
 
 
@@ -244,10 +241,10 @@ def test_a_script_under_torchrun_is_a_training_of_all_its_processes(tiny, studen
     script = tmp_path / "script.py"
     script.write_text(
         "import json, sys\n"
-        "from w2s_align.training import DPOSettings, TrainResources, train_dpo\n"
+        "from w2s_align.training import DPOSettings, TrainResources, train\n"
         "student, pairs, out, settings = json.loads(sys.argv[1])\n"
         "resources = TrainResources(device='cpu', micro_batch_size=2)\n"
-        "report = train_dpo(student, pairs, out, DPOSettings(**settings), resources=resources)\n"
+        "report = train(student, pairs, out, DPOSettings(**settings), resources=resources)\n"
         "assert report.batch['processes'] == 2\n"
     )
     settings = DPOSettings(**PLAIN)
@@ -255,7 +252,7 @@ def test_a_script_under_torchrun_is_a_training_of_all_its_processes(tiny, studen
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*command, str(script), arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    train_dpo(student, tiny.pairs(10), tmp_path / "one", settings, resources=TrainResources(micro_batch_size=2))
+    train(student, tiny.pairs(10), tmp_path / "one", settings, resources=TrainResources(micro_batch_size=2))
     assert numbers(tmp_path / "one") == pytest.approx(numbers(tmp_path / "two"), rel=1e-4, abs=1e-6)
 
 
@@ -310,15 +307,15 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
 def test_on_a_gpu_no_rank_is_a_copy_of_the_launcher(tmp_path, monkeypatch, gpus, ends):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     layout = Layout("ddp", str(LAUNCHERS / "ddp.yaml"), 2, 1, "ddp")
-    job = SimpleNamespace(layout=layout, dtype="bfloat16", resources=TrainResources())
-    command = _command(job, tmp_path)
+    plan = SimpleNamespace(layout=layout, dtype="bfloat16", resources=TrainResources())
+    command = _command(plan, tmp_path)
     assert [Path(part).name for part in command[-1 - len(ends) :]] == [*ends, tmp_path.name]
-    assert ("PET_RUN_PATH" in _environment(job)) == (gpus == 0)
+    assert ("PET_RUN_PATH" in _environment(plan)) == (gpus == 0)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_with_the_numbers_that_can(tiny, student, tmp_path):
     with pytest.raises(UserError, match="or 1, 2, 4 processes"):
-        train_dpo(
+        train(
             student,
             tiny.pairs(4),
             tmp_path,

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from w2s_align.training import DPOSettings, RewardModelSettings, TrainResources
-from w2s_align.training.job import plan
-from w2s_align.training.launch import Layout
-from w2s_align.training.methods.catalogue import method_named
+from w2s_align.training.layout import Layout
+from w2s_align.training.methods import all_methods
+from w2s_align.training.methods.dpo import DPO_LOSSES
 from w2s_align.training.models import load_model, open_start
-from w2s_align.training.settings import DPO_LOSSES
+from w2s_align.training.plan import plan_training
 from w2s_align.training.tokens import ChatEncoder
 
 BETA, EPSILON, TAU = 0.5, 0.1, 0.05
@@ -114,11 +114,12 @@ FORMULAS: dict[str, Any] = {
 
 def trainer_away_from_its_start(method: str, student: Any, rows: list[Any], out: Any, settings: Any) -> Any:
     """Return TRL's trainer as we make it, its model moved by a fixed step, and its first batch."""
-    kind, start = method_named(method), open_start(student, method_named(method).task)
+    kind = all_methods()[method]
+    start = open_start(student, kind.head)
     data = kind.prepare(rows, ChatEncoder(start.tokenizer, start.stop_ids), settings, out / "cache", 0)
     resources = TrainResources(device="cpu", micro_batch_size=len(rows))
-    job = plan(method, start, data, out, settings, resources, 0, Layout(), kind.sides)
-    trainer = kind.trainer(job, [])
+    plan = plan_training(kind, start, data, out, settings, resources, 0, Layout())
+    trainer = kind.trainer(plan, [])
     dice = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in trainer.model.parameters():

@@ -12,10 +12,10 @@ import torch
 
 from w2s_align.families import find_shape
 from w2s_align.families.shapes import Shape
-from w2s_align.training.batching import RowSizes, largest_pass, micro_batch, recomputes, trained_tokens
+from w2s_align.training import DPOSettings, SFTSettings
+from w2s_align.training.batching import RowSizes, largest_micro_batch, micro_batch, recomputes, trained_tokens
 from w2s_align.training.memory import Setup, activation_bytes, training_memory
 from w2s_align.training.resources import TrainResources
-from w2s_align.training.settings import DPOSettings, SFTSettings
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_memory.py"
 WIDTH, PROMPT, ANSWER, ROWS = 64, 20, 100, 2
@@ -112,7 +112,7 @@ def test_zero_shares_what_its_stage_says() -> None:
     for stage in (1, 2, 3):
         setup = Setup(tokens=16_384, targets=9000, kind="deepspeed", stage=stage, processes=8, recompute=True)
         memory = training_memory(shape, setup)
-        held[stage] = (memory.weights / 1e9, memory.gradients / 1e9, memory.optimiser / 1e9)
+        held[stage] = (memory.weights / 1e9, memory.gradients / 1e9, memory.optimizer / 1e9)
     assert held[2] == pytest.approx((2 * p + 4 * p / 8, 1 + 4 * head, p))
     assert held[3] == pytest.approx(((2 + 4) * p / 8 + 2 * head, (2 + 4) * p / 8 + 1 + 4 * head, p))
     assert held[1] == pytest.approx((2 * p + 4 * p / 8, 2 * p + 4 * p / 8, p))  # at the update
@@ -157,11 +157,11 @@ def test_a_pass_is_filled_by_the_rule_of_the_training() -> None:
     )
 
 
-def test_the_largest_pass_is_no_larger_than_its_largest_rows() -> None:
-    assert largest_pass(SIZES, 8, 2, 1000, packed=False) == 8000
-    assert largest_pass(SIZES, 1, 2, 1000, packed=True) == 900
-    assert largest_pass(SIZES, 8, 2, 1000, packed=True) == pytest.approx(3200 + 100 * (2 * 8 * 6.907755) ** 0.5)
-    assert largest_pass(replace(SIZES, spread=0.0), 8, 2, 1000, packed=True) == 900 + 7 * 400
+def test_the_largest_micro_batch_is_no_larger_than_its_largest_rows() -> None:
+    assert largest_micro_batch(SIZES, 8, 2, 1000, packed=False) == 8000
+    assert largest_micro_batch(SIZES, 1, 2, 1000, packed=True) == 900
+    assert largest_micro_batch(SIZES, 8, 2, 1000, packed=True) == pytest.approx(3200 + 100 * (2 * 8 * 6.907755) ** 0.5)
+    assert largest_micro_batch(replace(SIZES, spread=0.0), 8, 2, 1000, packed=True) == 900 + 7 * 400
 
 
 def test_tokens_of_whole_epochs_need_no_order() -> None:

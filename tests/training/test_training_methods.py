@@ -15,12 +15,10 @@ from w2s_align.training import (
     RewardModelSettings,
     SimPOSettings,
     TrainResources,
-    train_kto,
-    train_reference_free,
-    train_reward,
+    train,
 )
 from w2s_align.training.methods.reward import padding_token
-from w2s_align.training.models import load_model, open_start
+from w2s_align.training.models import SCORE_HEAD, load_model, open_start
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 1, "lr_scheduler_type": "constant", "warmup_steps": 0}
 
@@ -102,7 +100,7 @@ def orpo(pairs, chats):
 )
 def test_losses_without_a_reference_against_their_formulas(tiny, student, tmp_path, settings, formula):
     rows = tiny.pairs(4)
-    report = train_reference_free(student, rows, tmp_path, settings)
+    report = train(student, rows, tmp_path, settings)
     assert metrics(tmp_path)[0]["loss"] == pytest.approx(formula(*response_logps(student, rows)), rel=1e-4)
     assert report.verified["logit_error"] < 1e-5 < report.verified["logit_change"]
 
@@ -111,7 +109,7 @@ def test_a_template_that_ends_a_turn_with_a_newline_gets_no_second_end(tiny, tmp
     template = tiny.template.replace("{{ eos_token }}", "{{ eos_token }}{{ '\\n' }}")
     student = tiny.model(tmp_path / "student", tiny.tokenizer(template))
     rows = tiny.pairs(4)
-    train_reference_free(student, rows, tmp_path / "out", SimPOSettings(**PLAIN))
+    train(student, rows, tmp_path / "out", SimPOSettings(**PLAIN))
     assert metrics(tmp_path / "out")[0]["loss"] == pytest.approx(simpo(*response_logps(student, rows)), rel=1e-4)
 
 
@@ -119,7 +117,7 @@ def test_micro_batches_do_not_change_a_loss_without_a_reference(tiny, student, t
     settings = SimPOSettings(**PLAIN | {"max_steps": 3})
     for micro in (4, 1):
         resources = TrainResources(micro_batch_size=micro)
-        train_reference_free(student, tiny.pairs(8), tmp_path / str(micro), settings, resources=resources)
+        train(student, tiny.pairs(8), tmp_path / str(micro), settings, resources=resources)
     first, second = ([row["loss"] for row in metrics(tmp_path / name)] for name in ("4", "1"))
     assert first == pytest.approx(second, rel=1e-4)
 
@@ -128,8 +126,8 @@ def test_kto_against_its_formula(tiny, student, tmp_path):
     """1 - sigmoid(beta (r - z)) for good, 1 - sigmoid(beta (z - r)) for bad responses (arXiv 2402.01306, eq. 7)."""
     settings = KTOSettings(**PLAIN | {"max_steps": 2}, beta=0.5, kl_batch=4)
     rows = tiny.pairs(2)  # four responses: every batch is all of them
-    train_kto(student, rows, tmp_path / "two", settings)
-    once = train_kto(student, rows, tmp_path / "one", settings.model_copy(update={"max_steps": 1}))
+    train(student, rows, tmp_path / "two", settings)
+    once = train(student, rows, tmp_path / "one", settings.model_copy(update={"max_steps": 1}))
     start, tokenizer = load_model(student), open_start(student).tokenizer
     policy = load_model(once.model_dir)
 
@@ -140,11 +138,11 @@ def test_kto_against_its_formula(tiny, student, tmp_path):
             sums.append(sum(tokens[cut:]))
         return sums[0] - sums[1]
 
-    from w2s_align.training.data import prepare_labelled
+    from w2s_align.training.prepare import prepare_labeled
     from w2s_align.training.tokens import ChatEncoder
 
     encoder = ChatEncoder(tokenizer, frozenset([2]))
-    table = prepare_labelled(rows, encoder, settings, tmp_path / "rows", seed=0, together=4).dataset().to_list()
+    table = prepare_labeled(rows, encoder, settings, tmp_path / "rows", seed=0, together=4).dataset().to_list()
     # Each prompt with the response of the row before it, the first with the last one's.
     strangers = [ratio(row["prompt"], table[i - 1]["completion"]) for i, row in enumerate(table)]
     z = max(0.0, mean(strangers))
@@ -161,18 +159,18 @@ def test_kto_against_its_formula(tiny, student, tmp_path):
 
 def test_kto_without_a_kl_term_and_with_weights(tiny, student, tmp_path):
     settings = KTOSettings(**PLAIN, loss="apo_zero_unpaired", rejected_weight=0.5)
-    train_kto(student, tiny.pairs(2), tmp_path, settings, resources=TrainResources(micro_batch_size=1))
+    train(student, tiny.pairs(2), tmp_path, settings, resources=TrainResources(micro_batch_size=1))
     assert metrics(tmp_path)[0]["loss"] == pytest.approx((2 * 0.5 + 2 * 0.25) / 4, rel=1e-4)
 
 
 def test_responses_of_pairs_are_shuffled_by_the_seed(tiny, student, tmp_path):
-    from w2s_align.training.data import prepare_labelled
+    from w2s_align.training.prepare import prepare_labeled
     from w2s_align.training.tokens import ChatEncoder
 
     encoder = ChatEncoder(open_start(student).tokenizer, frozenset([2]))
     settings = KTOSettings(**PLAIN, kl_batch=2)
     tables = [
-        prepare_labelled(tiny.pairs(5), encoder, settings, tmp_path, seed=seed, together=2).dataset().to_list()
+        prepare_labeled(tiny.pairs(5), encoder, settings, tmp_path, seed=seed, together=2).dataset().to_list()
         for seed in (0, 0, 1)
     ]
     assert tables[0] == tables[1] != tables[2]
@@ -180,7 +178,7 @@ def test_responses_of_pairs_are_shuffled_by_the_seed(tiny, student, tmp_path):
     assert 0 < sum(row["label"] for row in tables[0][:6]) < 6
     one, other = tables[0][:2]
     digits = {"</s>": 2} | {str(digit): digit + 6 for digit in range(10)}
-    assert one["neighbour_ids"] == [digits[c] for c in other["completion"][0]["content"]] + [2]
+    assert one["neighbor_ids"] == [digits[c] for c in other["completion"][0]["content"]] + [2]
 
 
 def test_a_reward_model_learns_to_tell_the_two_sides(tiny, student, tmp_path):
@@ -188,24 +186,24 @@ def test_a_reward_model_learns_to_tell_the_two_sides(tiny, student, tmp_path):
     for row in rows:
         row["chosen"], row["rejected"] = ([{"role": "assistant", "content": digit * 4}] for digit in ("7", "3"))
     settings = RewardModelSettings(**PLAIN | {"max_steps": 30, "center_rewards": 0.01})
-    report = train_reward(student, rows, tmp_path, settings)
+    report = train(student, rows, tmp_path, settings)
     assert metrics(tmp_path)[0]["loss"] == pytest.approx(math.log(2), abs=0.5)
     assert report.metrics["last"]["loss"] < 0.1
     assert report.verified["logit_error"] < 1e-5
-    model, tokenizer = load_model(report.model_dir, task="reward"), open_start(report.model_dir).tokenizer
+    model, tokenizer = load_model(report.model_dir, head=SCORE_HEAD), open_start(report.model_dir).tokenizer
     scores = []
     for side in ("chosen", "rejected"):
         ids = tokenizer.apply_chat_template(rows[0]["prompt"] + rows[0][side], return_tensors="pt", return_dict=True)
         scores.append(float(model(**ids).logits))
     assert scores[0] > scores[1] + 1
-    assert "reward modelling" in (tmp_path / "model" / "README.md").read_text()
+    assert "reward modeling" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_the_reward_scorer_opens_what_was_trained(tiny, student, tmp_path):
-    report = train_reward(student, tiny.pairs(8), tmp_path, RewardModelSettings(**PLAIN, adapter=Lora(r=2)))
+    report = train(student, tiny.pairs(8), tmp_path, RewardModelSettings(**PLAIN, adapter=Lora(r=2)))
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForSequenceClassification"]
-    assert load_model(report.model_dir, task="reward").config.num_labels == 1
+    assert load_model(report.model_dir, head=SCORE_HEAD).config.num_labels == 1
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
@@ -243,4 +241,4 @@ def test_what_cannot_work_is_refused(settings, message):
 def test_a_kl_term_over_another_number_of_rows_is_refused(tiny, student, tmp_path):
     settings = KTOSettings(**PLAIN, kl_batch=4)
     with pytest.raises(UserError, match="are not kl_batch 4"):
-        train_kto(student, tiny.pairs(4), tmp_path, settings, resources=TrainResources(micro_batch_size=2))
+        train(student, tiny.pairs(4), tmp_path, settings, resources=TrainResources(micro_batch_size=2))

@@ -51,12 +51,12 @@ def test_an_adapter_alone_is_no_start(tmp_path):
         open_start(tmp_path)
 
 
-def test_a_quantised_model_is_refused(student, tmp_path):
+def test_a_quantized_model_is_refused(student, tmp_path):
     folder = copy(student, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    (folder / "config.json").write_text(json.dumps(config | quantised))
-    with pytest.raises(UserError, match="stored quantised"):
+    quantized = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    (folder / "config.json").write_text(json.dumps(config | quantized))
+    with pytest.raises(UserError, match="stored quantized"):
         open_start(folder)
 
 

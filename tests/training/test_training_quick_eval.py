@@ -12,7 +12,7 @@ from w2s_align.errors import UserError
 from w2s_align.generation import Engine, Sampling, generate
 from w2s_align.records import Prompt, to_table
 from w2s_align.runs import recipe_from_text
-from w2s_align.training import DPOSettings, Lora, QuickTask, SFTSettings, TrainResources, train_dpo, train_sft
+from w2s_align.training import DPOSettings, Lora, QuickTask, SFTSettings, TrainResources, train
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "lr_scheduler_type": "constant", "warmup_steps": 0}
 
@@ -42,7 +42,7 @@ def test_a_training_ends_when_the_accuracy_has_not_risen_for_two_measurements(st
     settings = SFTSettings(
         **PLAIN, max_steps=60, quick_task=task(problems), evaluate_every=4, early_stopping=2, save_dtype="float32"
     )
-    report = train_sft(student, sevens(8), tmp_path / "out", settings)
+    report = train(student, sevens(8), tmp_path / "out", settings)
     steps = [row["step"] for row in report.held_out]
     assert steps == list(range(0, report.steps + 1, 4)) and report.steps < 60
     accuracies = [row["accuracy"] for row in report.held_out]
@@ -75,13 +75,13 @@ def test_accuracy_and_held_out_pairs_of_one_step_share_a_row_and_a_kill_changes_
         if step == 3:
             raise Killed
 
-    whole = train_dpo(student, tiny.pairs(12), tmp_path / "whole", settings)
+    whole = train(student, tiny.pairs(12), tmp_path / "whole", settings)
     assert list(whole.held_out[0]) == ["step", "accuracy", "cut", "unscored"]
     assert {"accuracy", "loss", "rewards/margins"} <= whole.held_out[1].keys()
     assert [row["step"] for row in whole.held_out] == [0, 2, 4]
     with pytest.raises(Killed):
-        train_dpo(student, tiny.pairs(12), tmp_path / "killed", settings, resources=saving, progress=kill)
-    again = train_dpo(student, tiny.pairs(12), tmp_path / "killed", settings, resources=saving)
+        train(student, tiny.pairs(12), tmp_path / "killed", settings, resources=saving, progress=kill)
+    again = train(student, tiny.pairs(12), tmp_path / "killed", settings, resources=saving)
     assert again.resumed_from == 2
     for one, other in zip(whole.held_out, again.held_out, strict=True):
         assert one == pytest.approx(other, rel=1e-4)
@@ -90,16 +90,16 @@ def test_accuracy_and_held_out_pairs_of_one_step_share_a_row_and_a_kill_changes_
 @pytest.mark.slow
 def test_two_processes_share_the_problems_and_stop_together(student, problems, tmp_path):
     settings = SFTSettings(**PLAIN, max_steps=40, quick_task=task(problems), evaluate_every=4, early_stopping=2)
-    alone = train_sft(student, sevens(8), tmp_path / "alone", settings)
+    alone = train(student, sevens(8), tmp_path / "alone", settings)
     two = TrainResources(processes=2, device="cpu")
-    shared = train_sft(student, sevens(8), tmp_path / "shared", settings, resources=two, launch="ddp")
+    shared = train(student, sevens(8), tmp_path / "shared", settings, resources=two, launch="ddp")
     assert shared.held_out == alone.held_out and shared.steps == alone.steps < 40
 
 
 def test_what_cannot_be_measured_is_refused(student, problems, tmp_path):
     def refused(**changes):
         settings = SFTSettings(**PLAIN, max_steps=1, quick_task=task(**{"problems": problems} | changes))
-        train_sft(student, sevens(4), tmp_path / f"out{len(list(tmp_path.iterdir()))}", settings)
+        train(student, sevens(4), tmp_path / f"out{len(list(tmp_path.iterdir()))}", settings)
 
     with pytest.raises(UserError, match=r"there are no prompts in .*nowhere\.parquet"):
         refused(problems=tmp_path / "nowhere.parquet")

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from w2s_align.training import RENAMED, DPOSettings, Lora, SFTSettings, TrainResources, TrainSettings
-from w2s_align.training.settings import DPO_LOSSES, SCHEDULERS
+from w2s_align.training.methods.dpo import DPO_LOSSES
+from w2s_align.training.settings import SCHEDULERS
 
 
 def test_importing_the_settings_loads_nothing_heavy():

@@ -10,7 +10,8 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.runs import recipe_from_text
 from w2s_align.steps import CATALOGUE
-from w2s_align.training import DPOSettings, SFTSettings, train_dpo, train_sft
+from w2s_align.training import DPOSettings, SFTSettings, train
+from w2s_align.training.counts import RowCounts
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 2, "lr_scheduler_type": "constant", "warmup_steps": 0}
 
@@ -24,28 +25,20 @@ def test_two_sets_train_like_their_rows_in_one(tiny, student, tmp_path):
     second[0] = {**second[0], "prompt": first[0]["prompt"]}
     second[1] = {**second[1], "prompt": []}
     tables = [pa.Table.from_pylist(rows) for rows in (first, second)]
-    report = train_dpo(student, tables, tmp_path / "two", DPOSettings(**PLAIN))
-    assert report.counts == {
-        "rows": 11,
-        "prompt_in_an_earlier_set": 1,
-        "dropped_without_prompt": 1,
-        "kept": 10,
-        "identical": 0,
-        "kept_of_set_1": 5,
-        "kept_of_set_2": 5,
-        "held_out": 0,
-        "repeated": 2,
-    }
-    one = train_dpo(student, [*first, *second], tmp_path / "one", DPOSettings(**PLAIN))
+    report = train(student, tables, tmp_path / "two", DPOSettings(**PLAIN))
+    assert report.counts == RowCounts(
+        rows=11, kept=10, dropped={"without_prompt": 1}, kept_by_set=[5, 5], shared_prompts=1, repeated=2
+    )
+    one = train(student, [*first, *second], tmp_path / "one", DPOSettings(**PLAIN))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
-    assert "kept_of_set_1" not in one.counts and one.digests == report.digests
+    assert one.counts.kept_by_set == [] and one.digests == report.digests
 
 
 def test_sft_takes_pairs_and_chats_together(tiny, student, tmp_path):
     chats = pa.Table.from_pylist([{"prompt": row["prompt"], "completion": row["chosen"]} for row in tiny.pairs(3)])
     sets = [pa.Table.from_pylist(tiny.pairs(5, seed=1)), chats]
-    report = train_sft(student, sets, tmp_path, SFTSettings(**PLAIN))
-    assert (report.counts["kept_of_set_1"], report.counts["kept_of_set_2"]) == (5, 3)
+    report = train(student, sets, tmp_path, SFTSettings(**PLAIN))
+    assert report.counts.kept_by_set == [5, 3]
 
 
 RECIPE = """\

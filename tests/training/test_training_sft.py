@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from w2s_align.training import Lora, SFTSettings, train_sft
+from w2s_align.training import Lora, SFTSettings, train
 from w2s_align.training.models import load_model, open_start
 
 
@@ -21,7 +21,7 @@ def metrics(out):
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
 def test_the_loss_is_the_cross_entropy_of_the_response(tiny, student, tmp_path, side):
     rows = tiny.pairs(4)
-    report = train_sft(student, rows, tmp_path, settings(side=side))
+    report = train(student, rows, tmp_path, settings(side=side))
     model, tokenizer = load_model(student), open_start(student).tokenizer
     total, tokens = 0.0, 0
     for row in rows:
@@ -40,7 +40,7 @@ def test_a_random_model_learns_a_constant_answer(student, tmp_path):
         {"prompt": [{"role": "user", "content": f"{i}="}], "completion": [{"role": "assistant", "content": "77"}]}
         for i in range(64)
     ]
-    report = train_sft(
+    report = train(
         student, rows, tmp_path, settings(learning_rate=1e-2, batch_size=16, num_train_epochs=8, max_steps=None)
     )
     assert report.steps == 32
@@ -55,7 +55,7 @@ def test_a_random_model_learns_a_constant_answer(student, tmp_path):
 
 
 def test_an_adapter_and_the_other_loss(tiny, student, tmp_path):
-    report = train_sft(
+    report = train(
         student, tiny.pairs(8), tmp_path, settings(adapter=Lora(r=2), loss="dft", max_steps=2, learning_rate=1e-2)
     )
     assert (tmp_path / "adapter" / "adapter_config.json").exists()

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
-from w2s_align.training.padding_free import ATTENTION, FAMILIES, pack, pack_forward, packed_passes, why_padded
+from w2s_align.training.methods import all_methods
+from w2s_align.training.methods.dpo import DPO_LOSSES
+from w2s_align.training.padding_free import ATTENTION, FAMILIES, pack, pack_forward, why_padded, without_padding
 from w2s_align.training.resources import TrainResources
-from w2s_align.training.settings import DPO_LOSSES
 
 VALUES = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
 
@@ -172,7 +173,7 @@ def gradients_of_a_step(student, rows, out, loss, packed, micro, **changes):
         save_strategy="no",
         **changes,
     )
-    with packed_passes("dpo_trainer", pairs=True, on=packed):
+    with without_padding("dpo_trainer", pairs=True, on=packed):
         trainer = DPOTrainer(str(student), args=config, train_dataset=Dataset.from_list(rows), callbacks=[keep])
     # away from the reference, where all losses have a slope
     with torch.no_grad():
@@ -227,7 +228,7 @@ def plain(tiny, student):
         pytest.param(True, 4, {"precompute_ref_log_probs": True}, id="reference computed once"),
     ],
 )
-def test_gradients_of_every_optimisation_are_those_of_the_plain_computation(
+def test_gradients_of_every_optimization_are_those_of_the_plain_computation(
     tiny, student, tmp_path, plain, packed, micro, changes
 ):
     changes = {"gradient_checkpointing": False, **changes}
@@ -262,12 +263,12 @@ def test_micro_batches_without_padding_add_up_to_the_plain_batch(tiny, student, 
 
 
 def test_an_adapter_without_padding_learns_as_with_it(tiny, student, tmp_path):
-    from w2s_align.training import DPOSettings, Lora, train_dpo
+    from w2s_align.training import DPOSettings, Lora, train
     from w2s_align.training.models import load_model
 
     settings = DPOSettings(learning_rate=1e-2, batch_size=4, max_steps=3, adapter=Lora(r=4, alpha=8))
     reports = [
-        train_dpo(student, tiny.pairs(8), tmp_path / str(on), settings, resources=TrainResources(padding_free=on))
+        train(student, tiny.pairs(8), tmp_path / str(on), settings, resources=TrainResources(padding_free=on))
         for on in (True, False)
     ]
     weights = [load_model(report.model_dir).state_dict() for report in reports]
@@ -275,12 +276,12 @@ def test_an_adapter_without_padding_learns_as_with_it(tiny, student, tmp_path):
 
 
 def test_sft_without_padding_learns_as_with_it(tiny, student, tmp_path):
-    from w2s_align.training import SFTSettings, train_sft
+    from w2s_align.training import SFTSettings, train
     from w2s_align.training.models import load_model
 
     settings = SFTSettings(learning_rate=1e-3, batch_size=4, max_steps=3)
     reports = [
-        train_sft(student, tiny.pairs(8), tmp_path / str(on), settings, resources=TrainResources(padding_free=on))
+        train(student, tiny.pairs(8), tmp_path / str(on), settings, resources=TrainResources(padding_free=on))
         for on in (True, False)
     ]
     assert reports[0].metrics["last"]["loss"] == pytest.approx(reports[1].metrics["last"]["loss"], rel=1e-5)
@@ -291,18 +292,18 @@ def test_sft_without_padding_learns_as_with_it(tiny, student, tmp_path):
 def test_where_passes_stay_padded_it_is_said(tiny, student, tmp_path):
     from transformers import AutoConfig
 
-    assert why_padded("dpo", str(student), TrainResources()) is None
-    assert "padding_free is off" in why_padded("dpo", str(student), TrainResources(padding_free=False))
-    assert "sdpa can" in why_padded("sft", str(student), TrainResources(attn_implementation="eager"))
-    assert "reward is trained on padded rows" in why_padded("reward", str(student), TrainResources())
+    assert why_padded(all_methods()["dpo"], str(student), TrainResources()) is None
+    assert "padding_free is off" in why_padded(all_methods()["dpo"], str(student), TrainResources(padding_free=False))
+    assert "sdpa can" in why_padded(all_methods()["sft"], str(student), TrainResources(attn_implementation="eager"))
+    assert "reward is trained on padded rows" in why_padded(all_methods()["reward"], str(student), TrainResources())
     AutoConfig.for_model("mamba").save_pretrained(tmp_path)
-    assert "models of type mamba" in why_padded("dpo", str(tmp_path), TrainResources())
+    assert "models of type mamba" in why_padded(all_methods()["dpo"], str(tmp_path), TrainResources())
 
 
 def test_the_trainers_own_head_is_put_back():
     from trl.trainer import add_fused_lm_head, dpo_trainer
 
-    with pytest.raises(RuntimeError), packed_passes("dpo_trainer", pairs=True):
+    with pytest.raises(RuntimeError), without_padding("dpo_trainer", pairs=True):
         assert dpo_trainer.add_fused_lm_head is not add_fused_lm_head
         raise RuntimeError
     assert dpo_trainer.add_fused_lm_head is add_fused_lm_head

@@ -22,10 +22,10 @@ from w2s_align.training import (
     SimPOSettings,
     TrainResources,
 )
-from w2s_align.training.job import plan
-from w2s_align.training.launch import Layout
-from w2s_align.training.methods.catalogue import method_named
+from w2s_align.training.layout import Layout
+from w2s_align.training.methods import all_methods
 from w2s_align.training.models import open_start
+from w2s_align.training.plan import plan_training
 from w2s_align.training.tokens import ChatEncoder
 
 TEMPLATES = Path(__file__).parents[1] / "generation" / "templates"
@@ -208,13 +208,13 @@ def batch_of(method: str, model: Path, family: Family, out: Path, **changes: Any
     plain |= {"kl_batch": 2, "batch_size": 4} if method == "kto" else {}
     plain |= {"pad_token": family.special[0]} if method == "reward" else {}
     settings = SETTINGS[method](**plain | changes)
-    kind = method_named(method)
+    kind = all_methods()[method]
     start = open_start(model)
     encoder = ChatEncoder(start.tokenizer, start.stop_ids, settings.chat_template_kwargs)
     data = kind.prepare(rows_of(family), encoder, settings, out / "cache", 0)
     resources = TrainResources(device="cpu", micro_batch_size=2, precompute_ref_log_probs=False)
-    job = plan(method, start, data, out, settings, resources, 0, Layout(), kind.sides)
-    trainer = kind.trainer(job, [])
+    plan = plan_training(kind, start, data, out, settings, resources, 0, Layout())
+    trainer = kind.trainer(plan, [])
     trainer.train_dataset = trainer.train_dataset.select(range(2))
     return trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]]), data
 

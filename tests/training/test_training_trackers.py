@@ -11,7 +11,7 @@ import pytest
 
 from w2s_align.records import Prompt, to_table
 from w2s_align.steps import CATALOGUE
-from w2s_align.training import DPOSettings, QuickTask, TrainResources, train_dpo
+from w2s_align.training import DPOSettings, QuickTask, TrainResources, train
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 3, "lr_scheduler_type": "constant", "warmup_steps": 0}
 TOKEN = "hf_" + "y" * 20
@@ -31,7 +31,7 @@ def test_tensorboard_has_every_metric_of_every_step_beside_the_model(tiny, stude
     quick = QuickTask(prompts=str(tmp_path / "quick.parquet"), scorer="numeric", max_tokens=4)
     settings = DPOSettings(**PLAIN, loss="sigmoid_norm", beta=5, held_out=2, quick_task=quick, evaluate_every=1)
     resources = TrainResources(report_to=["tensorboard"])
-    report = train_dpo(student, tiny.pairs(10), tmp_path / "out", settings, resources=resources)
+    report = train(student, tiny.pairs(10), tmp_path / "out", settings, resources=resources)
     found = events.EventAccumulator(str(tmp_path / "out" / "tensorboard"))
     found.Reload()
     rows = metrics(tmp_path / "out")
@@ -48,7 +48,7 @@ def test_tensorboard_has_every_metric_of_every_step_beside_the_model(tiny, stude
         file for file in (tmp_path / "out").rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()
     ]
     # Nothing of it reaches what is learned.
-    plain = train_dpo(student, tiny.pairs(10), tmp_path / "plain", settings)
+    plain = train(student, tiny.pairs(10), tmp_path / "plain", settings)
     assert not (tmp_path / "plain" / "tensorboard").exists()
     assert all(plain.metrics[end] == pytest.approx(report.metrics[end]) for end in ("first", "last"))
 
@@ -57,7 +57,7 @@ def test_a_folder_of_the_users_own_is_kept(tiny, student, tmp_path, monkeypatch)
     pytest.importorskip("tensorboard")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "all"))
     resources = TrainResources(report_to=["tensorboard"])
-    train_dpo(student, tiny.pairs(4), tmp_path / "out", DPOSettings(**PLAIN), resources=resources)
+    train(student, tiny.pairs(4), tmp_path / "out", DPOSettings(**PLAIN), resources=resources)
     assert len(list((tmp_path / "all").glob("events.*"))) == 1
     assert not (tmp_path / "out" / "tensorboard").exists()
 
@@ -72,9 +72,9 @@ def test_a_tracker_is_no_part_of_the_key():
 
 SCRIPT = """
 import json, sys
-from w2s_align.training import DPOSettings, TrainResources, train_dpo
+from w2s_align.training import DPOSettings, TrainResources, train
 student, pairs, out, settings = json.loads(sys.argv[1])
-train_dpo(student, pairs, out, DPOSettings(**settings), resources=TrainResources(report_to=["trackio"]))
+train(student, pairs, out, DPOSettings(**settings), resources=TrainResources(report_to=["trackio"]))
 """
 
 

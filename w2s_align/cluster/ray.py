@@ -320,7 +320,7 @@ def _make(
 @contextlib.contextmanager
 def _rank_variables(group: str, nodes: int) -> Iterator[None]:
     """Set, for the first machine of a training, what its launcher needs to reach the others (training/launch.py)."""
-    from w2s_align.training.launch import STARTER
+    from w2s_align.training.layout import STARTER
 
     ray: Any = importlib.import_module("ray")
     address = ray.get_runtime_context().gcs_address

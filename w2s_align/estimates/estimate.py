@@ -73,7 +73,8 @@ class _Estimator:
 
     def _training(self, name: str, config: Any) -> Estimate:
         inputs = self._planned[name].node.inputs
-        sources = [source for place, source in inputs.items() if place.partition(".")[0] in ("data", "pairs")]
+        option = config.method.inputs.option
+        sources = [source for place, source in inputs.items() if place.partition(".")[0] == option]
         counted = self._counted(config, inputs.get("model"), sources) if self._count else None
         rows = _together([self.found[source] for source in sources])
         return estimate_training(config, rows, counted, self._shape(name, config.model), self._hardware)

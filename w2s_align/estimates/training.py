@@ -17,10 +17,11 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.estimates.costs import PROMPT_TOKENS, START, TRAINING_USE, Estimate, Range, answer_tokens
 from w2s_align.estimates.gpus import Hardware
 from w2s_align.families import Shape
-from w2s_align.training.batching import RowSizes, held_out_rows, memory_setup, optimiser_steps, trained_tokens
-from w2s_align.training.launch import Layout, check_launch
+from w2s_align.steps.train import rows_of
+from w2s_align.training.batching import RowSizes, held_out_rows, memory_setup, optimizer_steps, trained_tokens
+from w2s_align.training.layout import Layout, check_launch
 from w2s_align.training.memory import Setup, training_memory
-from w2s_align.training.methods.catalogue import method_named
+from w2s_align.training.method import Method
 from w2s_align.training.settings import Lora
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FULL = 0.94
 """Share of a device's memory that a training may be estimated to take; the rest is for fragments and kernels."""
 SMALL = "{optimize_for: memory}"
+"""The resources that make a training smallest on a device, as a recipe writes them."""
 MOST_GPUS = (16, 32, 64, 128)
 """Numbers of GPUs that are tried where those that are there do not suffice."""
 
@@ -45,16 +47,16 @@ def estimate_training(
         shape: Shape of its model, or None when that is not known.
         hardware: The GPUs that it is to run on; None for the CPU of this machine.
     """
-    method = method_named(config.kind)
-    if rows is not None and config.kind == "kto":
-        rows *= 2  # pairs are taken apart
+    method: Method = config.method
+    if rows is not None:
+        rows *= method.rows_per_input
     found = Estimate(rows if counted is None else counted.rows, exact=counted is not None)
     sizes = counted.sizes if counted is not None else _assumed(config.max_length or 4096, method.sides)
     if found.rows is not None:
         trained = found.rows - held_out_rows(config, found.rows)
-        found.steps = optimiser_steps(config, trained)
+        found.steps = optimizer_steps(config, trained)
         if counted is not None:
-            number = trained_tokens(config, counted.row_tokens, config.seed or 0, shuffled=config.kind != "kto")
+            number = trained_tokens(config, counted.row_tokens, config.seed or 0, shuffled=method.shuffled)
             found.tokens = (number, number)
         else:
             seen = found.steps * config.batch_size * method.sides
@@ -84,27 +86,23 @@ def estimate_training(
 
 
 def count_rows(config: Any, data: Sequence[Artifact], start: str) -> TrainingData:
-    """Tokenise the data of a training as the training will: exact, in the time that tokenising takes.
+    """Tokenize the data of a training as the training will: exact, in the time that tokenizing takes.
 
     Args:
         config: Its step.
         data: Its data, of one step or of several.
         start: Folder or hub id of the model that it starts from.
     """
-    from w2s_align.training.formats import responses_as_chats
     from w2s_align.training.models import open_start
     from w2s_align.training.tokens import ChatEncoder
 
-    method = method_named(config.kind)
+    method: Method = config.method
     settings: Any = method.settings.model_validate(config.model_dump(include=set(method.settings.model_fields)))
-    opened = open_start(start, method.task)
+    opened = open_start(start, method.head)
     encoder = ChatEncoder(opened.tokenizer, opened.stop_ids, settings.chat_template_kwargs, settings.template_check)
-    rows: list[Any] = [
-        one.path / "data" if one.type == "pairs" else responses_as_chats(one.prompts().table(), one.table())[0]
-        for one in data
-    ]
+    rows, _ = rows_of(data)
     with tempfile.TemporaryDirectory() as folder:
-        return method.prepare(rows[0] if len(rows) == 1 else rows, encoder, settings, Path(folder), config.seed or 0)
+        return method.prepare(rows, encoder, settings, Path(folder), config.seed or 0)
 
 
 def _assumed(longest: int, sides: int) -> RowSizes:
@@ -127,8 +125,7 @@ def _setup(
     config: Any, shape: Shape, layout: Layout, sizes: RowSizes, rows: int | None, hardware: Hardware | None
 ) -> Setup:
     return memory_setup(
-        config.kind,
-        method_named(config.kind).sides,
+        config.method,
         config,
         config.resources,
         layout,
@@ -217,10 +214,10 @@ def _on_fewer(config: Any, hardware: Hardware) -> str:
 def _seconds(shape: Shape, tokens: Range, sizes: RowSizes, setup: Setup, config: Any, hardware: Hardware) -> Range:
     """Time of the passes over the tokens.
 
-    One forward; two backward, one less for a frozen base; one to recompute; one of the reference.
+    One forward; two backward, one less for a frozen base; one to recompute; one of each frozen model.
     """
     passes = 1 + (2 if setup.rank is None else 1) + (1 if setup.recompute else 0)
-    passes += 1 if config.kind in ("dpo", "kto") else 0
+    passes += config.method.frozen_passes
     work = passes * shape.forward_flops(sizes.longest / 4) / (hardware.gpu.flops * setup.processes)
     low, high = (count * work for count in tokens)
     return low / TRAINING_USE[1] + START[0], high / TRAINING_USE[0] + START[1]

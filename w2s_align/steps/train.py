@@ -1,26 +1,34 @@
-"""What the steps that train have in common: seeds, launch, resources; how a training's report is kept."""
+"""sft, dpo, kto, simpo, cpo, orpo, reward: a step for every kind of training in w2s_align/training/methods.
+
+Reads a model and rows to train on; writes model/ (safetensors), adapter/ for LoRA, metrics.jsonl and training.json.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field, create_model, field_validator
 
 from w2s_align.artifacts.artifact import Artifact
 from w2s_align.artifacts.identity import model_identity
 from w2s_align.errors import UserError
 from w2s_align.files import installed_version
-from w2s_align.recipe.schema import ArtifactType, ModelRef, PairsRef, Reads, Reference, Resources, Seed
+from w2s_align.recipe.schema import ArtifactType, ModelRef, Reads, Reference, Resources, Seed
 from w2s_align.scoring import scorer_settings
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
-from w2s_align.training.launch import check_launch
+from w2s_align.training.layout import check_launch
+from w2s_align.training.method import Method
+from w2s_align.training.methods import all_methods
 from w2s_align.training.renamed import RENAMED
 from w2s_align.training.resources import TrainResources
-from w2s_align.training.settings import QuickTask, TrainSettings
+from w2s_align.training.settings import QuickTask
 
 if TYPE_CHECKING:
     from w2s_align.training import TrainingReport
@@ -33,12 +41,8 @@ class TrainStepResources(TrainResources, Resources):
     """GPUs of this machine. Default: one for launch single, else all of them."""
 
 
-PairsRefs: TypeAlias = PairsRef | Annotated[list[PairsRef], Field(min_length=1)]
-"""Pairs of one step, or of several, which are put together."""
-
-
 class TrainStep(Step):
-    """A step that tunes a model."""
+    """A step that tunes a model; :func:`step_of` adds a method's settings and the option that names its rows."""
 
     model: ModelRef
     """The model that training starts from: a hub id, a folder (of an adapter, too), or $step."""
@@ -54,6 +58,13 @@ class TrainStep(Step):
     version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "trl", "peft")
     renamed = RENAMED
+    method: ClassVar[Method]
+    """The kind of training: ``class MyStep(TrainStep, MySettings, method=MY_METHOD)``."""
+
+    def __init_subclass__(cls, method: Method | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if method is not None:
+            cls.method = method
 
     @field_validator("seeds")
     @classmethod
@@ -63,15 +74,19 @@ class TrainStep(Step):
         return seeds
 
     def check(self) -> None:
-        """Refuse a launch and a scorer that do not exist, and data that is named twice."""
+        """Refuse a launch and a scorer that do not exist, and data that is named twice.
+
+        Raises:
+            UserError: With what to write instead.
+        """
         check_launch(self.launch)
         if task := self._quick_task():
             scorer_settings(task.scorer)
-        for name in ("pairs", "data"):
-            value = getattr(self, name, None)
-            if isinstance(value, list) and len(set(value)) < len(value):
-                twice = next(one for one in value if value.count(one) > 1)
-                raise UserError(f"{name} has {twice} twice.", fix="Use num_train_epochs to see rows more often.")
+        option = self.method.inputs.option
+        value = getattr(self, option)
+        if isinstance(value, list) and len(set(value)) < len(value):
+            twice = next(one for one in value if value.count(one) > 1)
+            raise UserError(f"{option} has {twice} twice.", fix="Use num_train_epochs to see rows more often.")
 
     def references(self) -> Iterator[Reference]:
         """Yield start model and data, and the problems of a quick task."""
@@ -104,26 +119,23 @@ class TrainStep(Step):
         """Share a process with other trainings where there is no GPU memory to give back."""
         return "train"
 
-    def fit(
-        self, work: Work, train: Callable[..., TrainingReport], rows: Any, settings: type[TrainSettings]
-    ) -> TrainingReport:
-        """Train, going on from the last checkpoint of an earlier try, and fill in the artifact.
+    def run(self, work: Work) -> None:
+        """Train, going on from the last checkpoint of an earlier try."""
+        from w2s_align.training import train
 
-        Args:
-            work: The step at work.
-            train: Function of the training library.
-            rows: What it trains on.
-            settings: Class of its settings.
-        """
         resources = TrainResources.model_validate(self.resources.model_dump(include=set(TrainResources.model_fields)))
         if resources.cache_dir is None and work.cache is not None:
             resources = resources.model_copy(update={"cache_dir": str(work.cache / "reference")})
+        settings = self.method.settings
         options = settings.model_validate(self.model_dump(include=set(settings.model_fields)))
         if options.quick_task:
             prompts = str(work.inputs["quick_task.prompts"].path / "data")
             options = options.model_copy(
                 update={"quick_task": options.quick_task.model_copy(update={"prompts": prompts})}
             )
+        option = self.method.inputs.option
+        data = [found for place, found in work.inputs.items() if place.partition(".")[0] == option]
+        rows, left_out = rows_of(data)
         report = train(
             work.model("model", self.model),
             rows,
@@ -134,39 +146,81 @@ class TrainStep(Step):
             launch=self.launch,
             progress=work.progress,
         )
-        take_report(work, report)
-        return report
+        _record(work, report, left_out)
 
 
-def rows_of(work: Work, field: str, read: Callable[[Artifact], Any] = lambda artifact: artifact.path / "data") -> Any:
-    """Return what a field names to train on: the rows of one artifact, or a list of those of several.
+def rows_of(data: Sequence[Artifact]) -> tuple[Any, Counter[str]]:
+    """Return what a training reads of its artifacts, and the rows that none of it can be: by reason, how many.
 
     Args:
-        work: The step at work.
-        field: Name of the field.
-        read: Gives the rows of an artifact.
+        data: Artifacts of pairs, responses or prompts, of one step or of several.
     """
-    several = [read(artifact) for place, artifact in work.inputs.items() if place.startswith(f"{field}.")]
-    return several or read(work.inputs[field])
+    from w2s_align.training.formats import responses_as_chats
+
+    rows: list[Any] = []
+    left_out: Counter[str] = Counter()
+    for artifact in data:
+        if artifact.type == "responses":
+            chats, dropped = responses_as_chats(artifact.prompts().table(), artifact.table())
+            left_out.update(dropped)
+            rows.append(chats)
+        else:
+            rows.append(artifact.path / "data")
+    return rows[0] if len(rows) == 1 else rows, left_out
 
 
-def take_report(work: Work, report: TrainingReport) -> None:
+def _record(work: Work, report: TrainingReport, left_out: Counter[str]) -> None:
     """Put what a training did into its artifact."""
-    account = json.loads(json.dumps(asdict(report)))
-    counts = account.pop("counts")
+    counts = report.counts
     work.counts.update(
-        rows_in=counts["rows"],
-        kept=counts["kept"],
-        held_out=counts["held_out"],
-        dropped={name.removeprefix("dropped_"): n for name, n in counts.items() if name.startswith("dropped_")},
-        cut={name.removeprefix("cut_"): n for name, n in counts.items() if name.startswith("cut_")},
+        rows_in=counts.rows + left_out.total(),
+        kept=counts.kept,
+        held_out=counts.held_out,
+        dropped={**counts.dropped, **left_out},
+        cut=counts.cut,
     )
-    for path in ("start", "model_dir", "adapter_dir"):
-        account.pop(path)  # paths of the partial folder mean nothing later
-    if sets := [n for name, n in counts.items() if name.startswith("kept_of_set_")]:
-        shared = counts["prompt_in_an_earlier_set"]
-        work.counts["sets"] = {"kept": sets, "prompt_in_an_earlier_set": shared}
-        if shared:
-            work.warnings.append(f"{shared:,} rows have a prompt that an earlier set of pairs has too.")
-    work.result.update(account)
+    if counts.kept_by_set:
+        work.counts["sets"] = {"kept": counts.kept_by_set, "prompt_in_an_earlier_set": counts.shared_prompts}
+    if counts.shared_prompts:
+        work.warnings.append(f"{counts.shared_prompts:,} rows have a prompt that an earlier set of pairs has too.")
+    # Counts are kept once, above; the paths are those of the partial folder and mean nothing later.
+    elsewhere = ("counts", "start", "model_dir", "adapter_dir")
+    result = json.loads(json.dumps(asdict(report)))
+    work.result.update({name: value for name, value in result.items() if name not in elsewhere})
     work.warnings += [*report.notes, *(f"step {a['step']}: {a['message']}" for a in report.alarms)]
+
+
+def step_of(method: Method) -> type[TrainStep]:
+    """Make the step that trains by a method: its settings, and the option that names its rows.
+
+    Args:
+        method: The kind of training.
+    """
+    row_source = Annotated[str, Reads(method.inputs.types)]
+    several = Annotated[list[row_source], Field(min_length=1)]
+    fields: dict[str, Any] = {
+        "kind": (Literal[method.name], method.name),
+        method.inputs.option: (row_source | several, Field(description=method.inputs.help)),
+    }
+    step = create_model(
+        method.name.capitalize(),
+        __base__=(TrainStep, method.settings),
+        __doc__=method.summary,
+        __module__=__name__,
+        __cls_kwargs__={"method": method},
+        **fields,
+    )
+    return cast(type[TrainStep], step)
+
+
+def training_steps() -> list[type[TrainStep]]:
+    """Return the step of every kind of training.
+
+    A kind whose options name other steps brings a class of its own: ``STEP`` in ``steps/<name>.py``.
+    """
+    return [_own_step(method) or step_of(method) for method in all_methods().values()]
+
+
+def _own_step(method: Method) -> type[TrainStep] | None:
+    name = f"{__package__}.{method.name}"
+    return importlib.import_module(name).STEP if find_spec(name) else None

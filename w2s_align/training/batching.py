@@ -1,4 +1,4 @@
-"""How rows become forward passes and steps: the rules that a plan and a training share, so that they cannot differ.
+"""How rows become micro batches and steps: the rules that a plan and a training share, so that they cannot differ.
 
 Plain values in, plain values out; :func:`memory_setup` is what memory.py estimates from. Imports no torch.
 """
@@ -10,16 +10,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from w2s_align.training.launch import Layout
+from w2s_align.training.layout import Layout
 from w2s_align.training.memory import Setup
+from w2s_align.training.method import Method
 from w2s_align.training.padding_free import why_padded_family
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import TrainSettings
 
-PASS_TOKENS = 16_384
-"""Padded tokens in one forward pass that the default micro batch stays below."""
+MICRO_BATCH_TOKENS = 16_384
+"""Padded tokens that the default micro batch stays below, to bound activations: 8 sequences of 2,048."""
 PACKED_TOKENS = 4096
-"""Mean tokens of a forward pass without padding that the default micro batch stays below."""
+"""Mean tokens of the default micro batch without padding. Lower than with it: rows that meet may all be long ones."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ def held_out_rows(settings: TrainSettings, rows: int) -> int:
     return int(wanted) if wanted >= 1 else math.ceil(wanted * rows)
 
 
-def optimiser_steps(settings: TrainSettings, rows: int) -> int:
-    """Return the optimiser steps of a training on ``rows``, of which the last batch of an epoch is filled up."""
+def optimizer_steps(settings: TrainSettings, rows: int) -> int:
+    """Return the optimizer steps of a training on ``rows``, of which the last batch of an epoch is filled up."""
     return settings.max_steps or math.ceil(settings.num_train_epochs * math.ceil(rows / settings.batch_size))
 
 
@@ -57,8 +58,14 @@ def held_out_choice(settings: TrainSettings, rows: int) -> set[int]:
     return set(random.Random(0).sample(range(rows), held_out_rows(settings, rows)))
 
 
-def labelled_order(rows: int, settings: TrainSettings, seed: int) -> list[int]:
-    """Return the order in which KTO reads its rows, filled up to whole batches."""
+def fixed_order(rows: int, settings: TrainSettings, seed: int) -> list[int]:
+    """Return the order of rows that is the same in every epoch, filled up to whole batches.
+
+    Args:
+        rows: Number of rows.
+        settings: The size of a batch.
+        seed: Seed of the order.
+    """
     order = list(range(rows))
     random.Random(seed).shuffle(order)
     return order + [order[i % len(order)] for i in range(-len(order) % settings.batch_size)]
@@ -71,15 +78,15 @@ def trained_tokens(settings: TrainSettings, row_tokens: Sequence[int], seed: int
         settings: What is learned.
         row_tokens: Tokens of each row; held-out rows are among them.
         seed: Seed of the training.
-        shuffled: Whether each epoch has an order of its own; else rows come in :func:`labelled_order`.
+        shuffled: Whether each epoch has an order of its own; else rows come in :func:`fixed_order`.
     """
     apart = held_out_choice(settings, len(row_tokens))
     if shuffled:
         rows = [tokens for i, tokens in enumerate(row_tokens) if i not in apart]
         rows += [rows[i % len(rows)] for i in range(-len(rows) % settings.batch_size)]
     else:
-        rows = [row_tokens[i] for i in labelled_order(len(row_tokens), settings, seed)]
-    epochs, rest = divmod(optimiser_steps(settings, len(rows)) * settings.batch_size, len(rows))
+        rows = [row_tokens[i] for i in fixed_order(len(row_tokens), settings, seed)]
+    epochs, rest = divmod(optimizer_steps(settings, len(rows)) * settings.batch_size, len(rows))
     order: Sequence[int] = range(rest)
     if shuffled and rest:
         import torch  # accelerate's SeedableRandomSampler draws the order of epoch e with seed + e
@@ -97,7 +104,7 @@ def recomputes(resources: TrainResources, parameters: int) -> bool:
 def micro_batch(
     settings: TrainSettings, resources: TrainResources, processes: int, sizes: RowSizes, sides: int, *, packed: bool
 ) -> int:
-    """Return the rows in one forward pass on one device.
+    """Return the rows of a micro batch: of one forward pass on one device.
 
     Args:
         settings: What is learned.
@@ -105,42 +112,41 @@ def micro_batch(
         processes: Processes that train together; ``batch_size`` is a multiple of it.
         sizes: Tokens of the rows.
         sides: Sequences per row: 2 for pairs, 1 for chats.
-        packed: Whether passes have no padding.
+        packed: Whether micro batches have no padding.
     """
     if resources.micro_batch_size is not None:
         return resources.micro_batch_size
     if together := settings.rows_together:
         return max(1, together // processes)
     per_process = max(1, settings.batch_size // processes)
-    fits = int(PACKED_TOKENS / sizes.mean) if packed else PASS_TOKENS // (sides * sizes.longest)
+    fits = int(PACKED_TOKENS / sizes.mean) if packed else MICRO_BATCH_TOKENS // (sides * sizes.longest)
     if resources.optimize_for == "memory":
         fits = 1
     return max(n for n in range(1, per_process + 1) if per_process % n == 0 and n <= max(1, fits))
 
 
-def largest_pass(sizes: RowSizes, micro: int, sides: int, passes: int, *, packed: bool) -> float:
-    """Return the tokens of the largest forward pass, padding included.
+def largest_micro_batch(sizes: RowSizes, micro: int, sides: int, number: int, *, packed: bool) -> float:
+    """Return the tokens of the largest micro batch, padding included.
 
     With padding it is the one with the longest row. Without, it is the larger of two expectations: the longest row
-    among mean ones, and the largest of ``passes`` sums of ``micro`` rows, which for many sums lies sqrt(2 ln passes)
+    among mean ones, and the largest of ``number`` sums of ``micro`` rows, which for many sums lies sqrt(2 ln number)
     standard deviations above their mean.
 
     Args:
         sizes: Tokens of the rows.
-        micro: Rows in a pass.
+        micro: Rows in a micro batch.
         sides: Sequences per row.
-        passes: Forward passes of the training.
-        packed: Whether passes have no padding.
+        number: Micro batches of the training.
+        packed: Whether they have no padding.
     """
     if not packed:
         return float(micro * sides * sizes.longest)
-    largest = micro * sizes.mean + math.sqrt(2 * math.log(max(2, passes)) * micro) * sizes.spread
+    largest = micro * sizes.mean + math.sqrt(2 * math.log(max(2, number)) * micro) * sizes.spread
     return min(max(largest, sizes.largest + (micro - 1) * sizes.mean), float(micro * sizes.largest))
 
 
 def memory_setup(
-    method: str,
-    sides: int,
+    method: Method,
     settings: TrainSettings,
     resources: TrainResources,
     layout: Layout,
@@ -157,8 +163,7 @@ def memory_setup(
     """Return what decides the memory of a training.
 
     Args:
-        method: ``dpo``, ``sft``, ...
-        sides: Sequences per row in a pass.
+        method: The kind of training.
         settings: What is learned.
         resources: What the training may use.
         layout: The processes that train together.
@@ -172,15 +177,16 @@ def memory_setup(
         cpu: Whether it trains on a CPU.
     """
     packed = why_padded_family(method, family, resources) is None
-    micro = micro_batch(settings, resources, layout.processes, sizes, sides, packed=packed)
-    tokens = largest_pass(sizes, micro, sides, max(1, rows // (micro * layout.processes)), packed=packed)
-    everywhere = cpu and not packed  # TRL leaves prompts out of the head on GPUs, packed.py everywhere
+    micro = micro_batch(settings, resources, layout.processes, sizes, method.sides, packed=packed)
+    number = max(1, rows // (micro * layout.processes))
+    tokens = largest_micro_batch(sizes, micro, method.sides, number, packed=packed)
+    everywhere = cpu and not packed  # TRL leaves prompts out of the head on GPUs, padding_free.py everywhere
     adapter = settings.adapter
     return Setup(
         tokens=tokens,
         targets=tokens if everywhere else tokens * sizes.targets,
         packed=packed,
-        sides=sides,
+        sides=method.sides,
         accumulation=max(1, settings.batch_size // layout.processes // micro),
         processes=layout.processes,
         kind=layout.kind,
@@ -191,7 +197,7 @@ def memory_setup(
         trained=trained,
         four_bits=adapter is not None and adapter.load_in_4bit,
         recompute=recomputes(resources, parameters),
-        head="none" if method == "reward" else "whole" if method in ("simpo", "cpo", "orpo") else "tiles",
+        head=method.logits,
         cpu=cpu,
         save_dtype=save_dtype,
     )

@@ -1,6 +1,6 @@
 """The one callback that every trainer gets: metrics to disk, health, checkpoints by time, progress.
 
-Writes ``metrics.jsonl`` (one row per optimiser step, also after a resume) and marks each finished checkpoint, so that
+Writes ``metrics.jsonl`` (one row per optimizer step, also after a resume) and marks each finished checkpoint, so that
 one that a kill left half written is never resumed from.
 """
 
@@ -16,24 +16,24 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from w2s_align.errors import UserError
+from w2s_align.files import write_json
 from w2s_align.training.checkpoints import DONE
 from w2s_align.training.health import Health
-from w2s_align.training.job import Job
+from w2s_align.training.plan import TrainingPlan
 from w2s_align.training.quick_eval import QuickCheck
-from w2s_align.training.report import write_json
 
 if TYPE_CHECKING:
     import torch
 
 SAMPLE = 200_000
-"""Weights looked at to see whether the first update moved anything."""
+"""Weights looked at to see whether the first update moved anything: a megabyte of them, spread over all tensors."""
 
 
 class Recorder(TrainerCallback):
     """Records a training.
 
     Args:
-        job: The training.
+        plan: The training.
         health: Rules that every row of metrics is held against.
         state: What the checkpoint that is resumed from knew: ``rows``, ``held_out``, ``alarms``, ``moved_share``,
             ``seconds``.
@@ -41,12 +41,16 @@ class Recorder(TrainerCallback):
     """
 
     def __init__(
-        self, job: Job, health: Health, state: dict[str, Any], progress: Callable[[int, int, str], None] | None
+        self,
+        plan: TrainingPlan,
+        health: Health,
+        state: dict[str, Any],
+        progress: Callable[[int, int, str], None] | None,
     ) -> None:
-        self.file = job.out / "metrics.jsonl"
-        self.job, self.health, self.progress = job, health, progress
-        self.quick = QuickCheck(job) if job.settings.quick_task else None
-        self.save_seconds = None if job.resources.save_every else 60 * job.resources.save_minutes
+        self.file = plan.out / "metrics.jsonl"
+        self.plan, self.health, self.progress = plan, health, progress
+        self.quick = QuickCheck(plan) if plan.settings.quick_task else None
+        self.save_seconds = None if plan.resources.save_every else 60 * plan.resources.save_minutes
         self.rows: list[dict[str, Any]] = list(state["rows"])
         self.held_out: list[dict[str, float]] = list(state["held_out"])
         self.notes: list[str] = []
@@ -68,7 +72,7 @@ class Recorder(TrainerCallback):
         handler.callbacks.insert(0, self)
         for callback in handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-                callback.logging_dir = str(self.job.out / "tensorboard")
+                callback.logging_dir = str(self.plan.out / "tensorboard")
 
     @property
     def seconds(self) -> float:
@@ -91,14 +95,18 @@ class Recorder(TrainerCallback):
             self.measured(state, control, self.quick.measure(model))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Take in one step's metrics."""
+        """Take in one step's metrics.
+
+        Raises:
+            UserError: They show that the training cannot work, or stop_on_alarm is set and there is an alarm.
+        """
         if not logs or "loss" not in logs:  # the summary after the last step
             return
         row = {"step": state.global_step, **{name: float(value) for name, value in logs.items()}}
         if "num_tokens" in row:
             # TRL counts from the start of the process; a count per step is the same after a resume.
             row["tokens"], self.tokens = row["num_tokens"] - self.tokens, row.pop("num_tokens")
-        row = self.health.normalised(row)
+        row = self.health.normalized(row)
         logs.update(
             {name: value for name, value in row.items() if name != "step"}
         )  # for the trackers, which come next
@@ -111,7 +119,7 @@ class Recorder(TrainerCallback):
         self.health.observe(row)
         if self._sample and row.get("learning_rate", 1.0) > 0:
             self._see_movement(state.global_step)
-        if self.job.settings.stop_on_alarm and self.health.alarms:
+        if self.plan.settings.stop_on_alarm and self.health.alarms:
             alarm = self.health.alarms[0]
             raise UserError(
                 f"Stopped at step {alarm['step']}: {alarm['message']}",
@@ -138,7 +146,7 @@ class Recorder(TrainerCallback):
         if not self.held_out or self.held_out[-1]["step"] != state.global_step:
             self.held_out.append({"step": state.global_step})
         self.held_out[-1].update(values)
-        settings = self.job.settings
+        settings = self.plan.settings
         name = "loss" if settings.quick_task is None else "accuracy"
         if name not in values or settings.early_stopping is None:
             return
@@ -156,7 +164,7 @@ class Recorder(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Ask for a checkpoint, and measure the quick task, when it is time."""
-        if self.quick and (state.global_step % self.job.evaluate_every == 0 or state.global_step == state.max_steps):
+        if self.quick and (state.global_step % self.plan.evaluate_every == 0 or state.global_step == state.max_steps):
             self.measured(state, control, self.quick.measure(model))
         due = self.save_seconds is not None and time.monotonic() - self._saved_at > self.save_seconds
         if self.save_seconds is not None and args.world_size > 1:
@@ -176,7 +184,7 @@ class Recorder(TrainerCallback):
         if self._main:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             known = {"rows": self.rows, "held_out": self.held_out, "alarms": self.health.alarms}
-            layout = self.job.layout
+            layout = self.plan.layout
             made_by = {"world_size": layout.processes, "kind": layout.kind, "seconds": self.seconds}
             step = {"step": state.global_step, "moved_share": self.moved_share}
             write_json(folder / DONE, {**step, **made_by, **known})
@@ -186,7 +194,7 @@ class Recorder(TrainerCallback):
         self.health.finish(state.global_step)
 
     def _see_movement(self, step: int) -> None:
-        # As in models._difference: what is zero, as a padding token's weights are, can move by nothing worth the name.
+        # As in verify._difference: what is zero, as a padding token's weights are, can move by nothing worth the name.
         pairs = [(p.detach().flatten()[: old.numel()], old) for p, old in self._sample]
         moved = sum(int(((now - old).abs() > 1e-9 * old.abs().max()).sum()) for now, old in pairs)
         total = sum(old.numel() for _, old in self._sample)

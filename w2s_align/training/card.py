@@ -9,23 +9,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from w2s_align.training.methods.catalogue import method_named
+from w2s_align.training.method import Method
 from w2s_align.training.report import TrainingReport
 
 
-def write_card(report: TrainingReport) -> Path:
-    """Write the model card of a training and return its path."""
+def write_card(report: TrainingReport, method: Method) -> Path:
+    """Write the model card of a training and return its path.
+
+    Args:
+        report: What the training did.
+        method: Its kind.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     is_hub_id = not Path(report.start).exists()
     data = ModelCardData(
         base_model=report.start if is_hub_id else None,
         library_name="transformers",
-        pipeline_tag="text-generation" if method_named(report.method).task == "generate" else "text-classification",
+        pipeline_tag=method.head.pipeline_tag,
         tags=["trl", report.method, "weak-to-strong"] + (["lora"] if report.adapter_dir else []),
     )
     name = report.start if is_hub_id else Path(report.start).name
-    how = method_named(report.method).title
+    how = method.title
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}, {how}",
@@ -34,7 +39,7 @@ def write_card(report: TrainingReport) -> Path:
         f"Weights and configuration of the start have the SHA-256 `{report.digests['start']}`.",
         "## Data",
         f"SHA-256 of the token ids that were trained on: `{report.digests['data']}`.",
-        _table(["rows", "number"], [[key, value] for key, value in report.counts.items()]),
+        _table(["rows", "number"], [[key, value] for key, value in report.counts.in_words().items()]),
         _table(
             ["tokens", "min", "mean", "max", "total"],
             [

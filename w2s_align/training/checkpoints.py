@@ -25,7 +25,7 @@ def last_checkpoint(folder: Path, processes: int, kind: str = "single") -> tuple
         The checkpoint, or None, and what was known at it: ``step``, metric ``rows``, ``alarms``, ...
 
     Raises:
-        UserError: It was made by another number or kind of processes, which optimiser shards do not survive.
+        UserError: It was made by another number or kind of processes, which optimizer shards do not survive.
     """
     whole: list[tuple[int, Path]] = []
     for path in folder.glob("checkpoint-*"):
@@ -41,7 +41,7 @@ def last_checkpoint(folder: Path, processes: int, kind: str = "single") -> tuple
     if (state["world_size"], state.get("kind", "single")) != (processes, kind):
         raise UserError(
             f"{newest} was made by {made_by}; there are {processes} ({kind}) now.",
-            "Optimiser and random states belong to the processes that made them.",
+            "Optimizer and random states belong to the processes that made them.",
             f"Go on with {made_by}, or remove {folder} to start again.",
         )
     return newest, state

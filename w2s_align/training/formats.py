@@ -17,6 +17,7 @@ from w2s_align.errors import UserError
 from w2s_align.records import MESSAGES, Message
 
 Source: TypeAlias = str | os.PathLike[str] | pa.Table
+"""One set of rows: a Parquet file, a folder of them, or an Arrow table."""
 Rows: TypeAlias = Source | Sequence[dict[str, Any]] | Sequence[Source]
 """Training data: a Parquet file, a folder of them, an Arrow table, rows as dicts, or a list of several of the first
 three, whose rows are put together."""
@@ -81,42 +82,48 @@ def _columns(names: list[str], needed: tuple[str, ...]) -> list[str]:
     )
 
 
-def pair_of(row: dict[str, Any], counts: Counter[str]) -> dict[str, list[Message]] | None:
+def pair_of(row: dict[str, Any], dropped: Counter[str]) -> dict[str, list[Message]] | None:
     """Return a row as prompt, chosen and rejected, each as messages; None, and counted, where that is impossible."""
     chosen, rejected, prompt = _messages(row["chosen"]), _messages(row["rejected"]), row.get("prompt")
     if not chosen or not rejected:
-        counts["dropped_incomplete"] += 1
+        dropped["incomplete"] += 1
         return None
     if len(chosen) > 1 or len(rejected) > 1:
         # Whole chats on both sides, with the prompt repeated or implied: they must differ in the last turn only.
         if chosen[:-1] != rejected[:-1]:
-            counts["dropped_different_prompts"] += 1
+            dropped["different_prompts"] += 1
             return None
         prompt, chosen, rejected = chosen[:-1], chosen[-1:], rejected[-1:]
     prompt = _messages(prompt)
     if not prompt:
-        counts["dropped_without_prompt"] += 1
+        dropped["without_prompt"] += 1
         return None
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
-def labelled_of(row: dict[str, Any], counts: Counter[str]) -> list[dict[str, Any]]:
+def labeled_of(row: dict[str, Any], dropped: Counter[str]) -> list[dict[str, Any]]:
     """Return a row as responses with labels: one, or the two of a pair."""
     if "label" in row:
         prompt, completion = _messages(row["prompt"]), _messages(row["completion"])
         if not prompt or not completion or row["label"] is None:
-            counts["dropped_incomplete"] += 1
+            dropped["incomplete"] += 1
             return []
         return [{"prompt": prompt, "completion": completion, "label": bool(row["label"])}]
-    pair = pair_of(row, counts)
+    pair = pair_of(row, dropped)
     sides = (("chosen", True), ("rejected", False))
     return (
         [{"prompt": pair["prompt"], "completion": pair[side], "label": good} for side, good in sides] if pair else []
     )
 
 
-def chat_of(row: dict[str, Any], side: str, counts: Counter[str]) -> tuple[list[Message], list[Message]] | None:
-    """Return a row as prompt and response, as messages; None, and counted, where that is impossible."""
+def chat_of(row: dict[str, Any], side: str, dropped: Counter[str]) -> tuple[list[Message], list[Message]] | None:
+    """Return a row as prompt and response, as messages; None, and counted, where that is impossible.
+
+    Args:
+        row: A row in one of the SFT formats, or a pair.
+        side: Which side of a pair is the response.
+        dropped: Counts by reason, which are added to.
+    """
     if "messages" in row:
         chat = _messages(row["messages"])
     elif "completion" in row:
@@ -125,7 +132,7 @@ def chat_of(row: dict[str, Any], side: str, counts: Counter[str]) -> tuple[list[
         answer = _messages(row[side])
         chat = answer if len(answer) > 1 else [*_messages(row.get("prompt")), *answer]
     if len(chat) < 2 or chat[-1]["role"] != "assistant":
-        counts["dropped_incomplete"] += 1
+        dropped["incomplete"] += 1
         return None
     return chat[:-1], chat[-1:]
 
@@ -155,13 +162,13 @@ def responses_as_chats(prompts: pa.Table, responses: pa.Table) -> tuple[pa.Table
         ``prompt`` and ``completion`` as messages, and how many responses were left out, by reason.
     """
     messages = dict(zip(prompts["id"].to_pylist(), prompts["messages"].to_pylist(), strict=True))
-    counts: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
     chats = []
     for row in responses.select(["prompt_id", "text", "finish_reason"]).to_pylist():
         if row["finish_reason"] != "stop" or not row["text"]:
-            counts["dropped_cut_short" if row["finish_reason"] == "length" else "dropped_without_response"] += 1
+            dropped["cut_short" if row["finish_reason"] == "length" else "without_response"] += 1
             continue
         answer = [{"role": "assistant", "content": row["text"]}]
         chats.append({"prompt": messages[row["prompt_id"]], "completion": answer})
     schema = pa.schema([("prompt", MESSAGES), ("completion", MESSAGES)])
-    return pa.Table.from_pylist(chats, schema=schema), dict(counts)
+    return pa.Table.from_pylist(chats, schema=schema), dict(dropped)

@@ -1,7 +1,7 @@
 """A GGUF file, or an installed Python package that carries one, becomes an ordinary model folder.
 
 Reads the file offline; writes safetensors in full precision, config, generation config, tokenizer with chat template,
-and a card. Quantised weights are dequantised: the folder is exactly the model in the file, not the one before it.
+and a card. Quantized weights are dequantized: the folder is exactly the model in the file, not the one before it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from w2s_align.errors import UserError, missing_package
-from w2s_align.training.loop import quiet
+from w2s_align.training.quiet import quiet
 
 DTYPES = ("float32", "bfloat16", "float16")
+"""dtypes that safetensors, transformers and vLLM all take for weights."""
 SPLIT_DIGITS = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell"})
 """Values of ``tokenizer.ggml.pre`` that stand for "every digit alone, then GPT-2's splitting". transformers' converter
 does only the second part, which renders e.g. a blank line before a number as other tokens than the model knows."""
@@ -31,7 +32,7 @@ class ImportedModel:
         model_dir: Its folder.
         file: Name of the GGUF file.
         name: Name of the model in the file.
-        license: Licence that the file states; empty when it states none.
+        license: License that the file states; empty when it states none.
         quantization: Storage types of the file's tensors and how many tensors have each.
         parameters: Number of parameters.
         chat_template: Whether the file carries a chat template.
@@ -52,7 +53,7 @@ def import_gguf(source: str | os.PathLike[str], out: str | os.PathLike[str], dty
     Args:
         source: A ``.gguf`` file, or the name of an installed Python package that carries exactly one.
         out: Folder of the model; an existing one is replaced.
-        dtype: dtype to write; float32 keeps the dequantised weights exactly.
+        dtype: dtype to write; float32 keeps the dequantized weights exactly.
 
     Raises:
         UserError: There is no such file or package, transformers cannot read the architecture, or the weights do not
@@ -208,6 +209,6 @@ def _write_card(model: ImportedModel, folder: Path) -> None:
     storage = ", ".join(f"{count} tensors {kind}" for kind, count in model.quantization.items())
     text = (
         f"---\n{data.to_yaml()}\n---\n\n# {model.name}\n\n"
-        f"Converted from `{model.file}` ({storage}) by dequantising its weights; {model.parameters:,} parameters.\n"
+        f"Converted from `{model.file}` ({storage}) by dequantizing its weights; {model.parameters:,} parameters.\n"
     )
     ModelCard(text, ignore_metadata_errors=True).save(folder / "README.md")

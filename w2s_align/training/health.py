@@ -1,7 +1,7 @@
 """Watches a training step by step: stops what cannot work, and collects alarms about what looks wrong.
 
-Reads one row of metrics per optimiser step; an alarm is a plain dict ``{step, kind, message}``, raised once per kind.
-(spec: delta_learning 8.3, 11; peers_and_style B1 item 26)
+Reads one row of metrics per optimizer step; an alarm is a plain dict ``{step, kind, message}``, raised once per kind.
+The losses at the start are derived in docs/methods/preference_losses.md.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any, TypeAlias
 from w2s_align.errors import UserError
 
 Alarm: TypeAlias = dict[str, Any]
+"""``step``, ``kind`` and ``message``."""
 
 WINDOW = 20
+"""Steps that a running mean or median looks back on: long enough to smooth batches, short enough to stop in time."""
 SPIKE = 10.0
 """A gradient norm of so many times the recent median is a spike."""
 FALL = 0.05
@@ -71,8 +73,8 @@ class Health:
         if self.beta is not None and self.falling and {"rewards/chosen", "rewards/rejected"} <= row.keys():
             self._watch_likelihoods(row)
 
-    def normalised(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Add rewards per token for a loss that is normalised by length.
+    def normalized(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Add rewards per token for a loss that is normalized by length.
 
         TRL logs beta times the summed log-ratio for every loss, which for these is hundreds of times what the loss
         sees. Divided by the mean length of the responses they have its scale.
@@ -111,7 +113,13 @@ class Health:
             )
 
     def alarm(self, step: int, kind: str, message: str) -> None:
-        """Note an alarm, once per kind."""
+        """Note an alarm, once per kind.
+
+        Args:
+            step: When it was seen.
+            kind: What kind it is.
+            message: What was seen, and what to do about it.
+        """
         if all(alarm["kind"] != kind for alarm in self.alarms):
             self.alarms.append({"step": step, "kind": kind, "message": message})
 

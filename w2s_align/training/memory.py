@@ -13,7 +13,7 @@ from typing import Literal
 from w2s_align.families.shapes import QK_NORMS, Shape
 
 FOUR_BITS = 0.516
-"""Bytes per weight in NF4 with double quantisation: 4 bits, 0.127 bits of constants (arXiv 2305.14314, section 3)."""
+"""Bytes per weight in NF4 with double quantization: 4 bits, 0.127 bits of constants (arXiv 2305.14314, section 3)."""
 HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32_768
 """Size of the tile in which TRL's trainers compute the output head (trl/kernels/chunked_logprob.py, 1.16)."""
 HEAD_TILES = 7.25
@@ -28,10 +28,10 @@ class Setup:
     """What decides the memory of a training besides its model.
 
     Attributes:
-        tokens: Tokens of the largest forward pass on one device, padding included.
+        tokens: Tokens of the largest micro batch on one device, padding included.
         targets: Those of them that the output head works on.
-        packed: Whether passes have no padding (packed.py).
-        sides: Sequences per row in a pass: 2 for pairs, 1 for chats.
+        packed: Whether micro batches have no padding (padding_free.py).
+        sides: Sequences per row: 2 for pairs, 1 for chats.
         accumulation: Passes before an update.
         processes: Processes that train together, one for each device.
         kind: ``single``, ``ddp``, ``deepspeed`` or ``fsdp``.
@@ -89,14 +89,14 @@ class TrainingMemory:
     Attributes:
         weights: The model, in all the copies that there are of it.
         gradients: Gradients of the trained weights, and the buffers that gather them.
-        optimiser: Adam's two moments.
+        optimizer: Adam's two moments.
         activations: What the forward pass keeps for the backward pass.
         logits: The part of the output head that is worked on, and its gradient.
     """
 
     weights: float
     gradients: float
-    optimiser: float
+    optimizer: float
     activations: float
     logits: float
 
@@ -112,7 +112,7 @@ def training_memory(shape: Shape, setup: Setup) -> TrainingMemory:
     Weights, gradients and Adam's moments are float32: 16 bytes for each trained weight; under DeepSpeed and FSDP in 16
     bits there is a working copy beside the float32 master weights. A ZeRO stage shares moments and master weights (1),
     gradients (2) and weights (3) among the processes (arXiv 1910.02054, section 3.1). Gradients are given back after
-    every update, so that activations and whole gradients are there together only when passes are accumulated.
+    every update, so that activations and whole gradients are there together only when micro batches are accumulated.
 
     Args:
         shape: Shape of the model.
@@ -198,7 +198,7 @@ def _deepspeed(shape: Shape, s: Setup, trained: float) -> _Held:
         working = 0.0 if s.offload else s.size * trained / share
         return _Held(working + masters, 0.0, 2 * states, kept, kept + 2 * filled)
     part = s.size * trained / (share if s.stage == 2 else 1)
-    waiting = part if s.accumulation > 1 else 0.0  # from pass to pass; stage 1 exchanges nothing before the last
+    waiting = part if s.accumulation > 1 else 0.0  # for the next micro batch; stage 1 exchanges at the last
     return _Held(
         weights=s.size * trained + states,
         loading=s.size * trained if s.cpu else 0.0,  # weights are copied into one piece, outside a GPU that is short
@@ -223,11 +223,11 @@ def _head_bytes(shape: Shape, s: Setup) -> float:
 
 
 def activation_bytes(shape: Shape, setup: Setup) -> float:
-    """Return what a token of a pass leaves behind for the backward pass: what autograd saves of every operation.
+    """Return what a token leaves behind for the backward pass: what autograd saves of every operation.
 
-    Every norm saves its input in float32, its normalised input and its output; attention saves the rotated queries and
+    Every norm saves its input in float32, its normalized input and its output; attention saves the rotated queries and
     keys, values and output; the feed-forward layer its gate before and after the activation, what it is multiplied
-    with, and the product. With frozen weights there is no gradient of a norm's weight, so nothing normalised is saved.
+    with, and the product. With frozen weights there is no gradient of a norm's weight, so nothing normalized is saved.
     With recomputation it is one layer, and the input of every other. ``tests/training`` counts the same with
     torch.autograd.graph.saved_tensors_hooks.
     """

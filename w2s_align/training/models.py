@@ -6,22 +6,40 @@ config) and ``adapter/``. What was saved is checked by verify.py.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from w2s_align.errors import UserError
-from w2s_align.training.settings import Lora
 
 if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-Task: TypeAlias = Literal["generate", "reward"]
-"""What a model is trained for."""
+
+@dataclass(frozen=True)
+class Head:
+    """What a model ends in.
+
+    Attributes:
+        auto_class: Class of transformers that opens such a model.
+        peft_task: Its name in PEFT's ``TaskType``.
+        pipeline_tag: Its tag on the hub.
+        labels: Number of outputs; None for one per token of the vocabulary.
+    """
+
+    auto_class: str
+    peft_task: str
+    pipeline_tag: str
+    labels: int | None = None
+
+
+LM_HEAD = Head("AutoModelForCausalLM", "CAUSAL_LM", "text-generation")
+"""The next token's logits."""
+SCORE_HEAD = Head("AutoModelForSequenceClassification", "SEQ_CLS", "text-classification", labels=1)
+"""One score for a chat."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +49,7 @@ class StartModel:
     Attributes:
         path: Local folder, or the hub id, that its weights are loaded from.
         source: What the user gave: the same, or the adapter that was merged into ``path``.
-        task: ``generate`` or ``reward`` (one score for a chat).
+        head: What it ends in.
         tokenizer: Its tokenizer, with a chat template.
         generation_config: Its generation config; an empty one when it has none.
         dtype: Name of the dtype it is stored in, e.g. ``bfloat16``.
@@ -43,7 +61,7 @@ class StartModel:
 
     path: str
     source: str
-    task: Task
+    head: Head
     tokenizer: PreTrainedTokenizerBase
     generation_config: GenerationConfig
     dtype: str
@@ -62,24 +80,24 @@ class StartModel:
 
     def load(self, dtype: str = "float32", **kwargs: Any) -> PreTrainedModel:
         """Load its weights on the CPU in evaluation mode."""
-        return load_model(self.path, dtype, self.task, **kwargs)
+        return load_model(self.path, dtype, self.head, **kwargs)
 
 
-def open_start(model: str | os.PathLike[str], task: Task = "generate") -> StartModel:
+def open_start(model: str | os.PathLike[str], head: Head = LM_HEAD) -> StartModel:
     """Read everything about a start model but its weights.
 
     Args:
         model: A model folder or a hub id.
-        task: What it is trained for.
+        head: What it ends in, or is to end in.
 
     Raises:
-        UserError: It does not exist, has no config or no tokenizer, is an adapter or quantised, or has no chat
+        UserError: It does not exist, has no config or no tokenizer, is an adapter or quantized, or has no chat
             template.
     """
     path = str(model)
     if Path(path).is_dir():
         _check_folder(Path(path))
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
     try:
         config = AutoConfig.from_pretrained(path)
@@ -91,8 +109,33 @@ def open_start(model: str | os.PathLike[str], task: Task = "generate") -> StartM
         ) from error
     if getattr(config, "quantization_config", None):
         raise UserError(
-            f"The model {path} is stored quantised.", "Training starts from full weights.", "Give the original model."
+            f"The model {path} is stored quantized.", "Training starts from full weights.", "Give the original model."
         )
+    tokenizer = _open_tokenizer(path)
+    try:
+        generation = GenerationConfig.from_pretrained(path)
+    except OSError:
+        generation = GenerationConfig.from_model_config(config)
+    dtype = str(config.dtype or "float32").removeprefix("torch.")
+    text = config.get_text_config()
+    return StartModel(
+        path=path,
+        source=path,
+        head=head,
+        tokenizer=tokenizer,
+        generation_config=generation,
+        dtype=dtype,
+        parameters=_count_parameters(config),
+        context=getattr(text, "max_position_embeddings", None),
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+    )
+
+
+def _open_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Open a tokenizer that can turn chats into tokens and end them."""
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
@@ -113,129 +156,37 @@ def open_start(model: str | os.PathLike[str], task: Task = "generate") -> StartM
             "Batches could not be padded, and answers would have no end.",
             "Set eos_token in its tokenizer_config.json.",
         )
-    try:
-        generation = GenerationConfig.from_pretrained(path)
-    except OSError:
-        generation = GenerationConfig.from_model_config(config)
-    dtype = str(config.dtype or "float32").removeprefix("torch.")
-    text = config.get_text_config()
-    return StartModel(
-        path=path,
-        source=path,
-        task=task,
-        tokenizer=tokenizer,
-        generation_config=generation,
-        dtype=dtype,
-        parameters=_count_parameters(config),
-        context=getattr(text, "max_position_embeddings", None),
-        layers=text.num_hidden_layers,
-        width=text.hidden_size,
-    )
+    opened: PreTrainedTokenizerBase = tokenizer
+    return opened
 
 
 def load_model(
-    path: str | os.PathLike[str], dtype: str = "float32", task: Task = "generate", **kwargs: Any
+    path: str | os.PathLike[str], dtype: str = "float32", head: Head = LM_HEAD, **kwargs: Any
 ) -> PreTrainedModel:
     """Load a model on the CPU in evaluation mode.
 
     Args:
         path: A model folder or a hub id.
         dtype: Name of the dtype to load it in.
-        task: ``generate`` for a causal language model, ``reward`` for one score.
+        head: What it ends in.
         **kwargs: For ``from_pretrained``.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    import transformers
 
-    opened: Any = AutoModelForCausalLM
-    if task == "reward":
-        opened, kwargs = AutoModelForSequenceClassification, {"num_labels": 1, **kwargs}
-    model: PreTrainedModel = opened.from_pretrained(str(path), dtype=dtype, **kwargs).eval()
+    if head.labels is not None:
+        kwargs = {"num_labels": head.labels, **kwargs}
+    auto_class: Any = getattr(transformers, head.auto_class)
+    model: PreTrainedModel = auto_class.from_pretrained(str(path), dtype=dtype, **kwargs).eval()
     return model
-
-
-def lora_config(lora: Lora, task: Task = "generate") -> Any:
-    """Return the ``peft.LoraConfig`` of an adapter."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        use_rslora=lora.use_rslora,
-        use_dora=lora.use_dora,
-        task_type="CAUSAL_LM" if task == "generate" else "SEQ_CLS",
-    )
-
-
-def merge_start(adapter: Path, folder: Path) -> Path:
-    """Make a start model of an adapter: its base, in the base's own precision, with the adapter merged into it.
-
-    Args:
-        adapter: Folder of a PEFT adapter.
-        folder: Where the model goes; a whole one that is there already is used again.
-
-    Raises:
-        UserError: Its base is missing or is another one.
-    """
-    if (folder / "model").is_dir():
-        return folder / "model"
-    base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise UserError(
-            f"The adapter {adapter} does not say what its base is.",
-            "Its adapter_config.json has no base_model_name_or_path.",
-            "Write the base's hub id or folder there, or merge it yourself and give the merged model.",
-        )
-    start = open_start(base)
-    _check_fits(start, adapter)
-    save_model(merge_adapter(start, adapter), start, folder, start.dtype)
-    return folder / "model"
-
-
-def _check_fits(start: StartModel, adapter: Path) -> None:
-    """Refuse an adapter of another base by the names and shapes of its tensors, without loading a model."""
-    import torch
-    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
-    from safetensors import safe_open
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    file = adapter / "adapter_model.safetensors"
-    if not file.is_file():
-        raise UserError(
-            f"The adapter {adapter} lacks {file.name}.",
-            fix="Save it with model.save_pretrained(folder), as safetensors.",
-        )
-    try:
-        with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(start.path))
-            fitting = get_peft_model(empty, PeftConfig.from_pretrained(str(adapter)))
-            state = get_peft_model_state_dict(fitting, save_embedding_layers=False)
-    except ValueError as error:  # none of its layers is there
-        raise _no_fit(start, adapter, str(error).strip().splitlines()[0]) from None
-    with safe_open(file, "pt") as opened:
-        for name in opened.keys():  # noqa: SIM118 - it is no dictionary, and cannot be iterated over
-            has, wants = list(opened.get_slice(name).get_shape()), list(state[name].shape) if name in state else None
-            if has != wants and (wants or "lora_" in name):  # whole layers may be saved beside the adapter
-                why = "there is no such layer" if wants is None else f"there it must have {wants}"
-                raise _no_fit(start, adapter, f"{name} has the shape {has}; {why}.")
-
-
-def _no_fit(start: StartModel, adapter: Path, why: str) -> UserError:
-    return UserError(
-        f"The adapter {adapter} does not fit {start.source}.",
-        why,
-        "Give the base that it was made for in its adapter_config.json (base_model_name_or_path).",
-    )
 
 
 def save_model(
     model: Any, start: StartModel, out: Path, save_dtype: str, state: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Write a trained model as ``out/model``, or its adapter, when it has one, as ``out/adapter``.
+    """Write a trained model as ``out/model``.
 
     Args:
-        model: The trained model, or the ``PeftModel`` around it.
+        model: The trained model.
         start: What it was trained from; its tokenizer and generation config are kept as they are.
         out: Folder to write into.
         save_dtype: Name of the dtype of the written weights.
@@ -243,22 +194,13 @@ def save_model(
     """
     import torch
 
-    if hasattr(model, "peft_config"):
-        adapter = out / "adapter"
-        shutil.rmtree(adapter, ignore_errors=True)
-        for config in model.peft_config.values():  # a merged start lives in the output folder; its source outlives it
-            config.base_model_name_or_path = start.path
-        # "auto" asks the hub for the base's vocabulary; the embeddings are not trained here.
-        model.save_pretrained(str(adapter), save_embedding_layers=False, **({"state_dict": state} if state else {}))
-        _check_adapter(adapter)
-        return
     dtype = getattr(torch, save_dtype)
     if state is None:
         model = model.to(dtype)
     else:
         state = {name: value.to(dtype) for name, value in state.items()}
         model.config.dtype = dtype
-    if start.task == "generate":
+    if start.head == LM_HEAD:
         model.generation_config = start.generation_config
     partial, folder = out / "model.partial", out / "model"
     shutil.rmtree(partial, ignore_errors=True)
@@ -266,17 +208,6 @@ def save_model(
     model.save_pretrained(str(partial), state_dict=state)
     start.tokenizer.save_pretrained(str(partial))
     partial.replace(folder)
-
-
-def merge_adapter(start: StartModel, adapter: Path) -> Any:
-    """Return the start model in float32 with an adapter merged into it.
-
-    It is never merged into the copy that it was trained on, which may be in lower precision or in 4 bits.
-    """
-    from peft import PeftModel
-
-    model = PeftModel.from_pretrained(start.load("float32"), str(adapter))
-    return model.merge_and_unload(safe_merge=True)
 
 
 def _check_folder(folder: Path) -> None:
@@ -296,20 +227,6 @@ def _check_folder(folder: Path) -> None:
             f"The model folder {folder} lacks {', '.join(missing)}.",
             "A start model has weights as safetensors, a config and a tokenizer.",
             "Save it with model.save_pretrained(folder) and tokenizer.save_pretrained(folder).",
-        )
-
-
-def _check_adapter(adapter: Path) -> None:
-    """Refuse an adapter that would change nothing, e.g. one that a sharded run saved empty (peft#2892)."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    moved = [name for name, value in tensors.items() if "lora_B" in name and bool(value.any())]
-    if not moved:
-        raise UserError(
-            "The trained adapter changes nothing: every LoRA-B matrix is zero.",
-            "Either no step had a usable learning rate, or the adapter was saved empty.",
-            "Raise learning_rate (adapters usually need ten times that of full training) or the number of steps.",
         )
 
 

@@ -1,11 +1,11 @@
-"""Passes without padding: all rows of a pass in one sequence, a prompt once for both responses, logits for labels.
+"""Micro batches without padding: all rows of one in one sequence, a prompt once for both responses, logits for labels.
 
-Reads and writes nothing. TRL pads the rows of a pass to its longest, computes a shared prompt twice, and on a CPU
-gives the output head every position. Its trainers have no place where that could be changed from outside: their own
-``padding_free`` is off for DPO (trl#3906), and the model's ``forward`` is set in the middle of their constructor. So
-:func:`packed_passes` puts one function of ours in the place of the public ``trl.trainer.add_fused_lm_head`` while a
-trainer is made. All else is public: transformers' attention interface and torch's forward hooks. The trainer sends the
-same tensors and gets back the same per-token values at the same places, so that losses, metrics, reference
+Reads and writes nothing. TRL pads the rows of a micro batch to its longest, computes a shared prompt twice, and on a
+CPU gives the output head every position. Its trainers have no place where that could be changed from outside: their
+own ``padding_free`` is off for DPO (trl#3906), and the model's ``forward`` is set in the middle of their constructor.
+So :func:`without_padding` puts one function of ours in the place of the public ``trl.trainer.add_fused_lm_head`` while
+a trainer is made. All else is public: transformers' attention interface and torch's forward hooks. The trainer sends
+the same tensors and gets back the same per-token values at the same places, so that losses, metrics, reference
 log-probabilities, accumulation, resuming and adapters are TRL's own.
 """
 
@@ -22,13 +22,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from w2s_align.training.method import Method
     from w2s_align.training.resources import TrainResources
 
 ATTENTION = "w2s_packed"
 """Name of the attention below in transformers' registry."""
-
-METHODS = frozenset({"dpo", "sft"})
-"""Kinds of training that compute their passes this way."""
 
 # fmt: off
 FAMILIES = frozenset({
@@ -80,8 +78,8 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Te
     rows, length = ids.shape
     last = [int(size) - 1 for size in attention_mask.sum(1).tolist()]
     first = torch.where(marked.any(1), marked.int().argmax(1), length).tolist()
-    where = torch.zeros(rows, length, dtype=torch.long)
-    tokens, positions, sizes, shared = [], [], [], []
+    where = torch.zeros(rows, length, dtype=torch.long)  # (rows, length): place of each token in the sequence
+    tokens, positions, sizes, shared = [], [], [], []  # one entry for each segment
     begin = 0
     for row in (
         [i for pair in zip(range(rows // 2), range(rows // 2, rows), strict=True) for i in pair]
@@ -101,7 +99,7 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Te
         sizes.append(len(place))
         shared.append(prompt)
         begin += len(place)
-    targets = where[:, :-1][marked[:, 1:]]
+    targets = where[:, :-1][marked[:, 1:]]  # (labels,): the token before each label
     device = input_ids.device
     return Packing(torch.cat(tokens).to(device), torch.cat(positions).to(device), sizes, shared, targets.to(device))
 
@@ -147,6 +145,7 @@ def attend(
         size = whole[0].shape[2]
         mask = None
         if window is not None and size > window:
+            # (size, size): how far a key lies before a query
             distance = torch.arange(size, device=query.device)[:, None] - torch.arange(size, device=query.device)
             mask = ((distance >= 0) & (distance < window))[None, None]
         output, _ = sdpa_attention_forward(module, *whole, mask, **kwargs)
@@ -154,11 +153,11 @@ def attend(
     return torch.cat(outputs, dim=1), None
 
 
-def why_padded(method: str, model: str, resources: TrainResources) -> str | None:
+def why_padded(method: Method, model: str, resources: TrainResources) -> str | None:
     """Return why passes stay padded, or None when they need no padding.
 
     Args:
-        method: ``dpo``, ``sft``, ...
+        method: The kind of training.
         model: A model folder or a hub id.
         resources: What the training may use.
     """
@@ -167,10 +166,16 @@ def why_padded(method: str, model: str, resources: TrainResources) -> str | None
     return why_padded_family(method, AutoConfig.from_pretrained(model).model_type, resources)
 
 
-def why_padded_family(method: str, family: str, resources: TrainResources) -> str | None:
-    """Return the same for a model of this type, as in its config.json."""
-    if method not in METHODS:
-        return f"{method} is trained on padded rows"
+def why_padded_family(method: Method, family: str, resources: TrainResources) -> str | None:
+    """Return the same for a model of this type.
+
+    Args:
+        method: The kind of training.
+        family: Type of the model, as in its config.json.
+        resources: What the training may use.
+    """
+    if not method.padding_free:
+        return f"{method.name} is trained on padded rows"
     if not resources.padding_free:
         return "padding_free is off"
     if resources.attn_implementation not in (None, "sdpa"):
@@ -179,7 +184,7 @@ def why_padded_family(method: str, family: str, resources: TrainResources) -> st
 
 
 @contextlib.contextmanager
-def packed_passes(trainer: str, *, pairs: bool, on: bool = True) -> Iterator[None]:
+def without_padding(trainer: str, *, pairs: bool, on: bool = True) -> Iterator[None]:
     """Let the trainer that is made inside compute its passes without padding.
 
     Args:
@@ -207,7 +212,7 @@ def pack_forward(model: Any, *, pairs: bool) -> None:
 
     Args:
         model: A causal language model, not wrapped, with attention ``sdpa``.
-        pairs: As for :func:`packed_passes`.
+        pairs: As for :func:`without_padding`.
     """
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -235,16 +240,17 @@ def pack_forward(model: Any, *, pairs: bool) -> None:
         places = labels[:, 1:] != -100
         output = fused(
             *args,
-            input_ids=rows.flatten()[packing.tokens][None],
+            input_ids=rows.flatten()[packing.tokens][None],  # (1, tokens)
             position_ids=packing.positions[None],
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=rows.device),  # four axes: made no mask of
-            shift_labels=labels[:, 1:][places][None],
+            shift_labels=labels[:, 1:][places][None],  # (1, labels)
             packing=packing,
             fused_lm_head=True,
             **kwargs,
         )
         for name in ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1"):
             if (values := getattr(output, name)) is not None:
+                # (1, labels) -> (rows, length - 1), where the trainer looks for them
                 setattr(output, name, values.new_zeros(places.shape).masked_scatter(places, values))
         output.label_mask = places
         return output

@@ -1,7 +1,7 @@
 """What is known before the first step, in seconds and without loading a model: sizes, tokens, memory, and rules.
 
-Reads a :class:`~w2s_align.training.job.Job`; returns plain values and a text that is printed. The rules refuse
-combinations that cannot work, in words.
+Reads a :class:`~w2s_align.training.plan.TrainingPlan`; returns plain values and a text that is printed. The rules
+refuse combinations that cannot work, in words.
 """
 
 from __future__ import annotations
@@ -13,20 +13,28 @@ from typing import Any
 
 from w2s_align.errors import UserError, missing_package
 from w2s_align.families.shapes import find_shape
+from w2s_align.training.adapters import lora_config
 from w2s_align.training.batching import memory_setup
-from w2s_align.training.job import Job
-from w2s_align.training.launch import Layout, on_cpu
+from w2s_align.training.counts import RowCounts
+from w2s_align.training.layout import Layout, on_cpu
 from w2s_align.training.memory import training_memory
-from w2s_align.training.models import lora_config
+from w2s_align.training.plan import TrainingPlan
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import TrainSettings
 
 GIB = 2**30
+"""Bytes of a GiB, in which memory is shown."""
 SHOWN_ROWS = 8
+"""Rows whose tokens are shown: a screenful."""
 
 
 def check_rules(settings: TrainSettings, resources: TrainResources, layout: Layout) -> None:
     """Refuse combinations that cannot work.
+
+    Args:
+        settings: What is learned.
+        resources: What the training may use.
+        layout: The processes that train together.
 
     Raises:
         UserError: With what to use instead.
@@ -80,7 +88,8 @@ def _check_tracker(name: str) -> None:
 
     if name not in INTEGRATION_TO_CALLBACK:
         raise UserError(
-            f"{name} is no tracker that transformers knows.", fix=f"Use one of {', '.join(INTEGRATION_TO_CALLBACK)}."
+            f"{name} is not a tracker that transformers knows.",
+            fix=f"Use one of {', '.join(INTEGRATION_TO_CALLBACK)}.",
         )
     if name not in get_available_reporting_integrations():
         raise UserError(
@@ -88,53 +97,52 @@ def _check_tracker(name: str) -> None:
         )
 
 
-def preflight(job: Job, sides: int) -> dict[str, Any]:
+def preflight(plan: TrainingPlan) -> dict[str, Any]:
     """Return what is known about a training before its first step.
 
     Args:
-        job: The training.
-        sides: Sequences per row in a forward pass.
+        plan: The training.
 
     Returns:
         Plain values: ``batch``, ``steps``, ``rows``, ``tokens`` (per epoch, by side), ``trained_parameters``,
         ``dtype`` (of weights and arithmetic), ``memory`` (bytes; see :func:`estimate_memory`).
     """
-    trained = _trained_parameters(job)
-    memory = estimate_memory(job, sides, trained)
-    sizes = {name: int(size["total"]) for name, size in job.data.lengths.items()}
+    trained = _trained_parameters(plan)
+    memory = estimate_memory(plan, trained)
+    sizes = {name: int(size["total"]) for name, size in plan.data.lengths.items()}
     return {
-        "launch": job.layout.name,
+        "launch": plan.layout.name,
         "batch": {
-            "effective": job.settings.batch_size,
-            "processes": job.layout.processes,
-            "micro": job.micro_batch_size,
-            "accumulation": job.accumulation,
+            "effective": plan.settings.batch_size,
+            "processes": plan.layout.processes,
+            "micro": plan.micro_batch_size,
+            "accumulation": plan.accumulation,
         },
-        "steps": job.steps,
-        "rows": {**job.data.counts, "held_out": job.held_out, "repeated": job.repeated},
+        "steps": plan.steps,
+        "rows": asdict(plan.counts),
         "tokens": sizes,
-        "parameters": job.start.parameters,
+        "parameters": plan.start.parameters,
         "trained_parameters": trained,
-        "dtype": {"weights": "float32", "base": _base_dtype(job), "arithmetic": job.dtype, "saved": job.save_dtype},
+        "dtype": {"weights": "float32", "base": _base_dtype(plan), "arithmetic": plan.dtype, "saved": plan.save_dtype},
         "memory": memory,
-        "padded_because": job.padded_because,
-        "examples": job.data.preview[: SHOWN_ROWS * sides],
+        "padded_because": plan.padded_because,
+        "examples": plan.data.preview[: SHOWN_ROWS * plan.method.sides],
     }
 
 
-def write_out(found: dict[str, Any]) -> str:
+def format_preflight(found: dict[str, Any]) -> str:
     """Return :func:`preflight` as text for a terminal or a log."""
     batch, memory = found["batch"], found["memory"]
     lines = [
         f"effective batch {batch['effective']} = {batch['processes']} processes x {batch['micro']} rows "
         f"x {batch['accumulation']} accumulated   (launch: {found['launch']})",
-        f"optimiser steps {found['steps']}",
-        "rows            " + ", ".join(f"{name} {n}" for name, n in found["rows"].items()),
+        f"optimizer steps {found['steps']}",
+        "rows            " + ", ".join(f"{name} {n:,}" for name, n in RowCounts(**found["rows"]).in_words().items()),
         "tokens          " + ", ".join(f"{name} {n:,}" for name, n in found["tokens"].items()),
         f"trained weights {found['trained_parameters']:,} of {found['parameters']:,}, in float32; base in "
         f"{found['dtype']['base']}, arithmetic in {found['dtype']['arithmetic']}, saved in {found['dtype']['saved']}",
         f"memory          {_memory_line(memory)}; the device has {memory['device'] / GIB:.1f}",
-        "passes          "
+        "micro batches   "
         + (f"padded to their longest row: {why}" if (why := found["padded_because"]) else "without padding"),
         "tokens of the first rows; those in [ ] carry loss",
     ]
@@ -142,19 +150,19 @@ def write_out(found: dict[str, Any]) -> str:
         text = _marked(row["first"]) + (f" ... {_marked(row['last'])}" if row["last"] else "")
         lines.append(f"  {row['row']} {row['side']:<9}{row['tokens']:>6}  {text}")
     if memory["estimate"] is not None and memory["estimate"] > memory["device"]:
-        lines.append(too_much(found))
+        lines.append(memory_warning(found))
     return "\n".join(lines)
 
 
 def _memory_line(memory: dict[str, Any]) -> str:
     if memory["estimate"] is None:
         return "not estimated, for a model of this kind"
-    parts = ("weights", "gradients", "optimiser", "activations", "logits")
+    parts = ("weights", "gradients", "optimizer", "activations", "logits")
     made_of = ", ".join(f"{part} {memory[part] / GIB:.2f}" for part in parts)
     return f"about {memory['estimate'] / GIB:.2f} GiB for each process ({made_of})"
 
 
-def too_much(found: dict[str, Any]) -> str:
+def memory_warning(found: dict[str, Any]) -> str:
     """Return the sentence about a training that will probably not fit."""
     memory = found["memory"]
     return (
@@ -164,60 +172,60 @@ def too_much(found: dict[str, Any]) -> str:
     )
 
 
-def estimate_memory(job: Job, sides: int, trained: int) -> dict[str, int | None]:
+def estimate_memory(plan: TrainingPlan, trained: int) -> dict[str, int | None]:
     """Estimate the bytes that a training takes of each process's device, as a plan does; see memory.py.
 
     Args:
-        job: The training.
-        sides: Sequences per row in a forward pass.
+        plan: The training.
         trained: Number of trained parameters.
 
     Returns:
-        ``weights``, ``gradients``, ``optimiser``, ``activations``, ``logits``, their sum ``estimate`` (None for a
+        ``weights``, ``gradients``, ``optimizer``, ``activations``, ``logits``, their sum ``estimate`` (None for a
         model of an unusual kind), and ``device``: the bytes that the device has in all.
     """
-    device = _device_memory(job.resources)
-    shape = find_shape(job.start.path)
+    device = _device_memory(plan.resources)
+    shape = find_shape(plan.start.path)
     if shape is None:
         return {"estimate": None, "device": device}
     setup = memory_setup(
-        job.method,
-        sides,
-        job.settings,
-        job.resources,
-        job.layout,
-        job.data.sizes,
-        job.rows,
+        plan.method,
+        plan.settings,
+        plan.resources,
+        plan.layout,
+        plan.data.sizes,
+        plan.rows,
         family=shape.model_type,
-        parameters=job.start.parameters,
-        dtype=job.dtype,
-        save_dtype=job.save_dtype,
+        parameters=plan.start.parameters,
+        dtype=plan.dtype,
+        save_dtype=plan.save_dtype,
         trained=trained,
-        cpu=on_cpu(job.resources),
+        cpu=on_cpu(plan.resources),
     )
     memory = training_memory(shape, setup)
     parts = {name: int(size) for name, size in asdict(memory).items()}
     return {**parts, "estimate": int(memory.total), "device": device}
 
 
-def _base_dtype(job: Job) -> str:
-    adapter = job.settings.adapter
+def _base_dtype(plan: TrainingPlan) -> str:
+    adapter = plan.settings.adapter
     if adapter is None:
         return "float32"
-    return "4 bits" if adapter.load_in_4bit else job.dtype
+    return "4 bits" if adapter.load_in_4bit else plan.dtype
 
 
-def _trained_parameters(job: Job) -> int:
-    if job.settings.adapter is None:
-        return job.start.parameters
+def _trained_parameters(plan: TrainingPlan) -> int:
+    if plan.settings.adapter is None:
+        return plan.start.parameters
     import torch
     from peft import get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.start.path))
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(plan.start.path))
         return sum(
-            p.numel() for p in get_peft_model(model, lora_config(job.settings.adapter)).parameters() if p.requires_grad
+            p.numel()
+            for p in get_peft_model(model, lora_config(plan.settings.adapter)).parameters()
+            if p.requires_grad
         )
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_align.errors import UserError
 from w2s_align.records import Prompt, Response, to_table
-from w2s_align.training.batching import PASS_TOKENS
-from w2s_align.training.job import Job, is_main
+from w2s_align.training.batching import MICRO_BATCH_TOKENS
+from w2s_align.training.plan import TrainingPlan, is_main
 from w2s_align.training.tokens import ChatEncoder
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Questions:
         return hashlib.sha256(repr(self.prompts.to_pylist()).encode()).hexdigest()
 
 
-def read_questions(job: Job) -> Questions:
+def read_questions(plan: TrainingPlan) -> Questions:
     """Read the prompts of a training's quick task in the student's tokens.
 
     Raises:
@@ -51,7 +51,7 @@ def read_questions(job: Job) -> Questions:
 
     from w2s_align.scoring import scorer_settings
 
-    task = job.settings.quick_task
+    task = plan.settings.quick_task
     assert task is not None
     scorer_settings(task.scorer)
     path = Path(task.prompts)
@@ -63,8 +63,8 @@ def read_questions(job: Job) -> Questions:
     if missing or not table.num_rows:
         lacks = f"has no column {missing[0]}" if missing else "has no rows"
         raise UserError(f"quick_task: {path} {lacks}.", fix="Prompts are what a step of kind prompts writes.")
-    start = job.start
-    encoder = ChatEncoder(start.tokenizer, start.stop_ids, job.settings.chat_template_kwargs)
+    start = plan.start
+    encoder = ChatEncoder(start.tokenizer, start.stop_ids, plan.settings.chat_template_kwargs)
     tokens = encoder.prompts(table["messages"].to_pylist())
     longest = max(map(len, tokens)) + task.max_tokens
     if start.context is not None and longest > start.context:
@@ -80,12 +80,12 @@ class QuickCheck:
     """Measures the accuracy of the model in training.
 
     Args:
-        job: The training; its settings have a quick task.
+        plan: The training; its settings have a quick task.
     """
 
-    def __init__(self, job: Job) -> None:
-        assert job.settings.quick_task is not None
-        self.job, self.task, self.questions = job, job.settings.quick_task, read_questions(job)
+    def __init__(self, plan: TrainingPlan) -> None:
+        assert plan.settings.quick_task is not None
+        self.plan, self.task, self.questions = plan, plan.settings.quick_task, read_questions(plan)
 
     def measure(self, model: Any) -> dict[str, float]:
         """Return the accuracy of a model that this process holds whole; all processes must call it.
@@ -97,7 +97,7 @@ class QuickCheck:
         Raises:
             UserError: No answer can be scored, or the scorer cannot work.
         """
-        rank, world = int(os.environ.get("RANK", "0")), self.job.layout.processes
+        rank, world = int(os.environ.get("RANK", "0")), self.plan.layout.processes
         answers = self._answers(model, range(rank, len(self.questions.tokens), world))
         if world > 1:
             answers = _joined(answers, world)
@@ -117,7 +117,7 @@ class QuickCheck:
 
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         device = next(inner.parameters()).device
-        tokenizer, stops = self.job.start.tokenizer, self.job.start.stop_ids
+        tokenizer, stops = self.plan.start.tokenizer, self.plan.start.stop_ids
         pad = min(stops)  # masked before the prompt, ignored after the end: any token will do
         own, was_training, found = inner.generation_config, model.training, {}
         # generate() fills what a call leaves open from the model's own configuration: leave nothing there to be taken.
@@ -152,7 +152,7 @@ class QuickCheck:
     def _batches(self, mine: range) -> list[list[int]]:
         by_length = sorted(mine, key=lambda i: len(self.questions.tokens[i]))
         longest = max(map(len, self.questions.tokens)) + self.task.max_tokens
-        size = max(1, PASS_TOKENS // longest)
+        size = max(1, MICRO_BATCH_TOKENS // longest)
         return [by_length[i : i + size] for i in range(0, len(by_length), size)]
 
     def _check(self, answers: dict[int, tuple[str, bool]]) -> dict[str, float] | UserError:

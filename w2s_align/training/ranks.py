@@ -1,6 +1,6 @@
 """One of several processes that train together. Started by launch.py, never by hand.
 
-Reads ``<folder>/job.json``; writes ``rank-<n>.log`` (all it prints), ``progress.json`` (the first rank), and
+Reads ``<folder>/plan.json``; writes ``rank-<n>.log`` (all it prints), ``progress.json`` (the first rank), and
 ``error-<n>.json`` when it fails. It dies with the process that started it, so that no rank trains on alone.
 """
 
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from w2s_align.errors import UserError
+from w2s_align.files import write_json
 from w2s_align.generation.processes import die_with_parent
-from w2s_align.training.launch import STARTER
-from w2s_align.training.report import write_json
+from w2s_align.training.layout import STARTER
 
 IMPORTED = (
     "datasets",
@@ -60,15 +60,16 @@ def _rank(folder: Path) -> None:
         os.dup2(log.fileno(), 2)
     failed: dict[str, Any]
     try:
-        from w2s_align.training.job import Job
         from w2s_align.training.loop import train_here
+        from w2s_align.training.methods import all_methods
+        from w2s_align.training.plan import TrainingPlan
 
         _compile_nothing()
 
         def progress(done: int, total: int, note: str) -> None:
-            write_json(folder / "progress.json", [done, total, note])
+            write_json(folder / "progress.json", [done, total, note], sync=False)
 
-        train_here(Job.load(folder / "job.json"), progress if rank == 0 else None)
+        train_here(TrainingPlan.load(folder / "plan.json", all_methods()), progress if rank == 0 else None)
     except UserError as error:
         failed = {"problems": error.to_json()}
     except BaseException as error:

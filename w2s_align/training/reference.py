@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.errors import UserError
-from w2s_align.training.job import Job, is_main
+from w2s_align.training.plan import TrainingPlan, is_main
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,19 +41,19 @@ class Reference:
     known: bool = False
 
     @classmethod
-    def of(cls, job: Job, family: dict[str, Any]) -> Reference:
-        """Return the place of a job's reference log-probabilities.
+    def of(cls, plan: TrainingPlan, family: dict[str, Any]) -> Reference:
+        """Return the place of a plan's reference log-probabilities.
 
         Args:
-            job: The training.
+            plan: The training.
             family: What its loss adds to the key.
 
         Raises:
             UserError: The cache cannot be written; said before anything is computed.
         """
-        if job.resources.cache_dir is None or not job.resources.precompute_ref_log_probs:
+        if plan.resources.cache_dir is None or not plan.resources.precompute_ref_log_probs:
             return cls(None)
-        folder = Path(job.resources.cache_dir).expanduser() / reference_key(job, family)
+        folder = Path(plan.resources.cache_dir).expanduser() / reference_key(plan, family)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / f"probe-{uuid.uuid4().hex}"
@@ -61,10 +61,10 @@ class Reference:
             probe.unlink()
         except OSError as error:
             raise UserError(
-                f"The cache {job.resources.cache_dir} cannot be written: {error.strerror}.",
+                f"The cache {plan.resources.cache_dir} cannot be written: {error.strerror}.",
                 fix="Give another cache_dir, or none.",
             ) from None
-        return cls(folder, job.settings.adapter is not None)
+        return cls(folder, plan.settings.adapter is not None)
 
     def offer(self, rows: Dataset, held_out: Dataset | None) -> tuple[Dataset, Dataset | None, bool]:
         """Put known log-probabilities where the trainer finds them.
@@ -119,7 +119,7 @@ def _free_engine(trainer: Any) -> None:
 
     Under ZeRO-3 TRL wraps the model in an inference engine for that, and the training's engine wraps it again: the
     first one's hooks stay, gather every parameter a second time, and find other modules than they have recorded. After
-    a single pass that ends in "IndexError: pop from an empty deque" (compare trl#4899).
+    a single pass that ends in "IndexError: pop from an empty deque" (compare trl#4899, docs/upstream.md).
     """
     engine = getattr(trainer, "_precompute_engine", None)
     if engine is not None and hasattr(engine.optimizer, "destroy"):
@@ -133,15 +133,15 @@ def _copy(source: Path, target: Path) -> None:
     partial.replace(target)
 
 
-def reference_key(job: Job, family: dict[str, Any]) -> str:
-    """Return the digest of everything that changes the reference log-probabilities of a job, and of nothing else."""
-    adapter = job.settings.adapter
+def reference_key(plan: TrainingPlan, family: dict[str, Any]) -> str:
+    """Return the digest of everything that changes the reference log-probabilities of a plan, and of nothing else."""
+    adapter = plan.settings.adapter
     material = {
-        "weights": weights_digest(job.start.path),
-        "tokens": job.data.tokens_digest,
+        "weights": weights_digest(plan.start.path),
+        "tokens": plan.data.tokens_digest,
         "family": family,
-        "arithmetic": job.dtype,
-        "base": "4 bits" if adapter and adapter.load_in_4bit else job.dtype if adapter else "float32",
+        "arithmetic": plan.dtype,
+        "base": "4 bits" if adapter and adapter.load_in_4bit else plan.dtype if adapter else "float32",
     }
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:32]
 

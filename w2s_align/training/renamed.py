@@ -4,15 +4,15 @@ from __future__ import annotations
 
 RENAMED: dict[str, str] = {
     "loss_type": "Use loss: one name, or a list of names with loss_weights.",
-    "warmup_ratio": "Use warmup_steps: a number below 1 is a share of all steps (0.03 = 3 %).",
+    "warmup_ratio": "Use warmup_steps: a number below 1 is a share of all steps (0.03 = 3%).",
     "min_lr_rate": "Use lr_scheduler_type: cosine_with_min_lr and lr_scheduler_kwargs: {min_lr_rate: 0.1}.",
     "max_prompt_length": "Use max_length for prompt and response together, and too_long for what happens beyond it.",
     "max_completion_length": "Use max_length for prompt and response together, and too_long.",
     "max_seq_length": "Use max_length.",
     "truncation_mode": "Use too_long: drop, truncate (keeps the start) or error.",
-    "per_device_train_batch_size": "Use batch_size (rows per optimiser step, over all devices) and, under resources, "
+    "per_device_train_batch_size": "Use batch_size (rows per optimizer step, over all devices) and, under resources, "
     "micro_batch_size.",
-    "train_batch_size": "Use batch_size: rows per optimiser step, over all devices.",
+    "train_batch_size": "Use batch_size: rows per optimizer step, over all devices.",
     "gradient_accumulation_steps": "Use batch_size: accumulation fills what devices x micro_batch_size leave.",
     "gradient_checkpointing": "Write it under resources: it does not change the result.",
     "activation_checkpointing": "Use gradient_checkpointing, under resources.",
@@ -49,7 +49,7 @@ RENAMED: dict[str, str] = {
     "generate_during_eval": "Use quick_task: problems that the model answers during the training.",
     **dict.fromkeys(
         ("label_pad_token_id", "padding_value", "use_logits_to_keep", "base_model_attribute_name", "group_by_length"),
-        "Leave it out: passes have no padding, and logits only where there is loss.",
+        "Leave it out: micro batches have no padding, and logits only where there is loss.",
     ),
     "tools": "Leave it out: chats with tools are not trained on.",
     "logging_dir": "Leave it out: events of tensorboard go to tensorboard/ beside the model.",
@@ -75,12 +75,12 @@ RENAMED: dict[str, str] = {
     "num_processes": "Use processes, under resources.",
     "num_machines": "Use machines, under resources.",
     "ddp_find_unused_parameters": "Leave it out: every parameter of these models is used.",
-    "data_seed": "Use seed: it orders the rows and initialises the adapter.",
+    "data_seed": "Use seed: it orders the rows and initializes the adapter.",
     "push_to_hub": "Use push_to_hub of the report, {me/my-student: $dpo}: the model's card then has the evaluation.",
     "hub_model_id": "Use push_to_hub of the report, {me/my-student: $dpo}: the model's card then has the evaluation.",
     "hub_private_repo": "Use private of the report, beside its push_to_hub; repositories are private by default.",
     "logging_steps": "Leave it out: every step is recorded.",
     "peft_config": "Use adapter: {r: 64, alpha: 128}.",
 }
-"""Arguments that were renamed, removed or live elsewhere -> what to write instead (spec: peers_and_style D3). They are
+"""Arguments that were renamed, removed or live elsewhere -> what to write instead. They are
 refused as options of a step, in its groups, and under ``trl``."""

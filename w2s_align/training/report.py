@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from w2s_align.files import write_json
+from w2s_align.training.counts import RowCounts
+
 FILE = "training.json"
+"""Name of the report's file; also of what a finished training leaves before it is verified."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class TrainingReport:
         model_dir: Folder of the trained model.
         adapter_dir: Folder of the adapter, when one was trained.
         settings: The settings as given.
-        seed: Seed of row order, adapter initialisation and dropout.
-        steps: Optimiser steps.
+        seed: Seed of row order, adapter initialization and dropout.
+        steps: Optimizer steps.
         epochs: Passes over the data.
         rows: Rows trained on.
         batch: Effective ``batch_size`` and how it was made: ``processes``, ``micro_batch_size``, ``accumulation``.
@@ -34,7 +38,7 @@ class TrainingReport:
         preflight: What was known before the first step: batch, steps, tokens, precision, memory.
         digests: SHA-256 of what the model read of the kept rows (``data``: token ids, and where the responses begin)
             and of the weights and configuration that training started from (``start``).
-        counts: Rows in, kept, dropped and cut, by reason and side; held out; repeated to fill up an epoch's batch.
+        counts: Rows in, kept, dropped, cut, held out, repeated.
         lengths: Tokens of the kept rows by side: minimum, mean, maximum and total.
         preview: First and last tokens of some rows, each with whether it carries loss.
         metrics: Means over the first and the last tenth of the steps: ``first`` and ``last``.
@@ -65,7 +69,7 @@ class TrainingReport:
     launch: str
     preflight: dict[str, Any]
     digests: dict[str, str]
-    counts: dict[str, int]
+    counts: RowCounts
     lengths: dict[str, dict[str, float]]
     preview: list[dict[str, Any]]
     metrics: dict[str, dict[str, float]]
@@ -92,14 +96,8 @@ class TrainingReport:
         Raises:
             FileNotFoundError: The training in this folder has not ended.
         """
-        return cls(**json.loads((Path(out) / FILE).read_text()))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file by way of a temporary one, so that a kill leaves the old content or the new."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-    partial.replace(path)
+        found = json.loads((Path(out) / FILE).read_text())
+        return cls(**{**found, "counts": RowCounts(**found["counts"])})
 
 
 def ends_of_curve(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

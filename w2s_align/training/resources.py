@@ -24,25 +24,25 @@ class TrainResources(Settings):
     machines: int | None = Field(None, gt=0)
     """Machines that train together. Default: those of the Slurm job that this runs in, else 1."""
     micro_batch_size: int | None = Field(None, gt=0)
-    """Rows in one forward pass on one device; must divide the effective batch. By default as many as keep a pass
-    near 4,096 tokens without padding, and below 16,384 tokens at the longest row with it. One mean is taken per pass
-    and so depends on it slightly: the token mean of a likelihood term (sft in a DPO loss, the nll of cpo, simpo and
-    orpo)."""
+    """Rows in one forward pass on one device; must divide the effective batch. By default as many as keep it
+    near 4,096 tokens without padding, and below 16,384 tokens at the longest row with it. One mean is taken per
+    micro batch and so depends on it slightly: the token mean of a likelihood term (sft in a DPO loss, the nll of cpo,
+    simpo and orpo)."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
-    """Recompute activations to save memory, for about 30 % more time; auto: from a billion parameters on, and when
+    """Recompute activations to save memory, for about 30% more time; auto: from a billion parameters on, and when
     optimize_for is memory."""
     optimize_for: Literal["speed", "memory"] = "speed"
-    """memory: one row in a pass and activations recomputed, where micro_batch_size and gradient_checkpointing do not
-    say otherwise."""
+    """memory: micro batches of one row and activations recomputed, where micro_batch_size and
+    gradient_checkpointing do not say otherwise."""
     padding_free: bool = True
-    """Compute passes without padding, a shared prompt once and logits for labels alone: in dpo and sft, with attention
-    sdpa and the families of models that are tested. Where passes are padded, it is said before the first step."""
+    """Compute micro batches without padding, a shared prompt once and logits for labels alone: in dpo and sft, with
+    attention sdpa and the families of models that are tested. Where they are padded, the preflight says why."""
     precompute_ref_log_probs: bool = True
     """Compute the reference log-probabilities once, before training, and keep no second model in memory."""
     precompute_ref_batch_size: int | None = Field(None, gt=0)
-    """Pairs per pass of that computation; the micro batch by default."""
+    """Rows in a forward pass of that computation; micro_batch_size by default."""
     save_every: int | None = Field(None, gt=0)
-    """Optimiser steps between checkpoints; by default one is made whenever save_minutes have passed."""
+    """Optimizer steps between checkpoints; by default one is made whenever save_minutes have passed."""
     save_minutes: float = Field(10.0, gt=0)
     """Minutes between checkpoints when save_every is not given."""
     keep_checkpoints: int = Field(2, ge=2)
@@ -50,7 +50,7 @@ class TrainResources(Settings):
     dataloader_num_workers: int = Field(0, ge=0)
     """Processes that make batches; 0 is the training process itself."""
     dataset_num_proc: int | None = Field(None, gt=0)
-    """Processes that tokenise pairs inside TRL."""
+    """Processes that tokenize pairs inside TRL."""
     device: Literal["auto", "cpu"] = "auto"
     """auto: the accelerator if there is one."""
     attn_implementation: str | None = None

@@ -1,9 +1,8 @@
 """Chats to tokens with the student's own template, and the checks that the tokens mean what the chat means.
 
 Reads messages and a tokenizer; writes nothing. The rendering is the one that TRL's trainers do, so what is checked is
-what is trained on. A template can break training silently in four ways, each found here (spec: delta_learning 7.5,
-peers_and_style B1 items 1 to 7): the prompt is no prefix of prompt + answer, BOS is doubled, the end-of-turn is
-missing, or it is doubled.
+what is trained on. A template can break training silently in four ways, each found here: the prompt is not a prefix of
+prompt + answer, BOS is doubled, the end-of-turn is missing, or it is doubled.
 """
 
 from __future__ import annotations
@@ -26,11 +25,12 @@ EXPLANATIONS = {
     "no_end_of_turn": "The answer does not end with an end-of-turn token: the model would never learn to stop.",
     "double_end_of_turn": "The answer ends with two end-of-turn tokens.",
 }
+"""What each problem of a chat template does to a training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One tokenised row: what the model reads, and from where on it is trained."""
+    """One tokenized row: what the model reads, and from where on it is trained."""
 
     ids: list[int]
     """Prompt and response."""
@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass
 class ChatEncoder:
-    """Tokenises chats with one template and audits the result.
+    """Tokenizes chats with one template and audits the result.
 
     Args:
         tokenizer: The student's tokenizer, with its chat template.
@@ -63,7 +63,7 @@ class ChatEncoder:
         self.unstoppable: Counter[int] = Counter()
 
     def encode(self, prompts: Sequence[list[Message]], *sides: Sequence[list[Message]]) -> list[tuple[Answer, ...]]:
-        """Tokenise prompts with one or more answers each.
+        """Tokenize prompts with one or more answers each.
 
         Args:
             prompts: Messages up to the last user turn.
@@ -77,8 +77,8 @@ class ChatEncoder:
         """
         if not prompts:
             return []
-        alone = self._tokenise(prompts, add_generation_prompt=True)
-        full = [self._tokenise([[*p, *a] for p, a in zip(prompts, side, strict=True)]) for side in sides]
+        alone = self._tokenize(prompts, add_generation_prompt=True)
+        full = [self._tokenize([[*p, *a] for p, a in zip(prompts, side, strict=True)]) for side in sides]
         rows = []
         for prompt_ids, *side_ids in zip(alone, *full, strict=True):
             start = min(_common_prefix(prompt_ids, ids) for ids in side_ids)
@@ -88,12 +88,12 @@ class ChatEncoder:
         return rows
 
     def prompts(self, chats: Sequence[list[Message]]) -> list[list[int]]:
-        """Tokenise prompts alone, up to where an answer begins.
+        """Tokenize prompts alone, up to where an answer begins.
 
         Raises:
             UserError: The template cannot render a chat.
         """
-        return self._tokenise(chats, add_generation_prompt=True)
+        return self._tokenize(chats, add_generation_prompt=True)
 
     def notes(self) -> list[str]:
         """Return one sentence per kind of problem that was found and allowed."""
@@ -108,7 +108,7 @@ class ChatEncoder:
             )
         return found
 
-    def _tokenise(self, chats: Sequence[list[Message]], add_generation_prompt: bool = False) -> list[list[int]]:
+    def _tokenize(self, chats: Sequence[list[Message]], add_generation_prompt: bool = False) -> list[list[int]]:
         try:
             texts = self.tokenizer.apply_chat_template(
                 list(chats), tokenize=False, add_generation_prompt=add_generation_prompt, **self.template_kwargs

@@ -1,7 +1,7 @@
 """The proof that what was saved is what was trained.
 
 Reads ``model/`` and its start. Every saved model is opened again from disk: it must load, differ from its start, and
-give the logits that the trained model gave in memory (spec: peers_and_style B1 items 17 and 23).
+give the logits that the trained model gave in memory.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def verify_model(
     trained: list[torch.Tensor],
     *,
     dtype: str = "float32",
-    quantised: bool = False,
+    quantized: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Open a saved model again, and compare it with its start and with what was trained.
@@ -52,8 +52,8 @@ def verify_model(
         rows: Token sequences to compare logits on.
         trained: :func:`probe_logits` of the trained model in memory.
         dtype: Precision of the arithmetic that these were computed in.
-        quantised: Whether it was trained on a base in 4 bits; its logits then differ from the merged model's by what
-            the quantisation costs, which is reported and not judged.
+        quantized: Whether it was trained on a base in 4 bits; its logits then differ from the merged model's by what
+            the quantization costs, which is reported and not judged.
         seed: Seed of the training, which a new head of a reward model starts from.
 
     Returns:
@@ -66,7 +66,7 @@ def verify_model(
     """
     import torch
 
-    saved = load_model(folder, save_dtype, start.task)
+    saved = load_model(folder, save_dtype, start.head)
     torch.manual_seed(seed)
     before = start.load(save_dtype)
     share, largest = _difference(saved, before)
@@ -81,7 +81,7 @@ def verify_model(
     scale = max(float(logits.abs().max()) for logits in trained)
     error = _largest_difference(probe_logits(saved, rows), trained) / scale
     accepted = max(TOLERANCE[save_dtype], TOLERANCE[dtype])
-    if not quantised and not error <= accepted:
+    if not quantized and not error <= accepted:
         raise UserError(
             "The saved model is not the model that was trained.",
             f"Its logits differ by {error:.2g} of the largest logit; {accepted:g} is accepted for {save_dtype}.",

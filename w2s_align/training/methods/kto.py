@@ -1,30 +1,27 @@
-"""KTO: learning from good and bad responses without pairs (arXiv 2402.01306), by TRL's KTO trainer.
+"""kto: learning from good and bad responses without pairs (arXiv 2402.01306), by TRL's KTO trainer.
 
-Reads a start model and labelled responses, or pairs that are taken apart; writes what loop.py describes.
-
-    report = train_kto("Qwen/Qwen2.5-1.5B-Instruct", "pairs.parquet", "out", KTOSettings(learning_rate=5e-7))
+train("Qwen/Qwen2.5-1.5B-Instruct", "pairs.parquet", "out", KTOSettings(learning_rate=5e-7))
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from w2s_align.errors import UserError
-from w2s_align.training.methods.catalogue import Method
+from w2s_align.training.arguments import build_config, pad_id, trainer_arguments
+from w2s_align.training.health import Health
+from w2s_align.training.method import Inputs, Method
+from w2s_align.training.prepare import prepare_labeled
+from w2s_align.training.reference import Reference
 from w2s_align.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from w2s_align.training.data import TrainingData
     from w2s_align.training.formats import Rows
-    from w2s_align.training.health import Health
-    from w2s_align.training.job import Job
-    from w2s_align.training.loop import Progress
-    from w2s_align.training.report import TrainingReport
-    from w2s_align.training.resources import TrainResources
+    from w2s_align.training.plan import TrainingPlan
     from w2s_align.training.tokens import ChatEncoder
 
 
@@ -52,7 +49,7 @@ class KTOSettings(TrainSettings):
                 "kto reads its rows in a fixed order, of which no part can be held out: leave held_out out."
             )
         if self.rows_together and self.batch_size % self.kl_batch:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of kl_batch {self.kl_batch}.")
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of kl_batch {self.kl_batch}.")
         return self
 
     @property
@@ -60,8 +57,12 @@ class KTOSettings(TrainSettings):
         """``kl_batch``, or None for the loss without a KL term."""
         return self.kl_batch if self.loss == "kto" else None
 
-    def check_pass(self, micro_batch_size: int, processes: int) -> None:
-        """Refuse forward passes over another number of rows than the KL term is estimated over."""
+    def check_micro_batch(self, micro_batch_size: int, processes: int) -> None:
+        """Refuse micro batches of another number of rows than the KL term is estimated over.
+
+        Raises:
+            UserError: With the sizes that do not change the method.
+        """
         if self.rows_together and micro_batch_size * processes != self.kl_batch:
             raise UserError(
                 f"kto estimates its KL term over the rows of one forward pass: {processes} processes x "
@@ -71,57 +72,27 @@ class KTOSettings(TrainSettings):
             )
 
 
-def train_kto(
-    model: str | os.PathLike[str],
-    rows: Rows,
-    out: str | os.PathLike[str],
-    settings: KTOSettings,
-    *,
-    seed: int = 0,
-    resources: TrainResources | None = None,
-    launch: str = "single",
-    progress: Progress | None = None,
-) -> TrainingReport:
-    """Tune a model on good and bad responses; the reference is the model as given.
-
-    The arguments are those of :func:`w2s_align.training.loop.train`; for the rows see
-    :func:`w2s_align.training.data.prepare_labelled`.
-
-    Raises:
-        UserError: Model, data or settings cannot work, or the training failed its checks.
-    """
-    from w2s_align.training.loop import train
-
-    kto = METHODS["kto"]
-    return train(kto, model, rows, out, settings, seed=seed, resources=resources, launch=launch, progress=progress)
-
-
 def _prepare(rows: Rows, encoder: ChatEncoder, settings: KTOSettings, folder: Path, seed: int) -> TrainingData:
-    from w2s_align.training.data import prepare_labelled
-
-    data = prepare_labelled(rows, encoder, settings, folder, seed=seed, together=settings.rows_together or 1)
+    data = prepare_labeled(rows, encoder, settings, folder, seed=seed, together=settings.rows_together or 1)
     if not {"good", "bad"} <= data.lengths.keys():
         missing = "bad" if "good" in data.lengths else "good"
         data.notes.append(f"There is no {missing} response: the model learns from one side alone.")
     return data
 
 
-def _trainer(job: Job, callbacks: list[Any]) -> Any:
+def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
     from trl import KTOConfig, KTOTrainer
     from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-    from w2s_align.training.arguments import build_config, pad_id, trainer_arguments
-    from w2s_align.training.reference import Reference
-
-    settings, resources = job.settings, job.resources
+    settings, resources = plan.settings, plan.resources
     assert isinstance(settings, KTOSettings)
-    arguments = trainer_arguments(job, callbacks)
-    # The order of rows, and with it each row's neighbour, depends on the seed: so do its log-probabilities.
-    reference = Reference.of(job, {"kto": settings.loss == "kto", "rows": job.data.digest})
-    rows, _, known = reference.offer(job.data.dataset(), None)
+    arguments = trainer_arguments(plan, callbacks)
+    # The order of rows, and with it each row's neighbor, depends on the seed: so do its log-probabilities.
+    reference = Reference.of(plan, {"kto": settings.loss == "kto", "rows": plan.data.digest})
+    rows, _, known = reference.offer(plan.data.dataset(), None)
     config = build_config(
         KTOConfig,
-        job,
+        plan,
         loss_type=settings.loss,
         beta=settings.beta,
         desirable_weight=settings.chosen_weight,
@@ -135,9 +106,9 @@ def _trainer(job: Job, callbacks: list[Any]) -> Any:
     pad = DataCollatorForUnpairedPreference(pad_token_id=pad_id(arguments["processing_class"]), max_length=limit)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        # TRL pairs rows with neighbours by the size of a forward pass; ours do not depend on it.
+        # TRL pairs rows with neighbors by the size of a forward pass; ours do not depend on it.
         if settings.loss == "kto":
-            rows = [{**row, "KL_completion_ids": row["neighbour_ids"]} for row in rows]
+            rows = [{**row, "KL_completion_ids": row["neighbor_ids"]} for row in rows]
         return pad(rows)
 
     trainer = KTOTrainer(args=config, train_dataset=rows, data_collator=collate, **arguments)
@@ -145,16 +116,14 @@ def _trainer(job: Job, callbacks: list[Any]) -> Any:
     return trainer
 
 
-def _health(job: Job) -> Health:
-    from w2s_align.training.health import Health
-
-    settings = job.settings
+def _health(plan: TrainingPlan) -> Health:
+    settings = plan.settings
     assert isinstance(settings, KTOSettings)
     return Health(
         start_loss=start_loss(settings),
         beta=settings.beta,
         check_start=settings.disable_dropout,
-        exact=job.dtype == "float32" and not (settings.adapter and settings.adapter.load_in_4bit),
+        exact=plan.dtype == "float32" and not (settings.adapter and settings.adapter.load_in_4bit),
     )
 
 
@@ -167,14 +136,23 @@ def start_loss(settings: KTOSettings) -> float | None:
     return 0.5 * settings.chosen_weight if same and settings.disable_dropout else None
 
 
-METHODS = {
-    "kto": Method(
+METHODS = (
+    Method(
         name="kto",
         title="KTO",
+        summary="Tune a model on the good and the bad responses of pairs, each by itself.",
         settings=KTOSettings,
-        sides=1,
         prepare=_prepare,
         trainer=_trainer,
+        inputs=Inputs(
+            "pairs",
+            ("pairs",),
+            "Preference pairs, of one step or of several: chosen responses are good, rejected ones bad.",
+        ),
         health=_health,
-    )
-}
+        sides=1,
+        rows_per_input=2,  # pairs are taken apart
+        shuffled=False,  # the KL term needs each row beside the neighbor that it was given
+        frozen_passes=1,
+    ),
+)

@@ -1,8 +1,6 @@
-"""Preference tuning without a reference: SimPO, CPO and ORPO, by TRL's experimental trainers.
+"""simpo, cpo, orpo: preference tuning without a reference, by TRL's experimental trainers.
 
-Reads a start model and preference pairs; writes what :mod:`w2s_align.training.loop` describes.
-
-    train_reference_free("Qwen/Qwen2.5-1.5B-Instruct", "pairs.parquet", "out", SimPOSettings(learning_rate=1e-6))
+train("Qwen/Qwen2.5-1.5B-Instruct", "pairs.parquet", "out", SimPOSettings(learning_rate=1e-6))
 """
 
 from __future__ import annotations
@@ -13,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from w2s_align.training.methods.catalogue import Method
+from w2s_align.training.arguments import build_config, pad_id, trainer_arguments
+from w2s_align.training.method import Method
+from w2s_align.training.prepare import prepare_pairs
 from w2s_align.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
     from w2s_align.training.data import TrainingData
     from w2s_align.training.formats import Rows
-    from w2s_align.training.health import Health
-    from w2s_align.training.job import Job
-    from w2s_align.training.loop import Progress
-    from w2s_align.training.report import TrainingReport
-    from w2s_align.training.resources import TrainResources
+    from w2s_align.training.plan import TrainingPlan
     from w2s_align.training.tokens import ChatEncoder
 
 
@@ -78,72 +74,44 @@ class ORPOSettings(TrainSettings):
 
 
 ReferenceFree: TypeAlias = SimPOSettings | CPOSettings | ORPOSettings
-
-
-def train_reference_free(
-    model: str | os.PathLike[str],
-    pairs: Rows,
-    out: str | os.PathLike[str],
-    settings: ReferenceFree,
-    *,
-    seed: int = 0,
-    resources: TrainResources | None = None,
-    launch: str = "single",
-    progress: Progress | None = None,
-) -> TrainingReport:
-    """Tune a model on preference pairs without a reference; which method is in the class of the settings.
-
-    The arguments are those of :func:`w2s_align.training.loop.train`; for the pairs see
-    :func:`w2s_align.training.data.prepare_pairs`.
-
-    Raises:
-        UserError: Model, data or settings cannot work, or the training failed its checks.
-    """
-    from w2s_align.training.loop import train
-
-    method = next(method for method in METHODS.values() if type(settings) is method.settings)
-    return train(method, model, pairs, out, settings, seed=seed, resources=resources, launch=launch, progress=progress)
+"""Settings of the kinds in this file."""
 
 
 def _prepare(pairs: Rows, encoder: ChatEncoder, settings: ReferenceFree, folder: Path, seed: int) -> TrainingData:
-    from w2s_align.training.data import prepare_pairs
-
     return prepare_pairs(pairs, encoder, settings, folder, tokens=True)
 
 
-def _trainer(job: Job, callbacks: list[Any]) -> Any:
+def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from trl.experimental.cpo import CPOConfig, CPOTrainer
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    from w2s_align.training.arguments import build_config, pad_id, trainer_arguments
-
-    settings = job.settings
+    settings = plan.settings
     shared: dict[str, Any] = {
         "beta": settings.beta,  # type: ignore[attr-defined]
         "disable_dropout": settings.disable_dropout,  # type: ignore[attr-defined]
         "remove_unused_columns": False,
-        "max_length": job.data.longest,  # null would mean 512; rows were dropped or cut before, and counted
+        "max_length": plan.data.longest,  # null would mean 512; rows were dropped or cut before, and counted
     }
     config: Any
     trainer: Any = CPOTrainer
     if isinstance(settings, ORPOSettings):
-        config, trainer = build_config(ORPOConfig, job, **shared), ORPOTrainer
+        config, trainer = build_config(ORPOConfig, plan, **shared), ORPOTrainer
     elif isinstance(settings, SimPOSettings):
         simpo: dict[str, Any] = {
             "loss_type": "simpo",
             "simpo_gamma": settings.margin,
             "cpo_alpha": settings.nll_weight,
         }
-        config = build_config(CPOConfig, job, label_smoothing=settings.label_smoothing, **simpo, **shared)
+        config = build_config(CPOConfig, plan, label_smoothing=settings.label_smoothing, **simpo, **shared)
     else:
         assert isinstance(settings, CPOSettings)
         shared |= {"loss_type": settings.loss, "cpo_alpha": settings.nll_weight}
-        config = build_config(CPOConfig, job, label_smoothing=settings.label_smoothing, **shared)
+        config = build_config(CPOConfig, plan, label_smoothing=settings.label_smoothing, **shared)
     # These trainers load a model wherever there is room, which several processes must not do.
     config.model_init_kwargs.setdefault("device_map", None)
-    arguments = trainer_arguments(job, callbacks)
-    rows, held_out = job.split()
+    arguments = trainer_arguments(plan, callbacks)
+    rows, held_out = plan.split()
     return trainer(
         args=config,
         train_dataset=_with_texts(rows),
@@ -154,7 +122,7 @@ def _trainer(job: Job, callbacks: list[Any]) -> Any:
 
 
 def _with_texts(rows: Dataset) -> Dataset:
-    """Add the texts that these trainers insist on tokenising.
+    """Add the texts that these trainers insist on tokenizing.
 
     They would render chats as text and add BOS and EOS by rules of their own, e.g. a second EOS after a template that
     ends a turn with a newline. The tokens that were checked are in the rows; the collator takes those.
@@ -187,18 +155,27 @@ class _Collator:
         return batch
 
 
-def _health(job: Job) -> Health:
-    from w2s_align.training.health import Health
-
-    return Health(exact=job.dtype == "float32")
+def _method(name: str, title: str, summary: str, settings: type[ReferenceFree]) -> Method:
+    return Method(name, title, summary, settings, prepare=_prepare, trainer=_trainer, logits="whole")
 
 
-def _method(name: str, title: str, settings: type[TrainSettings]) -> Method:
-    return Method(name, title, settings, sides=2, prepare=_prepare, trainer=_trainer, health=_health)
-
-
-METHODS = {
-    "simpo": _method("simpo", "simple preference optimisation (SimPO)", SimPOSettings),
-    "cpo": _method("cpo", "contrastive preference optimisation (CPO)", CPOSettings),
-    "orpo": _method("orpo", "odds ratio preference optimisation (ORPO)", ORPOSettings),
-}
+METHODS = (
+    _method(
+        "simpo",
+        "simple preference optimization (SimPO)",
+        "Tune a model on preference pairs by mean log-probabilities and a margin, without a reference.",
+        SimPOSettings,
+    ),
+    _method(
+        "cpo",
+        "contrastive preference optimization (CPO)",
+        "Tune a model on preference pairs by log-probabilities and a likelihood term, without a reference.",
+        CPOSettings,
+    ),
+    _method(
+        "orpo",
+        "odds ratio preference optimization (ORPO)",
+        "Tune a model on preference pairs by their odds ratio and a likelihood term, without a reference.",
+        ORPOSettings,
+    ),
+)

@@ -1,30 +1,29 @@
-"""Reward models: one score for a chat, trained on pairs (Bradley-Terry) by TRL's reward trainer.
+"""reward: one score for a chat, trained on pairs (Bradley-Terry) by TRL's reward trainer.
 
-Reads a start model and preference pairs; writes a sequence classifier with one label, which the reward scorer opens.
+Writes a sequence classifier with one label, which the reward scorer opens. A start without a score head gets one with
+random weights.
 
-    report = train_reward("Qwen/Qwen2.5-1.5B-Instruct", "pairs.parquet", "out", RewardSettings(learning_rate=1e-5))
+    train("Qwen/Qwen2.5-1.5B-Instruct", "pairs.parquet", "out", RewardModelSettings(learning_rate=1e-5))
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
 from w2s_align.errors import UserError
-from w2s_align.training.methods.catalogue import Method
+from w2s_align.training.arguments import build_config, trainer_arguments
+from w2s_align.training.method import Method
+from w2s_align.training.models import SCORE_HEAD
+from w2s_align.training.prepare import prepare_pairs
 from w2s_align.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from w2s_align.training.data import TrainingData
     from w2s_align.training.formats import Rows
-    from w2s_align.training.health import Health
-    from w2s_align.training.job import Job
-    from w2s_align.training.loop import Progress
-    from w2s_align.training.report import TrainingReport
-    from w2s_align.training.resources import TrainResources
+    from w2s_align.training.plan import TrainingPlan
     from w2s_align.training.tokens import ChatEncoder
 
 
@@ -44,31 +43,6 @@ class RewardModelSettings(TrainSettings):
     def _writes_no_answers(cls, value: object) -> None:
         if value is not None:
             raise ValueError("a reward model writes no answers; follow held-out pairs: held_out")
-
-
-def train_reward(
-    model: str | os.PathLike[str],
-    pairs: Rows,
-    out: str | os.PathLike[str],
-    settings: RewardModelSettings,
-    *,
-    seed: int = 0,
-    resources: TrainResources | None = None,
-    launch: str = "single",
-    progress: Progress | None = None,
-) -> TrainingReport:
-    """Train a reward model on preference pairs; a start without a score head gets one with random weights.
-
-    The arguments are those of :func:`w2s_align.training.loop.train`; for the pairs see
-    :func:`w2s_align.training.data.prepare_pairs`.
-
-    Raises:
-        UserError: Model, data or settings cannot work, or the training failed its checks.
-    """
-    from w2s_align.training.loop import train
-
-    reward = METHODS["reward"]
-    return train(reward, model, pairs, out, settings, seed=seed, resources=resources, launch=launch, progress=progress)
 
 
 def padding_token(tokenizer: Any, wanted: str | None) -> str:
@@ -98,48 +72,38 @@ def padding_token(tokenizer: Any, wanted: str | None) -> str:
 def _prepare(
     pairs: Rows, encoder: ChatEncoder, settings: RewardModelSettings, folder: Path, seed: int
 ) -> TrainingData:
-    from w2s_align.training.data import prepare_pairs
-
     # The tokenizer is the start model's own object: the saved model tells its padding token by it.
     encoder.tokenizer.pad_token = padding_token(encoder.tokenizer, settings.pad_token)
     return prepare_pairs(pairs, encoder, settings, folder, tokens=True)
 
 
-def _trainer(job: Job, callbacks: list[Any]) -> Any:
+def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
     from trl import RewardConfig, RewardTrainer
 
-    from w2s_align.training.arguments import build_config, trainer_arguments
-
-    settings = job.settings
+    settings = plan.settings
     assert isinstance(settings, RewardModelSettings)
-    arguments = trainer_arguments(job, callbacks)
-    for tokenizer in (arguments["processing_class"], job.start.tokenizer):
+    arguments = trainer_arguments(plan, callbacks)
+    for tokenizer in (arguments["processing_class"], plan.start.tokenizer):
         tokenizer.pad_token = padding_token(tokenizer, settings.pad_token)
     config = build_config(
         RewardConfig,
-        job,
+        plan,
         center_rewards_coefficient=settings.center_rewards,
         disable_dropout=settings.disable_dropout,
     )
-    rows, held_out = job.split()
+    rows, held_out = plan.split()
     return RewardTrainer(args=config, train_dataset=rows, eval_dataset=held_out, **arguments)
 
 
-def _health(job: Job) -> Health:
-    from w2s_align.training.health import Health
-
-    return Health(exact=job.dtype == "float32")
-
-
-METHODS = {
-    "reward": Method(
+METHODS = (
+    Method(
         name="reward",
-        title="reward modelling",
+        title="reward modeling",
+        summary="Train a reward model: one score for a chat, higher for the chosen response.",
         settings=RewardModelSettings,
-        sides=2,
         prepare=_prepare,
         trainer=_trainer,
-        health=_health,
-        task="reward",
-    )
-}
+        head=SCORE_HEAD,
+        logits="none",
+    ),
+)

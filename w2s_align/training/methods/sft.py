@@ -1,87 +1,71 @@
-"""Supervised fine-tuning on responses by TRL's SFT trainer, from a pretrained model or from random weights.
+"""sft: supervised fine-tuning on responses by TRL's SFT trainer, from a pretrained model or from random weights.
 
-Reads a start model and chats or pairs; writes what :mod:`w2s_align.training.loop` describes.
-
-    report = train_sft("Qwen/Qwen2.5-1.5B-Instruct", "pairs.parquet", "out", SFTSettings(learning_rate=1e-7))
+train("Qwen/Qwen2.5-1.5B-Instruct", "pairs.parquet", "out", SFTSettings(learning_rate=1e-7))
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_align.training.arguments import build_config, trainer_arguments
-from w2s_align.training.data import TrainingData, prepare_chats
-from w2s_align.training.formats import Rows
-from w2s_align.training.health import Health
-from w2s_align.training.job import Job
-from w2s_align.training.loop import Progress, train
-from w2s_align.training.methods.catalogue import Method
-from w2s_align.training.padding_free import packed_passes
-from w2s_align.training.report import TrainingReport
-from w2s_align.training.resources import TrainResources
-from w2s_align.training.settings import SFTSettings
-from w2s_align.training.tokens import ChatEncoder
+from w2s_align.training.method import Inputs, Method
+from w2s_align.training.padding_free import without_padding
+from w2s_align.training.prepare import prepare_chats
+from w2s_align.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from w2s_align.training.data import TrainingData
+    from w2s_align.training.formats import Rows
+    from w2s_align.training.plan import TrainingPlan
+    from w2s_align.training.tokens import ChatEncoder
 
 
-def train_sft(
-    model: str | os.PathLike[str],
-    rows: Rows,
-    out: str | os.PathLike[str],
-    settings: SFTSettings,
-    *,
-    seed: int = 0,
-    resources: TrainResources | None = None,
-    launch: str = "single",
-    progress: Progress | None = None,
-) -> TrainingReport:
-    """Train a model on responses; the prompt carries no loss.
+class SFTSettings(TrainSettings):
+    """Supervised fine-tuning on responses; the loss counts response tokens only."""
 
-    The arguments are those of :func:`w2s_align.training.loop.train`; for the rows see
-    :func:`w2s_align.training.data.prepare_chats`. The weights of the start model may be random.
-
-    Raises:
-        UserError: Model, data or settings cannot work, or the training failed its checks.
-    """
-    return train(
-        METHODS["sft"], model, rows, out, settings, seed=seed, resources=resources, launch=launch, progress=progress
-    )
+    loss: Literal["nll", "dft"] = "nll"
+    """nll: cross entropy. dft: dynamic fine-tuning (arXiv 2508.05629)."""
+    side: Literal["chosen", "rejected"] = "chosen"
+    """Which side of preference pairs is the response; without effect for other data."""
 
 
 def _prepare(rows: Rows, encoder: ChatEncoder, settings: SFTSettings, folder: Path, seed: int) -> TrainingData:
-    return prepare_chats(rows, encoder, settings, folder)
+    return prepare_chats(rows, encoder, settings, folder, side=settings.side)
 
 
-def _trainer(job: Job, callbacks: list[Any]) -> Any:
+def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
     from trl import SFTConfig, SFTTrainer
 
-    settings = job.settings
+    settings = plan.settings
     assert isinstance(settings, SFTSettings)
-    rows, held_out = job.split()
+    rows, held_out = plan.split()
     config = build_config(
         SFTConfig,
-        job,
+        plan,
         loss_type=settings.loss,
         # Rows are tokens with labels already, which also keeps a true EOS trained where pad equals EOS (trl#3091).
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    with packed_passes("sft_trainer", pairs=False, on=job.padded_because is None):
-        return SFTTrainer(args=config, train_dataset=rows, eval_dataset=held_out, **trainer_arguments(job, callbacks))
+    with without_padding("sft_trainer", pairs=False, on=plan.padded_because is None):
+        return SFTTrainer(args=config, train_dataset=rows, eval_dataset=held_out, **trainer_arguments(plan, callbacks))
 
 
-def _health(job: Job) -> Health:
-    return Health(exact=job.dtype == "float32")
-
-
-METHODS = {
-    "sft": Method(
+METHODS = (
+    Method(
         name="sft",
         title="supervised fine-tuning",
+        summary="Fine-tune a model on the chosen responses of pairs, or on generated responses.",
         settings=SFTSettings,
-        sides=1,
         prepare=_prepare,
         trainer=_trainer,
-        health=_health,
-    )
-}
+        inputs=Inputs(
+            "data",
+            ("pairs", "responses"),
+            "Preference pairs, of which one side is learned, or responses, without those that were cut at their "
+            "limit; of a list of steps, all of their rows together.",
+        ),
+        sides=1,
+        padding_free=True,
+    ),
+)

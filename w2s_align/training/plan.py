@@ -1,8 +1,8 @@
 """One training as it is decided before its trainer is made: batch sizes, precision, steps, number of processes.
 
-Reads settings, resources, the start model and prepared data; :meth:`Job.save` writes the decision for other processes.
-The effective batch is a setting; how it is shared among processes and forward passes is not, and changes nothing but
-the order of floating-point sums.
+Reads settings, resources, the start model and prepared data; :meth:`TrainingPlan.save` writes the decision for other
+processes. The effective batch is a setting; how it is shared among processes and micro batches is not, and changes
+nothing but the order of floating-point sums.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.errors import UserError
-from w2s_align.training.batching import held_out_choice, held_out_rows, micro_batch, optimiser_steps, recomputes
+from w2s_align.files import write_json
+from w2s_align.training.batching import held_out_choice, held_out_rows, micro_batch, optimizer_steps, recomputes
+from w2s_align.training.counts import RowCounts
 from w2s_align.training.data import TrainingData
-from w2s_align.training.launch import Layout, on_cpu
-from w2s_align.training.models import StartModel
+from w2s_align.training.layout import Layout, on_cpu
+from w2s_align.training.method import Method
+from w2s_align.training.models import StartModel, open_start
 from w2s_align.training.padding_free import why_padded
-from w2s_align.training.report import write_json
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import TrainSettings
 
@@ -28,14 +31,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 EVALUATIONS = 10
-"""Measurements of the held-out loss in a training, when nothing is said."""
+"""Measurements of the held-out loss in a training by default: enough to see where it turns."""
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingPlan:
     """Everything about a training that is decided before its trainer is made."""
 
-    method: str
+    method: Method
     start: StartModel
     data: TrainingData
     out: Path
@@ -51,11 +54,6 @@ class Job:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.out / "checkpoints"
-
-    @property
-    def cache(self) -> Path:
-        """Folder of the prepared rows."""
-        return self.data.file.parent
 
     @property
     def save_dtype(self) -> str:
@@ -74,18 +72,19 @@ class Job:
         return self.data.rows - self.held_out
 
     @property
-    def repeated(self) -> int:
-        """Rows of an epoch that come twice, to fill up its last batch."""
-        return -self.rows % self.settings.batch_size
+    def counts(self) -> RowCounts:
+        """What becomes of all rows; of an epoch's, some come twice to fill up its last batch."""
+        repeated = -self.rows % self.settings.batch_size
+        return dataclasses.replace(self.data.counts, held_out=self.held_out, repeated=repeated)
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole training."""
-        return optimiser_steps(self.settings, self.rows)
+        """Optimizer steps of the whole training."""
+        return optimizer_steps(self.settings, self.rows)
 
     @property
     def evaluate_every(self) -> int:
-        """Optimiser steps between two measurements of the held-out loss."""
+        """Optimizer steps between two measurements of the held-out loss."""
         return self.settings.evaluate_every or max(1, self.steps // EVALUATIONS)
 
     @property
@@ -95,7 +94,7 @@ class Job:
 
     @property
     def padded_because(self) -> str | None:
-        """Why passes are padded, or None when they are not."""
+        """Why micro batches are padded, or None when they are not."""
         return why_padded(self.method, self.start.path, self.resources)
 
     def split(self) -> tuple[Dataset, Dataset | None]:
@@ -119,7 +118,7 @@ class Job:
         start = Path(self.start.path)
         files = sorted((f.name, f.stat().st_size) for f in start.glob("*.safetensors")) if start.is_dir() else []
         return {
-            "method": self.method,
+            "method": self.method.name,
             "start": self.start.source,
             "start_files": [list(file) for file in files],
             "data": self.data.digest,
@@ -129,15 +128,14 @@ class Job:
         }
 
     def save(self, file: Path) -> None:
-        """Write what another process needs to rebuild this job."""
+        """Write what another process needs to rebuild this plan."""
         data = {**dataclasses.asdict(self.data), "file": str(self.data.file), "row_tokens": []}
         write_json(
             file,
             {
-                "method": self.method,
+                "method": self.method.name,
                 "model": self.start.path,
                 "source": self.start.source,
-                "task": self.start.task,
                 "data": data,
                 "out": str(self.out.absolute()),
                 "settings": self.settings.model_dump(mode="json"),
@@ -148,21 +146,26 @@ class Job:
                 "accumulation": self.accumulation,
                 "dtype": self.dtype,
             },
+            sync=False,
         )
 
     @classmethod
-    def load(cls, file: Path) -> Job:
-        """Rebuild a job from :meth:`save`."""
-        from w2s_align.training.methods.catalogue import method_named
-        from w2s_align.training.models import open_start
+    def load(cls, file: Path, methods: Mapping[str, Method]) -> TrainingPlan:
+        """Rebuild a plan from :meth:`save`.
 
+        Args:
+            file: What was written.
+            methods: Kinds of training, by name.
+        """
         found = json.loads(file.read_text())
-        settings = method_named(found["method"]).settings.model_validate(found["settings"])
-        start = dataclasses.replace(open_start(found["model"], found["task"]), source=found["source"])
+        method = methods[found["method"]]
+        settings = method.settings.model_validate(found["settings"])
+        start = dataclasses.replace(open_start(found["model"], method.head), source=found["source"])
+        data = {**found["data"], "file": Path(found["data"]["file"]), "counts": RowCounts(**found["data"]["counts"])}
         return cls(
-            method=found["method"],
+            method=method,
             start=start,
-            data=TrainingData(**{**found["data"], "file": Path(found["data"]["file"])}),
+            data=TrainingData(**data),
             out=Path(found["out"]),
             settings=settings,
             resources=TrainResources.model_validate(found["resources"]),
@@ -174,8 +177,8 @@ class Job:
         )
 
 
-def plan(
-    method: str,
+def plan_training(
+    method: Method,
     start: StartModel,
     data: TrainingData,
     out: Path,
@@ -183,12 +186,11 @@ def plan(
     resources: TrainResources,
     seed: int,
     layout: Layout,
-    sides: int,
-) -> Job:
+) -> TrainingPlan:
     """Decide batch sizes and precision.
 
     Args:
-        method: ``dpo``, ``sft``, ...
+        method: The kind of training.
         start: The start model.
         data: The prepared rows.
         out: Output folder.
@@ -196,7 +198,6 @@ def plan(
         resources: What does not.
         seed: Seed of the training.
         layout: The processes that train together.
-        sides: Sequences per row in a forward pass: 2 for pairs, 1 for chats.
 
     Raises:
         UserError: The effective batch cannot be made of equal micro batches, a row exceeds the model's context, or
@@ -208,25 +209,10 @@ def plan(
             "The model has never seen positions beyond its context.",
             f"Set max_length to {start.context} or less.",
         )
-    processes = layout.processes
-    per_process, rest = divmod(settings.batch_size, processes)
-    if rest:
-        fitting = [n for n in range(1, processes + 1) if settings.batch_size % n == 0]
-        raise UserError(
-            f"batch_size {settings.batch_size} cannot be shared by {processes} processes.",
-            "The effective batch does not depend on the number of processes; each takes an equal part of it.",
-            f"Use a batch_size that is a multiple of {processes}, or {', '.join(map(str, fitting))} processes.",
-        )
     packed = why_padded(method, start.path, resources) is None
-    micro = micro_batch(settings, resources, processes, data.sizes, sides, packed=packed)
-    if per_process % micro:
-        divisors = [n for n in range(1, per_process + 1) if per_process % n == 0]
-        raise UserError(
-            f"batch_size {settings.batch_size} on {processes} processes cannot be made of micro batches of {micro}.",
-            fix=f"Use a micro_batch_size of {', '.join(map(str, divisors))}.",
-        )
-    settings.check_pass(micro, processes)
-    job = Job(
+    micro, accumulation = _share(method, data, settings, resources, layout.processes, packed=packed)
+    settings.check_micro_batch(micro, layout.processes)
+    plan = TrainingPlan(
         method=method,
         start=start,
         data=data,
@@ -236,16 +222,44 @@ def plan(
         seed=seed,
         layout=layout,
         micro_batch_size=micro,
-        accumulation=per_process // micro,
+        accumulation=accumulation,
         dtype=_resolve_dtype(settings.dtype, resources),
     )
-    if job.rows < 1:
+    if plan.rows < 1:
         raise UserError(
-            f"held_out takes {job.held_out} of {data.rows} rows.",
+            f"held_out takes {plan.held_out} of {data.rows} rows.",
             "No row is left to train on.",
             "Lower held_out, or give more rows.",
         )
-    return job
+    return plan
+
+
+def _share(
+    method: Method,
+    data: TrainingData,
+    settings: TrainSettings,
+    resources: TrainResources,
+    processes: int,
+    *,
+    packed: bool,
+) -> tuple[int, int]:
+    """Return the rows of a micro batch, and how many of them each process accumulates for a step."""
+    per_process, rest = divmod(settings.batch_size, processes)
+    if rest:
+        fitting = [n for n in range(1, processes + 1) if settings.batch_size % n == 0]
+        raise UserError(
+            f"batch_size {settings.batch_size} cannot be shared by {processes} processes.",
+            "The effective batch does not depend on the number of processes; each takes an equal part of it.",
+            f"Use a batch_size that is a multiple of {processes}, or {', '.join(map(str, fitting))} processes.",
+        )
+    micro = micro_batch(settings, resources, processes, data.sizes, method.sides, packed=packed)
+    if per_process % micro:
+        divisors = [n for n in range(1, per_process + 1) if per_process % n == 0]
+        raise UserError(
+            f"batch_size {settings.batch_size} on {processes} processes cannot be made of micro batches of {micro}.",
+            fix=f"Use a micro_batch_size of {', '.join(map(str, divisors))}.",
+        )
+    return micro, per_process // micro
 
 
 def _resolve_dtype(wanted: str, resources: TrainResources) -> str:

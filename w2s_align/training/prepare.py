@@ -1,0 +1,157 @@
+"""Rows as the trainers take them: preference pairs, labeled responses, chats; checked, tokenized and stored.
+
+A kind of training whose rows have another form calls :func:`~w2s_align.training.arrow_file.store_rows` in its own
+file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from w2s_align.errors import UserError
+from w2s_align.records import MESSAGES
+from w2s_align.training.arrow_file import store_rows
+from w2s_align.training.batching import fixed_order
+from w2s_align.training.data import TOKENS, RowCollector, TrainingData
+from w2s_align.training.formats import Rows, chat_of, labeled_of, pair_of
+from w2s_align.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from w2s_align.training.tokens import ChatEncoder
+
+
+def prepare_pairs(
+    pairs: Rows,
+    encoder: ChatEncoder,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    tokens: bool = False,
+    ld_alpha: float | None = None,
+) -> TrainingData:
+    """Check and filter preference pairs, and store the rest for a trainer of TRL.
+
+    Args:
+        pairs: Rows with ``prompt``, ``chosen``, ``rejected`` as messages (``Pair.SCHEMA``, or any such table); where
+            ``chosen`` and ``rejected`` hold whole chats, the prompt is what they share.
+        encoder: The student's tokenizer and template.
+        settings: Lengths, and what to do beyond them.
+        folder: Where the file goes: ``<folder>/<digest>/rows.arrow``. An existing file is used again.
+        tokens: Store ``chosen_ids``, ``rejected_ids`` and ``start`` (of the responses) in place of messages, for
+            trainers that would tokenize by other rules than those that were checked.
+        ld_alpha: Weight of tokens beyond the shared length, where the loss has one: it changes log-probabilities.
+
+    Raises:
+        UserError: A column is missing, nothing is left, both sides are equal in every pair, the template is wrong, or
+            a row is too long and ``too_long`` is ``error``.
+    """
+    schema = pa.schema([("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES)])
+    if tokens:
+        schema = pa.schema([("chosen_ids", TOKENS), ("rejected_ids", TOKENS), ("start", pa.int32())])
+
+    def convert(rows: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
+        split = [pair for row in rows if (pair := pair_of(row, table.dropped))]
+        answers = encoder.encode(*([pair[side] for pair in split] for side in ("prompt", "chosen", "rejected")))
+        kept: list[dict[str, Any]] = []
+        for pair, (chosen, rejected) in zip(split, answers, strict=True):
+            if table.keep({"chosen": chosen, "rejected": rejected}):
+                table.identical += pair["chosen"] == pair["rejected"]
+                ids = [answer.ids[: settings.max_length] for answer in (chosen, rejected)]
+                made = {"chosen_ids": ids[0], "rejected_ids": ids[1], "start": chosen.start}
+                kept.append(made if tokens else pair)
+        return kept
+
+    data = store_rows(pairs, schema, ("chosen", "rejected"), convert, encoder, settings, folder, ld_alpha=ld_alpha)
+    if data.counts.identical == data.rows:
+        raise UserError(
+            f"In all {data.rows} pairs the chosen response equals the rejected one.",
+            "Such pairs carry no preference.",
+            "Check which two sets of responses were paired.",
+        )
+    return data
+
+
+def prepare_labeled(
+    pairs: Rows, encoder: ChatEncoder, settings: TrainSettings, folder: Path, *, seed: int, together: int
+) -> TrainingData:
+    """Take pairs apart into good and bad responses, in random order, for TRL's KTO trainer.
+
+    KTO estimates a KL term from responses under prompts that they do not belong to. TRL pairs them up within one
+    forward pass, and reads rows in the order of the file. Here the order depends on the seed, and each prompt gets
+    the response of its neighbor within ``together`` rows, whatever the forward passes are.
+
+    Args:
+        pairs: As for :func:`prepare_pairs`; rows with ``prompt``, ``completion`` and ``label`` also fit.
+        encoder: The student's tokenizer and template.
+        settings: Lengths, and what to do beyond them.
+        folder: Where the file goes.
+        seed: Seed of the order.
+        together: Rows over which the KL term is estimated; the number of rows is filled up to whole batches.
+
+    Raises:
+        UserError: As for :func:`prepare_pairs`.
+    """
+    schema = pa.schema(
+        [("prompt", MESSAGES), ("completion", MESSAGES), ("label", pa.bool_()), ("neighbor_ids", TOKENS)]
+    )
+    tails: list[list[int]] = []
+
+    def convert(rows: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
+        split = [part for row in rows for part in labeled_of(row, table.dropped)]
+        answers = encoder.encode([part["prompt"] for part in split], [part["completion"] for part in split])
+        kept = []
+        for part, (answer,) in zip(split, answers, strict=True):
+            if table.keep({"good" if part["label"] else "bad": answer}):
+                tails.append(answer.ids[answer.start : settings.max_length])
+                kept.append({**part, "neighbor_ids": []})
+        return kept
+
+    def arrange(table: pa.Table) -> pa.Table:
+        order = fixed_order(table.num_rows, settings, seed)
+        blocks = [order[i : i + together] for i in range(0, len(order), together)]
+        neighbors = [tails[block[i - 1]] for block in blocks for i in range(len(block))]
+        column = schema.get_field_index("neighbor_ids")
+        return table.take(order).set_column(column, schema.field(column), pa.array(neighbors, TOKENS))
+
+    needed = ("completion",)
+    key = {"seed": seed, "together": together, "batch_size": settings.batch_size}
+    return store_rows(pairs, schema, needed, convert, encoder, settings, folder, arrange, **key)
+
+
+def prepare_chats(
+    rows: Rows,
+    encoder: ChatEncoder,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    side: Literal["chosen", "rejected"] = "chosen",
+) -> TrainingData:
+    """Tokenize chats for supervised fine-tuning; only the last assistant turn carries loss.
+
+    Args:
+        rows: Preference pairs (the side is ``side``), rows with ``messages``, or with ``prompt`` and
+            ``completion``.
+        encoder: The student's tokenizer and template.
+        settings: Lengths, and what to do with rows that are too long.
+        folder: Where the file goes: ``<folder>/<digest>/rows.arrow``.
+        side: Which side of pairs is the response.
+
+    Raises:
+        UserError: As for :func:`prepare_pairs`.
+    """
+    schema = pa.schema([("input_ids", TOKENS), ("labels", TOKENS)])
+
+    def convert(batch: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
+        split = [chat for row in batch if (chat := chat_of(row, side, table.dropped))]
+        answers = encoder.encode([prompt for prompt, _ in split], [response for _, response in split])
+        kept = []
+        for (answer,) in answers:
+            if table.keep({"response": answer}):
+                ids = answer.ids[: settings.max_length]
+                kept.append({"input_ids": ids, "labels": [-100] * answer.start + ids[answer.start :]})
+        return kept
+
+    return store_rows(rows, schema, ("response",), convert, encoder, settings, folder, side=side)
