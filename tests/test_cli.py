@@ -163,7 +163,7 @@ def test_a_step_that_broke_does_not_hide_why_others_were_refused(capsys: pytest.
 
     from w2s_align.cli import _exit
     from w2s_align.errors import Problem
-    from w2s_align.runs.execute import Outcome
+    from w2s_align.runs.outcome import Outcome
 
     outcome = Outcome(problems=[Problem("The file is empty.", where="step a")], crashes=[("b", "Traceback", "log")])
     with pytest.raises(typer.Exit) as ended:

@@ -16,10 +16,10 @@ import typer
 from w2s_align.errors import UserError
 
 if TYPE_CHECKING:
+    from w2s_align.machine import Machine
     from w2s_align.recipe import Recipe
-    from w2s_align.runs.execute import Outcome
-    from w2s_align.runs.machine import Machine
-    from w2s_align.runs.run import LoadedRecipe
+    from w2s_align.runs.loaded import LoadedRecipe
+    from w2s_align.runs.outcome import Outcome
 
 app = typer.Typer(
     name="w2s",
@@ -129,7 +129,7 @@ def rehearse(
     from w2s_align.artifacts.store import Store
     from w2s_align.recipe import apply_overrides, read_document
     from w2s_align.rehearsal.rehearse import machine_of_rehearsals, rehearsal, summary
-    from w2s_align.runs.run_many import execute_together, name_together
+    from w2s_align.runs.run_many import qualified_name, run_many
     from w2s_align.terminal.catalogue import find_recipe, shipped_recipes
     from w2s_align.terminal.progress import Display, print_rich
 
@@ -148,8 +148,8 @@ def rehearse(
         print_rich(summary(rehearsed))
         return
     together = [item.recipe for item in rehearsed]
-    with Display(name_together(recipe, node) for recipe in together for node in recipe.nodes) as display:
-        runs, outcome = execute_together(together, Store(runs_dir), machine_of_rehearsals(), display.on_event)
+    with Display(qualified_name(recipe, node) for recipe in together for node in recipe.nodes) as display:
+        runs, outcome = run_many(together, Store(runs_dir), machine_of_rehearsals(), display.on_event)
     display.summary_together(runs, outcome)
     print_rich(summary(rehearsed))
     _exit(outcome)
@@ -335,8 +335,8 @@ def _execute(
     machine: Machine | None = None,
 ) -> None:
     from w2s_align.artifacts.store import Store
-    from w2s_align.runs.machine import this_machine
-    from w2s_align.runs.run import execute
+    from w2s_align.machine import this_machine
+    from w2s_align.runs.execute import execute
     from w2s_align.terminal.progress import Display
 
     with Display(recipe.nodes) as display:
@@ -368,7 +368,7 @@ def _exit(outcome: Outcome) -> None:
 
 
 def _load(recipe: str, overrides: list[str] | None) -> LoadedRecipe:
-    from w2s_align.runs.run import load_recipe
+    from w2s_align.runs.loaded import load_recipe
     from w2s_align.terminal.catalogue import find_recipe
 
     return load_recipe(find_recipe(recipe), overrides or [])

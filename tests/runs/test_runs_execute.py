@@ -17,10 +17,11 @@ import pytest
 
 from w2s_align.artifacts.store import Store
 from w2s_align.errors import UserError
+from w2s_align.machine import Machine
 from w2s_align.recipe.schema import Resources
 from w2s_align.runs import Run, recipe_from_text
-from w2s_align.runs.execute import Event, claim
-from w2s_align.runs.machine import Machine
+from w2s_align.runs.local import claim
+from w2s_align.runs.outcome import Event
 
 LAB = """\
 name: kill

@@ -44,7 +44,7 @@ class Store:
         path = self.path(kind, key)
         return Artifact.open(path) if (path / MANIFEST).is_file() else None
 
-    def look_anew(self) -> None:
+    def refresh(self) -> None:
         """List the folders of artifacts: an NFS client believes for up to a minute that what it has looked for in vain
         is still not there, but asks the server when a folder is opened (nfs(5), close-to-open)."""
         for folder in (self.root / "artifacts").glob("*"):

@@ -16,7 +16,8 @@ from typing import Any
 from w2s_align.artifacts.store import Store
 from w2s_align.errors import Problem, UserError, missing_package
 from w2s_align.files import installed_version
-from w2s_align.runs.machine import Machine
+from w2s_align.machine import Machine
+from w2s_align.ray_connection import connect
 from w2s_align.runs.worker import VERSIONS
 
 NAMESPACE = "w2s"
@@ -36,8 +37,6 @@ def connect_cluster(address: str | None) -> bool:
     Raises:
         UserError: Ray is not installed, or there is no such cluster.
     """
-    from w2s_align.generation.engines.ray import connect
-
     if find_spec("ray") is None:
         raise missing_package("ray", "ray", "w2s launch ray")
     return connect(

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from w2s_align.generation.processes import die_with_parent
+from w2s_align.processes import die_with_parent
 
 POLL = 0.3
 KEPT_LINES = 200

@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 
 from w2s_align.errors import UserError, did_you_mean
-from w2s_align.runs.machine import this_machine
+from w2s_align.machine import this_machine
 
 
 @dataclass(frozen=True)

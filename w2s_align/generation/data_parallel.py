@@ -30,11 +30,11 @@ from w2s_align.generation.engines.devices import visible_gpus
 from w2s_align.generation.job import SHARDS, Job
 from w2s_align.generation.journal import Journal, disk_errors
 from w2s_align.generation.models import find_model
-from w2s_align.generation.processes import PARENT, die_with_parent
 from w2s_align.generation.prompts import PromptRows
 from w2s_align.generation.rows import columns
 from w2s_align.generation.settings import Engine, EngineName, EngineResources, Sampling
 from w2s_align.generation.stats import PROMPT_EVENTS, Account
+from w2s_align.processes import PARENT, die_with_parent
 
 POLL_SECONDS = 0.1
 COPIED_AT_ONCE = 2_000

@@ -19,8 +19,9 @@ from w2s_align.generation.models import ModelFiles, find_model
 from w2s_align.generation.prompts import PromptRows, Prompts
 from w2s_align.generation.result import Generation
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
-from w2s_align.generation.shards import all_finished, make_part
+from w2s_align.generation.shards import make_part
 from w2s_align.generation.stats import Progress
+from w2s_align.shards import all_finished
 
 
 def generate(

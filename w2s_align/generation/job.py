@@ -32,12 +32,11 @@ from w2s_align.generation.server_chat import ServerChat
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
 from w2s_align.generation.stats import Account, Clock, Progress
 from w2s_align.records import Message, Response
+from w2s_align.shards import PARTS
 
 FORMAT = 2
 SHARDS = "shards"
 """Folder of the processes of a generation on several devices, beside the journal; see ``shards.py``."""
-PARTS = "parts"
-"""Folder of the parts of a generation on several machines, beside the journal; see ``parts.py``."""
 REASONS = 20
 """How many different reasons of failures are kept with their counts; the rest is counted together."""
 

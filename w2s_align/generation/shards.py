@@ -14,27 +14,11 @@ from typing import Any
 
 from w2s_align.generation.data_parallel import collect_shards, copy_answers
 from w2s_align.generation.engines import EngineCache
-from w2s_align.generation.job import PARTS, SHARDS, Job
+from w2s_align.generation.job import SHARDS, Job
 from w2s_align.generation.journal import Journal, disk_errors, finished_rows
 from w2s_align.generation.settings import EngineResources
 from w2s_align.generation.stats import Account, Progress
-
-FINISHED = "finished"
-
-
-def part_folder(folder: Path, number: int, count: int) -> Path:
-    """Return where part ``number`` (1 to ``count``) of the generation in ``folder`` is made."""
-    return folder / PARTS / f"{number}-of-{count}"
-
-
-def parts_begun(folder: Path) -> dict[Path, bool]:
-    """Return the folders of the parts that somebody has begun, and whether each is finished."""
-    return {path: (path / FINISHED).exists() for path in sorted((folder / PARTS).glob("*-of-*"))}
-
-
-def all_finished(folder: Path, count: int) -> bool:
-    """Say whether all parts are done."""
-    return all((part_folder(folder, number, count) / FINISHED).exists() for number in range(1, count + 1))
+from w2s_align.shards import FINISHED, PARTS, shard_folder
 
 
 def make_part(
@@ -47,7 +31,7 @@ def make_part(
     progress: Progress | None,
 ) -> None:
     """Make the answers of one part that nobody has made yet."""
-    mine = part_folder(folder, number, count)
+    mine = shard_folder(folder, number, count)
     with closing(Journal(mine / "journal.jsonl", job.identity, job.answers, _rows(job, folder, number, count))) as own:
         job.complete(own, Account(own), engines, resources, progress)
     with disk_errors(mine):
@@ -73,7 +57,7 @@ def _rows(job: Job, folder: Path, number: int, count: int) -> list[int]:
     """Deal the prompts to the parts in turn; leave out what an earlier attempt has in a journal other than this."""
     n = job.sampling.n
     finished = bytearray(job.answers)
-    mine = part_folder(folder, number, count)
+    mine = shard_folder(folder, number, count)
     for path in [folder / "journal.jsonl", *(folder / PARTS).glob("*/journal.jsonl")]:
         if path.exists() and path.parent != mine:
             for row in finished_rows(path):

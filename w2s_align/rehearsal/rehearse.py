@@ -22,8 +22,8 @@ from rich.markup import escape
 
 from w2s_align.artifacts.identity import looks_local
 from w2s_align.families import own_family
+from w2s_align.machine import Machine, this_machine
 from w2s_align.recipe import Document, Recipe, StepConfig, load
-from w2s_align.runs.machine import Machine, this_machine
 from w2s_align.steps import CATALOGUE
 
 ROWS = 16

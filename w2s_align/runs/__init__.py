@@ -5,6 +5,7 @@ run = load_recipe("recipes/quickstart.yaml").run()
 run.table("pairs")                                # an Arrow table
 """
 
-from w2s_align.runs.run import LoadedRecipe, Run, StepCrashed, load_recipe, recipe_from_text
+from w2s_align.runs.loaded import LoadedRecipe, StepCrashed, load_recipe, recipe_from_text
+from w2s_align.runs.run import Run
 
 __all__ = ["LoadedRecipe", "Run", "StepCrashed", "load_recipe", "recipe_from_text"]

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2s_align.runs.machine import this_machine
+from w2s_align.machine import this_machine
 from w2s_align.terminal.doctor_machine import Finding, examine_machine, installed_version
 
 if TYPE_CHECKING:

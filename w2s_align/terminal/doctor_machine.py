@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from w2s_align.runs.machine import this_machine
+from w2s_align.machine import this_machine
 
 Level = Literal["ok", "note", "problem"]
 GIB = 2**30

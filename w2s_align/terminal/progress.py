@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from w2s_align.runs.execute import Event, Outcome
+from w2s_align.runs.outcome import Event, Outcome
 from w2s_align.runs.run import Run
 from w2s_align.steps.work import merge_warnings
 

@@ -15,10 +15,12 @@ from w2s_align.artifacts.keys import digest
 from w2s_align.artifacts.store import Store
 from w2s_align.errors import Problem, UserError
 from w2s_align.files import write_json
+from w2s_align.machine import this_machine
 from w2s_align.recipe.sweep import Point
-from w2s_align.runs.machine import this_machine
+from w2s_align.runs.execute import execute
+from w2s_align.runs.loaded import LoadedRecipe, load_recipe
 from w2s_align.runs.plan import plan
-from w2s_align.runs.run import LoadedRecipe, Run, execute, load_recipe
+from w2s_align.runs.run import Run
 
 
 @dataclass(frozen=True)

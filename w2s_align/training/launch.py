@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from w2s_align.errors import UserError, did_you_mean, missing_package
+from w2s_align.processes import STARTER
 from w2s_align.training.resources import LAUNCHES, TrainResources
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 LAUNCHERS = Path(__file__).parent / "launchers"
 TAIL = 15
 """Lines of a failed process's log that reach the user."""
-STARTER = "W2S_STARTER"
-"""Environment variable: a command that starts its arguments once on each of NNODES machines, with NODE_RANK set to 0,
-1, ..., as srun does with SLURM_NODEID. It comes with MASTER_ADDR and MASTER_PORT, where the first one is reached."""
 POLL = 0.3
 """Seconds between two looks at the processes' progress."""
 

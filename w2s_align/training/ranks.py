@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s_align.errors import UserError
-from w2s_align.generation.processes import die_with_parent
-from w2s_align.training.launch import STARTER
+from w2s_align.processes import STARTER, die_with_parent
 from w2s_align.training.report import write_json
 
 IMPORTED = (
