@@ -227,8 +227,8 @@ class RayExecutor(Executor):
             fit = sum(machine.cpus >= cpus and len(machine.gpus) >= need.gpus for machine in self._machines)
             if fit < need.nodes:
                 listed = ", ".join(f"{m.cpus} cores and {len(m.gpus)} GPUs" for m in self._machines)
-                what = f"{name} needs {need.nodes} machines with {cpus} cores and {need.gpus} GPUs each, and {fit} fit"
-                fix = "Lower --nodes or --cpus, or its resources in the recipe, or add machines."
+                what = f"{name} needs {need.nodes} machines with {cpus} cores and {need.gpus} GPUs each, and {fit} qualify"
+                fix = "Lower --nodes or --cpus or its resources in the recipe, or add machines."
                 problems.append(Problem(f"{what}.", f"The cluster has: {listed}.", fix))
         if problems:
             raise UserError.all(problems)

@@ -15,7 +15,7 @@ PROMPT_TOKENS = (100, 400)
 ANSWER_SHARE = (0.1, 0.5)
 """Length of an answer as a share of the longest that is allowed, at least 100 and 400 tokens."""
 TRAINING_USE = (0.15, 0.45)
-"""Share of a GPU's arithmetic that a training reaches (model FLOPs utilisation)."""
+"""Share of a GPU's arithmetic that a training reaches (model FLOPs utilization)."""
 GENERATION_USE = (0.15, 0.5)
 """Share of a GPU's arithmetic or memory bandwidth, whichever is short, that a generation reaches."""
 START = (30, 180)

@@ -36,7 +36,7 @@ def estimate(planned: Mapping[str, Planned], store: Store, hardware: Hardware | 
         store: Where finished artifacts are.
         hardware: What it is to run on; None for this machine's CPU, and no statement about time.
         count: Where the data of a training is there already, count its rows and tokens with the student's own
-            tokenizer, as the training will: exact, and it takes the minutes that tokenising takes.
+            tokenizer, as the training will: exact, and it takes the minutes that tokenizing takes.
     """
     estimator = _Estimator(planned, store, hardware, count)
     for name in planned:
@@ -79,7 +79,7 @@ class _Estimator:
         return estimate_training(config, rows, counted, self._shape(name, config.model), self._hardware)
 
     def _counted(self, config: Any, made: str | None, sources: list[str]) -> TrainingData | None:
-        """Tokenise the data of a training as the training will; None while its data or its model is not there."""
+        """Tokenize the data of a training as the training will; None while its data or its model is not there."""
         data = [found for source in sources if (found := self._done(source)) is not None]
         model = self._done(made) if made is not None else None
         if len(data) < len(sources) or (made is not None and model is None):

@@ -6,6 +6,7 @@ Everything else that the loader and the planner need to know about a step is a c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
@@ -17,6 +18,10 @@ from w2s_align.records import Settings
 
 ArtifactType: TypeAlias = Literal["prompts", "responses", "scores", "pairs", "dataset", "model", "results", "report"]
 """What an artifact holds; a reference names a step that writes the type its field reads."""
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""Names of recipes, steps and arms: they are names of folders, and no `.`, `/` or `@` may be in them."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ UNCHECKED = (
     "whether the real models exist, may be downloaded, and fit into memory (`w2s plan` estimates that)",
     "the real tokenizers (a stand-in reads bytes), and the real chat templates where they are not said to be here",
     "the data of hub datasets and benchmarks, and the columns that they really have",
-    "GPU kernels, quantisation, several machines, servers and trackers",
+    "GPU kernels, quantization, several machines, servers and trackers",
     "what comes out: answers of stand-ins mean nothing, and so do the verdict and the audit",
 )
 """What no rehearsal can check."""
@@ -244,7 +244,7 @@ class _Change:
         if config.dtype == "bfloat16":  # transformers refuses it for DeepSpeed on a CPU
             raw["dtype"] = "float32"
             self.changes.append("training in float32 arithmetic")
-        self.changes.append(f"{STEPS} optimiser steps of each training, at a learning rate of {LEARNING_RATE:g}")
+        self.changes.append(f"{STEPS} optimizer steps of each training, at a learning rate of {LEARNING_RATE:g}")
         for option in ("num_train_epochs", "early_stopping", "stop_on_alarm"):
             raw.pop(option, None)
         if isinstance(raw.get("quick_task"), dict):
@@ -274,7 +274,7 @@ class _Change:
         like = "HuggingFaceTB/SmolLM2-135M-Instruct"
         raw.clear()
         raw |= {"kind": "stand_in_model", "like": like}
-        self.changes.append(f"a stand-in for {config.source}, in the form of {like}")
+        self.changes.append(f"a stand-in for {config.source}, in the format of {like}")
 
 
 def stand_in_rows(source: str, columns: dict[str, str], layout: Layout) -> str:
@@ -286,7 +286,7 @@ def stand_in_rows(source: str, columns: dict[str, str], layout: Layout) -> str:
         layout: Prompts with answers, or one of the layouts of preference data: pairs (whole chats, as most datasets
             have them), ratings (two responses with a number each), labels (a good and a bad response in two rows).
     """
-    dice = random.Random(source)
+    rng = random.Random(source)
     words = ("amber", "birch", "coral", "delta", "ember", "fjord", "grove", "heron", "inlet", "jade", "knoll", "larch")
 
     def named(row: Raw) -> Raw:
@@ -294,9 +294,9 @@ def stand_in_rows(source: str, columns: dict[str, str], layout: Layout) -> str:
 
     rows: list[Raw] = []
     for number in range(POOL):
-        first, second = dice.randrange(10, 100), dice.randrange(10, 100)
-        prompt = f"{' '.join(dice.sample(words, 4))}: what is {first} + {second}? ({number})"
-        good, bad = (" ".join(dice.sample(words, 5)) for _ in range(2))
+        first, second = rng.randrange(10, 100), rng.randrange(10, 100)
+        prompt = f"{' '.join(rng.sample(words, 4))}: what is {first} + {second}? ({number})"
+        good, bad = (" ".join(rng.sample(words, 5)) for _ in range(2))
         chats = [[_turn("user", prompt), _turn("assistant", text)] for text in (good, bad)]
         if layout == "prompts":
             chat = columns.get("prompt") in ("chosen", "messages", "conversations")

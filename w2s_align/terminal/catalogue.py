@@ -20,8 +20,7 @@ from rich.table import Column, Table
 
 from w2s_align.errors import UserError, did_you_mean
 from w2s_align.recipe.document import read_document
-from w2s_align.recipe.load import NAME
-from w2s_align.recipe.schema import Reads, StepConfig, reads_of
+from w2s_align.recipe.schema import NAME, Reads, StepConfig, reads_of
 from w2s_align.steps import CATALOGUE, Step
 
 NAME_OF_A_FILE = re.compile(r"[\w-]+\.[\w.-]+")

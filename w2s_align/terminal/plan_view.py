@@ -28,8 +28,8 @@ from w2s_align.recipe import Recipe
 from w2s_align.runs.plan import Planned, Status
 
 GATED = ("meta-llama/", "google/gemma")
-"""Models of the hub that can be downloaded only after their licence was accepted there."""
-COLOUR: dict[Status, str] = {"cached": "green", "started": "yellow", "to do": "default"}
+"""Models of the hub that can be downloaded only after their license was accepted there."""
+COLOR: dict[Status, str] = {"cached": "green", "started": "yellow", "to do": "default"}
 
 
 @dataclass
@@ -85,7 +85,7 @@ def _cells(line: _Line) -> Sequence[str]:
     if many and len(set(states)) > 1:
         state = f"{states.count('cached')} of {len(states)} cached"
     else:
-        state = f"[{COLOUR[states[0]]}]{states[0]}[/]"
+        state = f"[{COLOR[states[0]]}]{states[0]}[/]"
     rows = [e.rows for e in line.estimates if e.rows is not None]
     exact = all(e.exact for e in line.estimates)
     tokens = [e.tokens for e in line.estimates if e.tokens is not None]
@@ -147,7 +147,7 @@ def _access(costs: Costs) -> list[str]:
     lines = []
     if gated := [model for model in (*costs.downloads, *costs.unknown) if model.startswith(GATED)]:
         lines.append(
-            f"[yellow]Gated:[/] {escape(', '.join(gated))}. Accept the licence on the model's page of the hub, and "
+            f"[yellow]Gated:[/] {escape(', '.join(gated))}. Accept the license on the model's page of the hub, and "
             "log in with `hf auth login`."
         )
     if costs.unread:

@@ -17,7 +17,7 @@ from w2s_align.runs.run import Run
 from w2s_align.runs.status import Now, now
 from w2s_align.terminal.progress import printable
 
-COLOURS = {"running": "cyan", "failed": "red", "stopped": "yellow"}
+COLORS = {"running": "cyan", "failed": "red", "stopped": "yellow"}
 
 
 def run_view(run: Run) -> tuple[Table, list[str]]:
@@ -35,10 +35,10 @@ def run_view(run: Run) -> tuple[Table, list[str]]:
             state = node["state"] if node["state"] in ("cached", "done") else "done"
             table.add_row(name, node["kind"], state, *_written(artifact.manifest))
             continue
-        colour = COLOURS.get(found.state)
-        state = f"[{colour}]{found.state}[/]" if colour else "skipped" if node["state"] == "skipped" else found.state
+        color = COLORS.get(found.state)
+        state = f"[{color}]{found.state}[/]" if color else "skipped" if node["state"] == "skipped" else found.state
         table.add_row(name, node["kind"], state, "", _age(found), printable(_doing(found)))
-        if found.state in COLOURS and found.log is not None and found.log.is_file():
+        if found.state in COLORS and found.log is not None and found.log.is_file():
             log, last = printable(str(found.log)), printable(found.last_line[:160])
             logs.append(f"[dim]{name}:[/] {log}\n  {last}")
     return table, logs
