@@ -53,8 +53,8 @@ def storage_error(error: BaseException, path: Path) -> UserError:
     if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and is_storage_error(error)):
         return UserError(
             f"The disk that holds {path} is full.",
-            fix="Free some space, or use another folder (--runs-dir), and run the same command again: it resumes where "
-            "it stopped.",
+            fix="Free some space, or use another folder (--runs-dir), and run the same command again: it "
+            "resumes where it stopped.",
         )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(

@@ -2,9 +2,9 @@
 
 Reads and writes the folder of the runs, which all machines of the cluster must see. A task does what
 ``w2s run RECIPE --only ARTIFACT`` does; Ray places it where its cores and GPUs are free, and starts it again when its
-machine is lost. Of a generation, each task makes a shard, and the one that finishes last puts the artifact together. A
+machine is lost. Of a generation, each task makes a shard, and the last one to finish assembles the artifact. A
 training on several machines has a placement group with one bundle for each (ray_start.py starts its processes there).
-When this process is killed its tasks end with it; the same command goes on from where they were.
+When this process is killed its tasks end with it; the same command resumes from there.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ class RayExecutor(Executor):
             fit = sum(machine.cpus >= cpus and len(machine.gpus) >= need.gpus for machine in self._machines)
             if fit < need.nodes:
                 listed = ", ".join(f"{m.cpus} cores and {len(m.gpus)} GPUs" for m in self._machines)
-                what = f"{name} needs {need.nodes} machines with {cpus} cores and {need.gpus} GPUs each, and {fit} qualify"
+                what = f"{name} needs {need.nodes} machines with {cpus} cores and {need.gpus} GPUs each; {fit} fit"
                 fix = "Lower --nodes or --cpus or its resources in the recipe, or add machines."
                 problems.append(Problem(f"{what}.", f"The cluster has: {listed}.", fix))
         if problems:

@@ -2,9 +2,9 @@
 
 Writes ``<runs folder>/slurm/<recipe>-<time>/``: the scripts, ``submit.sh`` that submits them with their dependencies,
 and one log per job. Each is ``w2s run RECIPE --only ARTIFACT`` on the same runs folder, so that what is done is not
-done again, a job that was killed goes on from where it was, and any machine that sees the folder can watch or resume
+done again, a job that was killed resumes, and any machine that sees the folder can watch or resume
 the run. A training on several machines is started by srun inside its job (training/launch.py). Of a generation, each
-task of the array makes a shard, and the one that finishes last puts the artifact together (shards.py).
+task of the array makes a shard, and the last one to finish assembles the artifact (shards.py).
 """
 
 from __future__ import annotations

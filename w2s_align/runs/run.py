@@ -3,7 +3,7 @@
     <root>/runs/<recipe name>/<run id>/    recipe.yaml, resolved.yaml, run.json, steps/<name> -> artifact, report.html
     <root>/runs/<recipe name>/latest       -> <run id>
 
-Running the same recipe again goes on in the same run as long as nothing in it has changed.
+Running the same recipe again continues the same run as long as nothing in it has changed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Run:
         """Open the run in a folder.
 
         Raises:
-            UserError: The folder is no run.
+            UserError: The folder is not a run.
         """
         path = Path(path)
         if not (path / "run.json").is_file():

@@ -75,7 +75,7 @@ class Now:
 
     Attributes:
         state: ``done``; ``running``: a process holds it; ``failed``; ``stopped``: its process was killed, and the next
-            one goes on from there; ``waiting``: nobody has begun.
+            one resumes; ``waiting``: nobody has started.
         done: Progress, in units of the step.
         total: Progress, in units of the step; 0 when it is not known.
         note: Progress in words, or what went wrong.

@@ -19,7 +19,7 @@ from w2s_align.runs.run import Run
 from w2s_align.steps.work import merge_warnings
 
 LINE_EVERY = 15.0
-"""Seconds between two progress lines of a step when the output is no terminal."""
+"""Seconds between two progress lines of a step when the output is not a terminal."""
 
 
 def print_rich(renderable: RenderableType) -> None:
@@ -33,7 +33,7 @@ def printable(text: str) -> str:
 
 
 class Display:
-    """Shows a run while it goes on.
+    """Shows a run while it runs.
 
     Args:
         names: Names of the steps that run.

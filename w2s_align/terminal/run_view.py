@@ -1,4 +1,4 @@
-"""What a run looks like from outside: each step with what it wrote, or what it is doing, where, and since when.
+"""What a run looks like from outside: each step's status, progress, host and start time.
 
 Reads the run's folder and the files and locks that working processes keep (status.py), so that any machine that sees
 the folder can watch.
@@ -51,7 +51,7 @@ def _whole(recorded: Mapping[str, Any], steps: Mapping[str, tuple[Any, Now]]) ->
         return str(recorded["status"])
     if "running" in states:
         return "running"
-    return "failed" if "failed" in states or recorded["status"] == "failed" else "not finished; nothing of it runs"
+    return "failed" if "failed" in states or recorded["status"] == "failed" else "not finished, not running"
 
 
 def _written(manifest: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -69,5 +69,5 @@ def _doing(found: Now) -> str:
     parts += [found.note] if found.note else []
     parts += [f"on {', '.join(found.hosts)}"] if found.hosts else []
     if found.since and found.state != "running":
-        parts.append(f"begun {time.strftime('%d %b %H:%M', time.localtime(found.since))}")
+        parts.append(f"started {time.strftime('%d %b %H:%M', time.localtime(found.since))}")
     return ", ".join(parts)
