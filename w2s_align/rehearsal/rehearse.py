@@ -24,7 +24,7 @@ from w2s_align.artifacts.identity import looks_local
 from w2s_align.families import own_family
 from w2s_align.machine import Machine, this_machine
 from w2s_align.recipe import Document, Recipe, StepConfig, load
-from w2s_align.steps import CATALOGUE
+from w2s_align.steps.catalogue import CATALOGUE
 
 ROWS = 16
 """Prompts or pairs that are left of each source."""

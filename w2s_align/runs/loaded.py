@@ -14,7 +14,7 @@ from w2s_align.runs.execute import execute
 from w2s_align.runs.outcome import Event
 from w2s_align.runs.plan import Planned, plan
 from w2s_align.runs.run import Run
-from w2s_align.steps import CATALOGUE
+from w2s_align.steps.catalogue import CATALOGUE
 
 DEFAULT_ROOT = Path("w2s_runs")
 """Folder of the runs, unless another one is given."""

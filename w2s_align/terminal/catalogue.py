@@ -21,7 +21,8 @@ from rich.table import Column, Table
 from w2s_align.errors import UserError, did_you_mean
 from w2s_align.recipe.document import read_document
 from w2s_align.recipe.schema import NAME, Reads, StepConfig, reads_of
-from w2s_align.steps import CATALOGUE, Step
+from w2s_align.steps.catalogue import CATALOGUE
+from w2s_align.steps.step import Step
 
 NAME_OF_A_FILE = re.compile(r"[\w-]+\.[\w.-]+")
 

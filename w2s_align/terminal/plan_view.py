@@ -133,7 +133,7 @@ def _totals(planned: Mapping[str, Planned], costs: Costs) -> list[str]:
         f"{low:.0%} to {high:.0%}" for low, high in (ANSWER_SHARE, TRAINING_USE, GENERATION_USE)
     )
     lines.append(
-        f"[dim]Assumptions where nothing has been counted: prompts of {PROMPT_TOKENS[0]} to {PROMPT_TOKENS[1]} tokens; "
+        f"[dim]Assumed where nothing has been counted: prompts of {PROMPT_TOKENS[0]} to {PROMPT_TOKENS[1]} tokens; "
         f"answers of {answers} of their limit; training at {training} of the GPU's arithmetic, generation at "
         f"{generation} of arithmetic or bandwidth. ≤: upper limit (filters, lengths).[/]"
     )
