@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 RECIPE = """\
 name: small
@@ -228,8 +229,7 @@ def test_python_reaches_the_same_things(folder: Path) -> None:
     assert (run.artifact("model").model / "model.safetensors").is_file()
 
 
-@pytest.mark.slow
-def test_a_plan_of_thirty_steps_takes_less_than_a_second(tmp_path: Path) -> None:
+def test_a_plan_has_a_line_for_each_of_many_steps(tmp_path: Path) -> None:
     steps = "\n".join(
         f"  m{i}: {{kind: lab_model, slip: 0.5, seed: {i}}}\n"
         f"  g{i}: {{kind: generate, model: $m{i}, prompts: $prompts, sampling: {{temperature: 0, max_tokens: 9}}}}"
@@ -238,6 +238,6 @@ def test_a_plan_of_thirty_steps_takes_less_than_a_second(tmp_path: Path) -> None
     (tmp_path / "many.yaml").write_text(
         f"name: many\nsteps:\n  prompts: {{kind: prompts, source: lab/addition, limit: 9}}\n{steps}\n"
     )
-    started = time.monotonic()
-    assert w2s("plan", "many.yaml", cwd=tmp_path).returncode == 0
-    assert time.monotonic() - started < 5  # a generous bound on a shared machine; scripts/bench_cli.py measures
+    planned = w2s("plan", "many.yaml", cwd=tmp_path)
+    assert planned.returncode == 0 and "many: 31 artifacts, 0 cached" in planned.stdout
+    assert len(re.findall(r"^ *[mg]\d+ ", planned.stdout, re.MULTILINE)) == 30

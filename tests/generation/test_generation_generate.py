@@ -15,7 +15,16 @@ import pyarrow as pa
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.generation import Engine, EngineCache, EngineResources, Generation, Sampling, generate, request_seed
+from w2s_align.generation import (
+    Engine,
+    EngineCache,
+    EngineResources,
+    Generation,
+    Sampling,
+    generate,
+    job,
+    request_seed,
+)
 from w2s_align.generation.models import find_model
 from w2s_align.records import Prompt, Response, to_table
 
@@ -213,7 +222,7 @@ def test_a_kill_between_the_last_writes_needs_no_engine(
     def killed(path: Path, content: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("w2s_align.generation.job.write_json", killed)
+    monkeypatch.setattr(job, "write_json", killed)
     prompts = [*PROMPTS, "a" * 200]
     arguments = {"out": tmp_path / "out", "engine": VLLM}
     with pytest.raises(KeyboardInterrupt):

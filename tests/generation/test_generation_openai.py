@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.generation import Engine, EngineResources, Generation, Sampling, generate, request_seed
+from w2s_align.generation import Engine, EngineResources, Generation, Sampling, generate, request_seed, stats
+from w2s_align.generation.engines import openai
 from w2s_align.generation.engines import server as connection
 from w2s_align.generation.engines.base import Request
 from w2s_align.generation.engines.openai_schema import read_completion
@@ -310,7 +311,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
 def test_a_server_that_loses_every_answer_is_given_up(
     server: FakeServer, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("w2s_align.generation.engines.openai.LOST_IN_A_ROW", 20)
+    monkeypatch.setattr(openai, "LOST_IN_A_ROW", 20)
     server.fault = lambda prompt, time: None if prompt == FIRST else FAULTS["503"]
     with pytest.raises(UserError, match=r"20 answers were lost one after the other; the last: HTTP 503: loading"):
         ask(server, tiny_model, resources={"max_failed_share": 1, "retries": 1})
@@ -318,7 +319,7 @@ def test_a_server_that_loses_every_answer_is_given_up(
 
 
 def test_silence_shows_in_the_progress(server: FakeServer, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("w2s_align.generation.stats.SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(stats, "SILENCE_SECONDS", 1.0)
     server.fault = lambda prompt, time: None if time > 1 or prompt != ids(PROMPTS[0]) else "hang"
     notes: list[str] = []
     ask(server, tiny_model, progress=lambda *said: notes.append(said[2]), resources={"request_timeout": 2})

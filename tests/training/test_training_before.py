@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -302,7 +303,7 @@ def test_an_adapter_on_a_base_in_four_bits_is_merged_into_the_full_one(tiny, tmp
 
 
 def test_four_bits_without_the_package_are_refused(tiny, student, tmp_path, monkeypatch):
-    monkeypatch.setattr("w2s_align.training.preflight.find_spec", lambda name: None)
+    monkeypatch.setattr(sys.modules[write_out.__module__], "find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package bitsandbytes"):
         train_dpo(student, tiny.pairs(4), tmp_path, DPOSettings(**PLAIN, adapter=Lora(load_in_4bit=True)))
 
