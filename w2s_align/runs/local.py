@@ -1,7 +1,7 @@
 """Running a plan on this machine: which node runs in which process, with which cores and GPUs.
 
 Nodes that fit beside each other run side by side. Each runs in its own process, except that steps which name the same
-:meth:`~w2s_align.steps.step.Step.process` are served in turn by one, so that an engine is started once.
+:meth:`~w2s_align.recipe.schema.StepConfig.process` are served in turn by one, so that an engine is started once.
 """
 
 from __future__ import annotations
