@@ -64,8 +64,8 @@ def storage_error(error: BaseException, path: Path) -> UserError:
 
 
 def installed_version(distribution: str) -> str | None:
-    """Return the version of an installed distribution, or None when it is not installed."""
+    """Return the version of an installed distribution; None when it is not installed or its metadata is damaged."""
     try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
+        return metadata.version(distribution) or None
+    except (metadata.PackageNotFoundError, KeyError):
         return None

@@ -15,7 +15,8 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.recipe import parse_document, read_document
-from w2s_align.rehearsal.rehearse import LEARNING_RATE, STEPS, Rehearsal, rehearsal, stand_in_rows
+from w2s_align.rehearsal.rehearse import LEARNING_RATE, STEPS, Rehearsal, rehearsal
+from w2s_align.rehearsal.rows import stand_in_rows
 from w2s_align.steps.train import TrainStep
 from w2s_align.terminal.catalogue import shipped_recipes
 
