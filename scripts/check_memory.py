@@ -136,8 +136,8 @@ def make(name: str, folder: str) -> None:
         return
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
-
     from w2s_align.families.chats import PLAIN
+
     from w2s_align.families.stand_in import build_tokenizer
 
     shape = dict(SHAPES[name])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 RECIPE = """\
 name: small
@@ -49,12 +50,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_second_run_finds_everything_there(folder: Path) -> None:
     again = w2s("run", "small.yaml", cwd=folder)
     assert again.returncode == 0
-    assert "6 of 6 artifacts were there already" in again.stdout + again.stderr
+    assert "6 of 6 artifacts were cached" in again.stdout + again.stderr
 
 
 def test_plan_says_what_is_there_and_runs_nothing(folder: Path) -> None:
     shown = w2s("plan", "small.yaml", "weaker.seed=2", cwd=folder).stdout
-    assert "6 artifacts, 4 there already" in shown
+    assert "6 artifacts, 4 cached" in shown
     table = shown.splitlines()[2 : 2 + 6]
     states = {line.split()[0]: line.split()[2] for line in table}
     assert states == {
@@ -97,7 +98,7 @@ def test_a_mistake_is_one_panel_without_traceback_and_exit_code_2(folder: Path) 
     assert "Traceback" not in failed.stderr
     words = " ".join(failed.stderr.replace("│", " ").split())
     assert "bad.yaml:5 prompts.limt is not an option of prompts. Did you mean limit?" in words
-    assert "bad.yaml:14 pairs.rejected refers to $weakr, which is no step. Did you mean $weaker?" in words
+    assert "bad.yaml:14 pairs.rejected refers to $weakr, which is not a step. Did you mean $weaker?" in words
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_a_mistake_is_one_panel_without_traceback_and_exit_code_2(folder: Path) 
         (["show", "small/nothing"], "no finished step nothing"),
         (["report", "small"], "has no report"),
         (["steps", "generat"], "Did you mean generate?"),
-        (["new", "no/name"], "is no recipe name"),
+        (["new", "no/name"], "is not a valid recipe name"),
     ],
 )
 def test_what_does_not_exist_is_said(arguments: list[str], message: str, folder: Path) -> None:
@@ -138,7 +139,7 @@ def test_new_makes_a_recipe_of_ones_own(folder: Path) -> None:
     assert w2s("new", "mine", "--from", "quickstart", cwd=folder).returncode == 0
     assert "name: mine" in (folder / "mine.yaml").read_text()
     assert w2s("plan", "mine.yaml", cwd=folder).returncode == 0
-    assert "is there already" in w2s("new", "mine", cwd=folder).stderr
+    assert "already exists" in w2s("new", "mine", cwd=folder).stderr
 
 
 def test_new_brings_the_data_files_of_a_recipe(tmp_path: Path) -> None:
@@ -158,17 +159,13 @@ def test_the_options_of_a_kind_are_named_in_full_in_a_narrow_window(folder: Path
     assert shown_of_score.index("responses") < shown_of_score.index("resources")
 
 
-def test_a_step_that_broke_does_not_hide_why_others_were_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    import typer
-
-    from w2s_align.cli import _exit
+def test_a_step_that_crashed_does_not_hide_why_others_were_refused(capsys: pytest.CaptureFixture[str]) -> None:
     from w2s_align.errors import Problem
-    from w2s_align.runs.execute import Outcome
+    from w2s_align.runs.outcome import Outcome
+    from w2s_align.terminal.execute import exit_code
 
     outcome = Outcome(problems=[Problem("The file is empty.", where="step a")], crashes=[("b", "Traceback", "log")])
-    with pytest.raises(typer.Exit) as ended:
-        _exit(outcome)
-    assert ended.value.exit_code == 1
+    assert exit_code(outcome) == 1
     assert "The file is empty." in capsys.readouterr().err
 
 
@@ -177,13 +174,11 @@ def test_a_run_that_is_stopped_says_how_to_go_on(sent: signal.Signals, tmp_path:
     (tmp_path / "long.yaml").write_text(RECIPE.replace("steps: 5,", "steps: 100000,"))
     command = [sys.executable, "-m", "w2s_align.cli", "run", "long.yaml"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("w2s_runs/artifacts/lab_model/*.partial/log.txt")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: list(tmp_path.glob("w2s_runs/artifacts/lab_model/*.partial/log.txt")))
     process.send_signal(sent)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Stopped. Run the same command again to go on." in said
+    assert "Stopped. Run the same command again to resume." in said
     state = json.loads((tmp_path / "w2s_runs/runs/small/latest/run.json").read_text())
     assert state["status"] == "interrupted"
 
@@ -234,8 +229,7 @@ def test_python_reaches_the_same_things(folder: Path) -> None:
     assert (run.artifact("model").model / "model.safetensors").is_file()
 
 
-@pytest.mark.slow
-def test_a_plan_of_thirty_steps_takes_less_than_a_second(tmp_path: Path) -> None:
+def test_a_plan_has_a_line_for_each_of_many_steps(tmp_path: Path) -> None:
     steps = "\n".join(
         f"  m{i}: {{kind: lab_model, slip: 0.5, seed: {i}}}\n"
         f"  g{i}: {{kind: generate, model: $m{i}, prompts: $prompts, sampling: {{temperature: 0, max_tokens: 9}}}}"
@@ -244,6 +238,6 @@ def test_a_plan_of_thirty_steps_takes_less_than_a_second(tmp_path: Path) -> None
     (tmp_path / "many.yaml").write_text(
         f"name: many\nsteps:\n  prompts: {{kind: prompts, source: lab/addition, limit: 9}}\n{steps}\n"
     )
-    started = time.monotonic()
-    assert w2s("plan", "many.yaml", cwd=tmp_path).returncode == 0
-    assert time.monotonic() - started < 5  # a generous bound on a shared machine; scripts/bench_cli.py measures
+    planned = w2s("plan", "many.yaml", cwd=tmp_path)
+    assert planned.returncode == 0 and "many: 31 artifacts, 0 cached" in planned.stdout
+    assert len(re.findall(r"^ *[mg]\d+ ", planned.stdout, re.MULTILINE)) == 30

@@ -1,6 +1,6 @@
 """The `w2s` command. Every command imports what it needs when it runs, so that `w2s --help` is instant.
 
-A mistake of the user is one panel and exit code 2; a step that broke is the end of its log and exit code 1.
+A mistake of the user is one panel and exit code 2; a step that crashed is the end of its log and exit code 1.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from w2s_align.errors import UserError
+from w2s_align.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from w2s_align.recipe import Recipe
-    from w2s_align.runs.execute import Outcome
-    from w2s_align.runs.machine import Machine
-    from w2s_align.runs.run import LoadedRecipe
+    from w2s_align.runs.loaded import LoadedRecipe
 
 app = typer.Typer(
     name="w2s",
@@ -60,10 +57,10 @@ STOPPED = 130
 
 
 def _use_data_dir(folder: Path | None) -> Path | None:
-    """Let all steps of this command, in processes of their own too, find benchmarks in a mirror folder."""
+    """Let every step, also in a process of its own, find the data of benchmarks in a mirror folder."""
     if folder is not None:
         if not folder.is_dir():
-            raise UserError(f"--data-dir: there is no folder {folder}.")
+            raise UserError(f"--data-dir: no such folder: {folder}.")
         os.environ["W2S_DATA_DIR"] = str(folder.resolve())
     return folder
 
@@ -78,18 +75,18 @@ DataDir = Annotated[
 def run(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Make this step, or single artifact, alone; may be given several times.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run only this step or node; may be repeated.")] = None,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="With --only: of a generation that N machines share, make shard I."),
+        typer.Option(metavar="I/N", help="With --only: make shard I of a generation that N machines share."),
     ] = None,
     data_dir: DataDir = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
-    """Run a recipe. What is done already is not done again; a killed run goes on from where it was."""
-    _execute(_load(recipe, overrides).recipe, runs_dir, only, _fraction(shard) if shard else None)
+    """Run a recipe. Finished steps are not repeated; a run that was killed resumes where it stopped."""
+    from w2s_align.terminal.execute import run_here
+
+    raise typer.Exit(run_here(_load(recipe, overrides).recipe, runs_dir, only, _fraction(shard) if shard else None))
 
 
 @app.command()
@@ -97,13 +94,13 @@ def plan(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     gpus: Annotated[str | None, typer.Option(help="GPUs to plan for, e.g. 8xH100. Default: this machine's.")] = None,
-    price: Annotated[float | None, typer.Option(help="Price of one GPU for an hour, US dollars.", min=0)] = None,
-    every: Annotated[bool, typer.Option("--all", help="A line for each artifact that an evaluation implies.")] = False,
-    count: Annotated[bool, typer.Option("--count", help="Count tokens of data that is there, exactly.")] = False,
+    price: Annotated[float | None, typer.Option(help="Price of a GPU-hour in US dollars.", min=0)] = None,
+    every: Annotated[bool, typer.Option("--all", help="List every artifact, implied ones too.")] = False,
+    count: Annotated[bool, typer.Option("--count", help="Count the tokens of cached data.")] = False,
     data_dir: DataDir = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
-    """Show what would run and what is there already: rows, tokens, memory, time and cost, without running anything."""
+    """Show what would run and what is cached, with rows, tokens, memory, time and cost. Runs nothing."""
     from w2s_align.artifacts.store import Store
     from w2s_align.estimates.estimate import estimate
     from w2s_align.estimates.gpus import hardware
@@ -122,90 +119,66 @@ def rehearse(
         list[str] | None,
         typer.Argument(metavar="[RECIPE]... [STEP.FIELD=VALUE]...", help="Recipes, and values to set in them."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Rehearse all shipped recipes with models of the hub.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Rehearse all shipped recipes that use hub models.")] = False,
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of rehearsals.")] = Path("w2s_runs/rehearsals"),
 ) -> None:
-    """Run whole recipes here, in minutes, with tiny stand-ins for their models and a few rows."""
-    from w2s_align.artifacts.store import Store
-    from w2s_align.recipe import apply_overrides, read_document
-    from w2s_align.rehearsal.rehearse import machine_of_rehearsals, rehearsal, summary
-    from w2s_align.runs.run_many import execute_together, name_together
-    from w2s_align.terminal.catalogue import find_recipe, shipped_recipes
-    from w2s_align.terminal.progress import Display, print_rich
+    """Run whole recipes on this machine in minutes, with tiny stand-in models and a few rows."""
+    from w2s_align.terminal.execute import run_rehearsals
 
-    given = [text for text in recipes or [] if "=" not in text]
-    named = given or (list(shipped_recipes()) if every else [])
-    if not named:
-        raise UserError("Which recipe?", fix="Name one or several, or give --all. `w2s recipes` lists them.")
-    documents = [read_document(find_recipe(name)) for name in named]
-    for document in documents:
-        apply_overrides(document, [text for text in recipes or [] if "=" in text])
-    rehearsed = [rehearsal(document, runs_dir / "rows") for document in documents]
-    if not given:  # the others run on a laptop as they are
-        rehearsed = [item for item in rehearsed if item.models]
-    if len(rehearsed) == 1:
-        _execute(rehearsed[0].recipe, runs_dir, machine=machine_of_rehearsals())
-        print_rich(summary(rehearsed))
-        return
-    together = [item.recipe for item in rehearsed]
-    with Display(name_together(recipe, node) for recipe in together for node in recipe.nodes) as display:
-        runs, outcome = execute_together(together, Store(runs_dir), machine_of_rehearsals(), display.on_event)
-    display.summary_together(runs, outcome)
-    print_rich(summary(rehearsed))
-    _exit(outcome)
+    raise typer.Exit(run_rehearsals(recipes or [], every, runs_dir))
 
 
 @app.command()
 def launch(
-    where: Annotated[str, typer.Argument(metavar="WHERE", help="The kind of cluster: slurm or ray.")],
+    where: Annotated[str, typer.Argument(metavar="WHERE", help="slurm or ray.")],
     recipe: RecipeArgument,
     overrides: Overrides = None,
     nodes: Annotated[int, typer.Option(help="Machines that share a generation or a training.", min=1)] = 1,
-    cpus: Annotated[int, typer.Option(help="Cores of a job.", min=1)] = 16,
+    cpus: Annotated[int, typer.Option(help="CPU cores per job.", min=1)] = 16,
     address: Annotated[
         str | None, typer.Option(help="Ray: host:port of the head node. Default: RAY_ADDRESS, else auto.")
     ] = None,
-    gpus_per_node: Annotated[int, typer.Option(help="Slurm: GPUs of a machine.", min=0)] = 8,
+    gpus_per_node: Annotated[int, typer.Option(help="Slurm: GPUs per machine.", min=0)] = 8,
     partition: Annotated[str | None, typer.Option(help="Slurm: partition.")] = None,
     account: Annotated[str | None, typer.Option(help="Slurm: account.")] = None,
-    time: Annotated[str, typer.Option(help="Slurm: time limit of a job.")] = "24:00:00",
+    time: Annotated[str, typer.Option(help="Slurm: time limit per job.")] = "24:00:00",
     setup: Annotated[list[str] | None, typer.Option(help="Slurm: command before each job; may be repeated.")] = None,
-    submit: Annotated[bool, typer.Option("--submit", help="Slurm: hand the jobs in.")] = False,
+    submit: Annotated[bool, typer.Option("--submit", help="Slurm: submit the jobs.")] = False,
     data_dir: DataDir = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
-    """Run a recipe on a cluster whose machines share --runs-dir: a job for each step, each after those that it reads.
+    """Run a recipe on a cluster whose machines share --runs-dir: one job per step, submitted with its dependencies.
 
-    Slurm: write the job scripts, or hand them in. Ray: run here until all is done, tasks on the cluster's machines; to
-    leave it alone, `ray job submit -- w2s launch ray ...`. `w2s show RECIPE` watches from any machine.
+    Slurm: write the job scripts, or submit them. Ray: run tasks on the machines of the cluster until everything is
+    done; to leave it running, use `ray job submit -- w2s launch ray ...`. `w2s show RECIPE` shows the progress from
+    any machine.
     """
-    from w2s_align.cluster.slurm import Cluster, write_jobs
-    from w2s_align.cluster.slurm import submit as hand_in
+    from w2s_align.cluster import slurm
     from w2s_align.terminal.catalogue import find_recipe
+    from w2s_align.terminal.execute import run_on_ray
 
     if where not in ("slurm", "ray"):
-        raise UserError(f"{where} is no kind of cluster that recipes are launched on.", fix="slurm or ray")
+        raise UserError(f"{where} is not a supported cluster.", fix=did_you_mean(where, ("slurm", "ray")))
     loaded = _load(recipe, overrides)
     if where == "ray":
         if partition or account or setup or submit:
-            raise UserError("--partition, --account, --setup and --submit are for slurm.", fix="Leave them out.")
-        _launch_on_ray(loaded, overrides or [], runs_dir, nodes, cpus, address)
-        return
-    cluster = Cluster(nodes, gpus_per_node, cpus, partition, account, time, setup=setup or ())
+            raise UserError("--partition, --account, --setup and --submit are Slurm options.", fix="Remove them.")
+        raise typer.Exit(run_on_ray(loaded.recipe, overrides or [], runs_dir, nodes, cpus, address))
+    cluster = slurm.Cluster(nodes, gpus_per_node, cpus, partition, account, time, setup=setup or ())
     command = [str(find_recipe(recipe).absolute()), *(overrides or [])]
-    folder = write_jobs(loaded.recipe, loaded.plan(runs_dir), command, runs_dir.absolute(), cluster)
+    folder = slurm.write_jobs(loaded.recipe, loaded.plan(runs_dir), command, runs_dir.absolute(), cluster)
     if not submit:
-        typer.echo(f"The jobs are in {folder}.  Next: bash {folder / 'submit.sh'}")
+        typer.echo(f"The job scripts are in {folder}.  Next: bash {folder / 'submit.sh'}")
         return
-    for line in hand_in(folder):
+    for line in slurm.submit(folder):
         typer.echo(line)
-    typer.echo(f"Logs: {folder}.  The same command again makes what is missing.")
+    typer.echo(f"Logs: {folder}.  Run the same command again to submit what is missing.")
 
 
 @app.command()
 def show(
     target: Annotated[
-        str, typer.Argument(help="An artifact's or a run's folder, RECIPE, or RECIPE/STEP (latest run).")
+        str, typer.Argument(help="The folder of an artifact or a run, RECIPE, or RECIPE/STEP (latest run).")
     ],
     rows: Annotated[int, typer.Option(help="Rows to show.", min=1)] = 5,
     start: Annotated[int, typer.Option(help="First row to show.", min=0)] = 0,
@@ -219,7 +192,7 @@ def show(
 
 @app.command()
 def steps(kind: Annotated[str | None, typer.Argument(help="Show the options of this kind.")] = None) -> None:
-    """List the kinds of steps: what each reads, writes and takes."""
+    """List the step kinds with what each reads and writes, or the options of one kind."""
     from w2s_align.terminal.catalogue import kind_options, kinds_table
     from w2s_align.terminal.progress import print_rich
 
@@ -237,19 +210,19 @@ def recipes() -> None:
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Name of your recipe; it is written to NAME.yaml.")],
+    name: Annotated[str, typer.Argument(help="Name of your recipe, written to NAME.yaml.")],
     source: Annotated[str, typer.Option("--from", help="The recipe to start from.")] = "quickstart",
 ) -> None:
-    """Start a recipe of your own from a shipped one."""
+    """Start your own recipe from a shipped one."""
     from w2s_align.terminal.catalogue import copy_recipe
 
     path = copy_recipe(name, source)
-    typer.echo(f"{path} is yours to edit.  Next: w2s plan {path}")
+    typer.echo(f"Wrote {path}. Edit it, then: w2s plan {path}")
 
 
 @app.command()
 def schema() -> None:
-    """Print the JSON schema of recipes, for completion in an editor."""
+    """Print the JSON schema of recipes, for editor completion."""
     import json
 
     from w2s_align.terminal.catalogue import recipe_schema
@@ -259,10 +232,10 @@ def schema() -> None:
 
 @app.command()
 def report(
-    target: Annotated[str, typer.Argument(help="A run's folder, or a recipe's name for its latest run.")],
+    target: Annotated[str, typer.Argument(help="The folder of a run, or the name of a recipe for its latest run.")],
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
-    """Print the verdict of a run, its table of arms, and where its page is."""
+    """Print the verdict of a run, its table of arms, and the path of its page."""
     from w2s_align.terminal.show import show_report
 
     show_report(target, runs_dir)
@@ -273,12 +246,12 @@ def compare(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN RUN...", help="Recipe names, <recipe>/<run id>, or folders of runs.")
     ],
-    step: Annotated[str | None, typer.Option(help="Name of the evaluation, where a recipe has several.")] = None,
+    step: Annotated[str | None, typer.Option(help="Name of the evaluation, if a recipe has several.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the page. Default: <runs-dir>/compare/<runs>.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
-    """Say what differed between runs, and what that did to the numbers, with paired tests."""
+    """Compare runs: which options differ, and how the results differ, with paired tests."""
     from w2s_align.terminal.show import show_comparison
 
     show_comparison(runs, runs_dir, step, out, as_json)
@@ -289,16 +262,16 @@ def sweep(
     recipe: RecipeArgument,
     values: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[STEP.FIELD=A,B,C]...", help="Options to sweep; one value is set at every point."),
+        typer.Argument(metavar="[STEP.FIELD=A,B,C]...", help="Options to sweep; single values are set everywhere."),
     ] = None,
     paired: Annotated[
-        bool, typer.Option("--paired", help="First values together, then second ones; no grid.")
+        bool, typer.Option("--paired", help="Zip the value lists instead of taking their product.")
     ] = False,
     file: Annotated[Path | None, typer.Option(help="YAML list of points: - {dpo.beta: 5, ...}.")] = None,
     data_dir: DataDir = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
-    """Run a recipe once for each combination of values, sharing artifacts; a table, a plot and the best at the end."""
+    """Run a recipe once per combination of values, sharing artifacts; then show a table, a plot and the best."""
     from w2s_align.recipe.sweep import sweep_points
     from w2s_align.terminal.catalogue import find_recipe
     from w2s_align.terminal.show import show_sweep
@@ -310,7 +283,7 @@ def sweep(
 
 @app.command()
 def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
-    """Check this machine: packages, GPUs, memory, disk, hub access, and what to do about what is found."""
+    """Check this machine: packages, GPUs, memory, disk and hub access, and how to fix what is wrong."""
     from w2s_align.terminal.doctor import examine, findings_table
     from w2s_align.terminal.progress import print_rich
 
@@ -323,70 +296,15 @@ def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
 def _fraction(text: str) -> tuple[int, int]:
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal()):
-        raise UserError(f"--shard {text} is no shard.", fix="Write its number and how many there are, e.g. 2/4.")
+        raise UserError(f"--shard {text} is not a shard.", fix="Write its number and how many there are, e.g. 2/4.")
     return int(number), int(count)
 
 
-def _execute(
-    recipe: Recipe,
-    runs_dir: Path,
-    only: list[str] | None = None,
-    part: tuple[int, int] | None = None,
-    machine: Machine | None = None,
-) -> None:
-    from w2s_align.artifacts.store import Store
-    from w2s_align.runs.machine import this_machine
-    from w2s_align.runs.run import execute
-    from w2s_align.terminal.progress import Display
-
-    with Display(recipe.nodes) as display:
-        result, outcome = execute(recipe, Store(runs_dir), machine or this_machine(), display.on_event, only, part)
-    display.summary(result, outcome)
-    _exit(outcome)
-
-
-def _launch_on_ray(
-    loaded: LoadedRecipe, overrides: list[str], runs_dir: Path, nodes: int, cpus: int, address: str | None
-) -> None:
-    from w2s_align.cluster.ray import launch_on_ray
-    from w2s_align.terminal.progress import Display
-
-    with Display(loaded.recipe.nodes) as display:
-        result, outcome = launch_on_ray(loaded.recipe, overrides, runs_dir, display.on_event, nodes, cpus, address)
-    display.summary(result, outcome)
-    _exit(outcome)
-
-
-def _exit(outcome: Outcome) -> None:
-    refused = UserError.all(outcome.problems) if outcome.problems else None
-    if outcome.crashes:
-        if refused is not None:  # a step that broke must not hide why others were refused
-            show_error(refused)
-        raise typer.Exit(1)
-    if refused is not None:
-        raise refused
-
-
 def _load(recipe: str, overrides: list[str] | None) -> LoadedRecipe:
-    from w2s_align.runs.run import load_recipe
+    from w2s_align.runs.loaded import load_recipe
     from w2s_align.terminal.catalogue import find_recipe
 
     return load_recipe(find_recipe(recipe), overrides or [])
-
-
-def show_error(error: UserError) -> None:
-    """Show what is wrong, all of it at once, on standard error."""
-    from rich.console import Console
-    from rich.panel import Panel
-    from rich.text import Text
-
-    text = Text()
-    for index, problem in enumerate(error.problems):
-        text.append("\n\n" if index else "")
-        text.append(f"{problem.where}  " if problem.where else "", style="dim")
-        text.append(" ".join(part for part in (problem.what, problem.why) if part))
-        text.append(f"\n  {problem.fix}" if problem.fix else "", style="bold")
-    Console(stderr=True, soft_wrap=False).print(Panel(text, border_style="red", title="w2s", title_align="left"))
 
 
 def main() -> None:
@@ -396,6 +314,8 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)  # typer.Exit comes back as its code, and so does a Ctrl-C
     except UserError as error:
+        from w2s_align.terminal.errors import show_error
+
         show_error(error)
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
@@ -403,7 +323,7 @@ def main() -> None:
     except Exception as error:
         _show_usage_error(error)
     if code == STOPPED:
-        typer.echo("Stopped. Run the same command again to go on.", err=True)
+        typer.echo("Stopped. Run the same command again to resume.", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -85,7 +85,7 @@ def missing_package(package: str, extra: str, purpose: str) -> UserError:
 
 
 def did_you_mean(given: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return ``Did you mean X?`` for the nearest known name, or the list of names when none is near.
+    """Return ``Did you mean X?`` for the nearest known name, or the available names when none is near.
 
     Args:
         given: What the user wrote.
@@ -98,4 +98,4 @@ def did_you_mean(given: str, known: Iterable[str], prefix: str = "") -> str:
         return f"Did you mean {prefix}{near[0]}?"
     if not names:
         return ""
-    return "There is: " + ", ".join(prefix + name for name in names) + "."
+    return "Available: " + ", ".join(prefix + name for name in names) + "."

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, what a full disk means in words, and versions of installed packages."""
+"""Atomic JSON files, disk errors in words, and versions of installed packages."""
 
 from __future__ import annotations
 
@@ -64,19 +64,19 @@ def storage_error(error: BaseException, path: Path, why: str = "") -> UserError:
         return UserError(
             f"The disk that holds {path} is full.",
             why=why,
-            fix="Free some space, or give another folder with --runs-dir, and run the same command again: "
-            "it goes on from where it was.",
+            fix="Free some space, or use another folder (--runs-dir), and run the same command again: it "
+            "resumes where it stopped.",
         )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(
-            f"{path} cannot be written: {os.strerror(number)}.", fix="Give a folder of your own with --runs-dir."
+            f"{path} cannot be written: {os.strerror(number)}.", fix="Use a folder that you can write to: --runs-dir."
         )
-    return UserError(f"{path} cannot be written: {error}.", fix="Give another folder with --runs-dir.")
+    return UserError(f"{path} cannot be written: {error}.", fix="Use another folder: --runs-dir.")
 
 
 def installed_version(distribution: str) -> str | None:
-    """Return the version of an installed distribution, or None when it is not installed."""
+    """Return the version of an installed distribution; None when it is not installed or its metadata is damaged."""
     try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
+        return metadata.version(distribution) or None
+    except (metadata.PackageNotFoundError, KeyError):
         return None

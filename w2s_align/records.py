@@ -46,7 +46,7 @@ class Prompt:
         answer: The gold answer, or None. For scorers that say so and for diagnosis, never to make label-free pairs.
         task: Where the prompt comes from, e.g. ``gsm8k``; also names the default answer check.
         group: Prompts of one group never end up on both sides of a split (e.g. paraphrases); None is a group of one.
-        meta: Anything else about the prompt, JSON-serialisable.
+        meta: Anything else about the prompt, JSON-serializable.
     """
 
     id: str

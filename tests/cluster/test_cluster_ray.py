@@ -97,7 +97,7 @@ def test_a_killed_driver_goes_on_with_the_same_data(cluster: str, tmp_path: Path
     driver = launch(tmp_path, cluster, "rayed.yaml")
     said = driver.communicate(timeout=240)[0]
     assert driver.returncode == 0, said
-    assert f"on {os.uname().nodename}" in said and "artifacts were there already" in said
+    assert f"on {os.uname().nodename}" in said and "artifacts were cached" in said
     run = Run.open(tmp_path / "runs" / "runs" / "rayed" / "latest")
     assert run.state["status"] == "done"
     assert sorted(path.parent.name for path in run.artifact("answers").path.glob("parts/*/log.txt")) == [

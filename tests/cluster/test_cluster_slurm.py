@@ -143,5 +143,5 @@ def test_a_machine_without_the_folder_and_a_place_without_sbatch_say_so(
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "give --runs-dir a folder that all machines share" in done.stderr
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(UserError, match="no sbatch here"):
+    with pytest.raises(UserError, match="sbatch was not found"):
         submit(folder)

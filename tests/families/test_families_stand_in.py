@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from w2s_align.families import family_of, make_stand_in, own_family
 from w2s_align.families.stand_in import build_tokenizer
@@ -72,7 +73,7 @@ def test_a_stand_in_answers_ends_and_differs_from_another(tmp_path: Path) -> Non
 def test_the_own_chat_template_of_a_model_goes_before_that_of_its_family(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     assert own_family("me/talker") is None and own_family(str(tmp_path)) is None
     repository = tmp_path / "models--me--talker"
     files = repository / "snapshots" / ("0" * 40)

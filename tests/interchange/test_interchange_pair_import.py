@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.interchange import import_pairs, to_unpaired
+from w2s_align.interchange import import_pairs, readers, to_unpaired
 from w2s_align.pairing import Filters, best_worst, model_order
 
 U, A = [{"role": "user", "content": "q"}], [{"role": "assistant", "content": "a"}]
@@ -151,7 +151,7 @@ def test_lines_that_are_no_rows_are_counted_with_their_numbers(tmp_path):
 
 
 def test_a_broken_line_in_the_middle_of_many_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("w2s_align.interchange.readers.BATCH_ROWS", 100)
+    monkeypatch.setattr(readers, "BATCH_ROWS", 100)
     rows = [json.dumps({"prompt": f"q{i}", "chosen": f"a{i}", "rejected": "b"}) for i in range(1000)]
     rows[500] = rows[500][:-1]
     (tmp_path / "x.jsonl").write_text("\n".join(rows))

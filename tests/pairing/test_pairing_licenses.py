@@ -1,5 +1,6 @@
 """Licenses of generators: what is stated goes first, what is not known is not guessed, what binds is told."""
 
+import huggingface_hub
 import pytest
 
 from w2s_align.pairing import audit, model_order
@@ -20,7 +21,7 @@ def test_what_is_stated_goes_first_and_nothing_is_guessed():
 
 def test_a_card_in_the_local_cache_is_read(tmp_path, monkeypatch):
     card = tmp_path / "README.md"
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(card))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(card))
     card.write_text("---\nlicense: gemma\n---\n# A model\n")
     assert find_licenses(["org/model"], {}) == {"org/model": "gemma"}
     card.write_text("---\nlicense: other\nlicense_name: my-research\n---\n")

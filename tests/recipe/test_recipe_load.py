@@ -87,12 +87,12 @@ def test_all_mistakes_are_reported_at_once() -> None:
     assert [line.split("  ")[0] for line in found] == ["recipe.yaml:4", "recipe.yaml:9", "recipe.yaml:11"]
     assert "Did you mean prompts?" in found[0]
     assert "weak.sampling.max_tokens is missing." in found[1]
-    assert "$weka, which is no step" in found[2]
+    assert "$weka, which is not a step" in found[2]
 
 
 def test_a_missing_reference_suggests_a_step_that_fits() -> None:
     (found,) = problems(GOOD.replace("rejected: $weaker", "rejected: $weakr"))
-    assert "pairs.rejected refers to $weakr, which is no step.  Did you mean $weaker?" in found
+    assert "pairs.rejected refers to $weakr, which is not a step.  Did you mean $weaker?" in found
 
 
 def test_the_wrong_kind_of_artifact_is_refused() -> None:
@@ -103,7 +103,7 @@ def test_the_wrong_kind_of_artifact_is_refused() -> None:
 
 def test_a_value_where_a_reference_belongs_is_refused() -> None:
     (found,) = problems(GOOD.replace("pairs: $pairs", "pairs: pairs"))
-    assert "dpo.pairs: pairs is no reference." in found
+    assert "dpo.pairs: pairs is not a reference." in found
     assert "Did you mean $pairs?" in found
 
 
@@ -118,7 +118,7 @@ steps:
   b: {kind: sft, model: some/model, data: $p, learning_rate: 1e-6}
 """
     (found,) = problems(text)
-    assert "circle: a -> b -> p -> g -> a" in found
+    assert "cycle: a -> b -> p -> g -> a" in found
 
 
 def test_one_model_is_chosen_of_a_step_with_several_seeds() -> None:
@@ -132,9 +132,9 @@ def test_one_model_is_chosen_of_a_step_with_several_seeds() -> None:
 
 def test_duplicate_keys_and_broken_yaml_name_their_line() -> None:
     (found,) = problems("name: a\nseed: 1\nseed: 2\nsteps: {}\n")
-    assert found == "recipe.yaml:3  The key seed stands twice; the first is in line 2.  Keep one of them."
+    assert found == "recipe.yaml:3  The key seed appears twice; the first one is in line 2.  Keep one of them."
     (found,) = problems("name: a\nsteps: [\n")
-    assert found.startswith("recipe.yaml:3  This is no valid YAML")
+    assert found.startswith("recipe.yaml:3  This is not valid YAML")
     (found,) = problems("- a\n- b\n")
     assert "A recipe is a mapping" in found
 
@@ -145,9 +145,9 @@ def test_yaml_without_end_is_refused_in_words() -> None:
 
 def test_top_level_mistakes() -> None:
     found = problems("nmae: a\nseed: x\n")
-    assert any("nmae is no key of a recipe." in line and "Did you mean name?" in line for line in found)
+    assert any("nmae is not a key of a recipe." in line and "Did you mean name?" in line for line in found)
     assert any("A recipe needs a name" in line for line in found)
-    assert any("seed is a whole number" in line for line in found)
+    assert any("seed must be a whole number" in line for line in found)
     assert any("A recipe needs steps" in line for line in found)
 
 
@@ -161,8 +161,8 @@ def test_overrides_set_values_and_are_named_in_messages() -> None:
     assert problems(GOOD, "dpo.bta=5") == [
         "command line (dpo.bta=5)  dpo.bta is not an option of dpo.  Did you mean beta?"
     ]
-    assert "nope is no step" in problems(GOOD, "nope.x=1")[0]
-    assert "is no override" in problems(GOOD, "dpo.beta")[0]
+    assert "nope is not a step" in problems(GOOD, "nope.x=1")[0]
+    assert "is not an override" in problems(GOOD, "dpo.beta")[0]
 
 
 def test_an_override_of_one_step_leaves_the_other_user_of_an_anchor_alone() -> None:
@@ -193,8 +193,8 @@ def test_a_merged_option_can_be_replaced() -> None:
         ("source: reasoning_gym/chain_sum", "makes as many prompts as you want."),
         ("source: lab/addition, limit: 10, split: dev", "lab/addition has no split dev."),
         ("source: lab/addition, limit: 10, options: {digits: 3}", "takes no options.  Leave them out: digits"),
-        ("source: lab/addition, limit: 10, seed: -1", "prompts.seed: -1 does not fit."),
-        ("source: lab/addition, limit: 10, seed: 4294967296", "prompts.seed: 4294967296 does not fit."),
+        ("source: lab/addition, limit: 10, seed: -1", "prompts.seed: -1 is not valid."),
+        ("source: lab/addition, limit: 10, seed: 4294967296", "prompts.seed: 4294967296 is not valid."),
     ],
 )
 def test_prompts_that_cannot_be_made_are_refused_before_anything_runs(broken: str, message: str) -> None:
@@ -205,7 +205,7 @@ def test_prompts_that_cannot_be_made_are_refused_before_anything_runs(broken: st
 def test_a_wrong_seed_of_the_recipe_is_said_once() -> None:
     for seed in ("x", "-1", "true", "4294967296"):
         assert problems(GOOD.replace("seed: 3", f"seed: {seed}")) == [
-            "recipe.yaml:2  seed is a whole number from 0 to 4294967295."
+            "recipe.yaml:2  seed must be a whole number from 0 to 4294967295."
         ]
 
 
@@ -224,7 +224,7 @@ def test_seeds_that_are_not_there_are_said_in_words() -> None:
 def test_a_value_that_fits_no_member_of_a_union_is_said_once() -> None:
     text = "name: a\nsteps:\n  m: {kind: lab_model, slip: a lot}\n"
     (found,) = problems(text)
-    assert found.startswith("recipe.yaml:3  m.slip: 'a lot' does not fit.")
+    assert found.startswith("recipe.yaml:3  m.slip: 'a lot' is not valid.")
 
 
 def test_steps_refuse_what_cannot_work_before_anything_runs() -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.recipe import parse_document, read_document
-from w2s_align.rehearsal.rehearse import LEARNING_RATE, STEPS, Rehearsal, rehearsal, stand_in_rows
+from w2s_align.rehearsal.rehearse import LEARNING_RATE, STEPS, Rehearsal, rehearsal
+from w2s_align.rehearsal.rows import stand_in_rows
 from w2s_align.steps.train import TrainStep
 from w2s_align.terminal.catalogue import shipped_recipes
 
@@ -204,9 +205,9 @@ def test_rehearsals_run_from_end_to_end_and_say_what_they_did_not_check(tmp_path
     assert done.returncode == 0, done.stderr
     assert "Stood in for: " in done.stdout and "Llama-3.1-Tulu-3-8B-SFT" in done.stdout
     assert "Not checked:" in done.stdout
-    assert "7 of 16 artifacts were there already" in done.stderr  # all but the trainings are the same
+    assert "7 of 16 artifacts were cached" in done.stderr  # all but the trainings are the same
     again = w2s("rehearse", str(recipe), "--runs-dir", str(tmp_path / "runs"))
-    assert again.returncode == 0 and "8 of 8 artifacts were there already" in again.stderr
+    assert again.returncode == 0 and "8 of 8 artifacts were cached" in again.stderr
 
 
 @pytest.mark.slow

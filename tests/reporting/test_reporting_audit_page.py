@@ -9,6 +9,7 @@ from browser import CHROMIUM, DRIVER, Browser
 from w2s_align.interchange import import_pairs
 from w2s_align.pairing import Filters, best_worst, model_order
 from w2s_align.records import Prompt, Response, Score, to_table
+from w2s_align.reporting import audit_page
 from w2s_align.reporting.audit_page import AuditPage, PairSample, render_audit_page, write_audit_page
 
 HOSTILE = (
@@ -137,7 +138,7 @@ def test_many_sources_become_one_line_and_long_texts_are_cut():
 
 
 def test_without_matplotlib_the_page_says_so(monkeypatch):
-    monkeypatch.setattr("w2s_align.reporting.audit_page.find_spec", lambda name: None)
+    monkeypatch.setattr(audit_page, "find_spec", lambda name: None)
     html = render_audit_page(page_of(import_pairs([{"prompt": "q", "chosen": "a", "rejected": "b"}])))
     assert "The drawing needs matplotlib" in html and "<svg" not in html
 

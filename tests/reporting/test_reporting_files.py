@@ -25,6 +25,7 @@ from w2s_align.reporting import (
     StepCost,
     TrainingCurve,
     collect_samples,
+    data,
     summary_table,
     write_report,
 )
@@ -195,7 +196,7 @@ def test_pair_audit_comes_from_the_pairing_package():
 
 def test_of_many_pairs_those_drawn_are_spread_over_all(monkeypatch):
     assert MOST_DRAWN > 1000
-    monkeypatch.setattr("w2s_align.reporting.data.MOST_DRAWN", 4)
+    monkeypatch.setattr(data, "MOST_DRAWN", 4)
     pairs, lengths = to_table([pair(i) for i in range(10)]), lengths_of(list(range(10)), [1] * 10)
     made = PairAudit.of("pairs", audit(pairs, lengths=lengths), pairs, lengths)
     assert made.deltas == [0.0, 2.0, 5.0, 7.0] and made.chosen_lengths == [0, 2, 5, 7]

@@ -14,13 +14,15 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from w2s_align.artifacts.store import Store
 from w2s_align.errors import UserError
+from w2s_align.machine import Machine
 from w2s_align.recipe.schema import Resources
 from w2s_align.runs import Run, recipe_from_text
-from w2s_align.runs.execute import Event, claim
-from w2s_align.runs.machine import Machine
+from w2s_align.runs.local import claim
+from w2s_align.runs.outcome import Event
 
 LAB = """\
 name: kill
@@ -127,15 +129,10 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
     recipe.write_text(LAB.replace("steps: 60", "steps: 100000"))
     command = [sys.executable, "-m", "w2s_align.cli", "run", str(recipe), "--runs-dir", str(tmp_path / "runs")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (children := workers_of(process.pid)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    children = wait_until(lambda: workers_of(process.pid))
     process.kill()
     process.wait()
-    while any(Path(f"/proc/{pid}").exists() for pid in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
 
 
 def workers_of(parent: int) -> list[int]:

@@ -8,11 +8,11 @@ import pytest
 
 from w2s_align.artifacts.store import Store
 from w2s_align.errors import UserError
+from w2s_align.machine import Machine
 from w2s_align.runs import recipe_from_text
-from w2s_align.runs.execute import Event, Outcome
-from w2s_align.runs.machine import Machine
+from w2s_align.runs.outcome import Event, Outcome
 from w2s_align.runs.run import Run
-from w2s_align.runs.run_many import execute_together
+from w2s_align.runs.run_many import run_many
 
 RECIPE = """\
 name: NAME
@@ -27,7 +27,7 @@ def together(folder: Path, sources: dict[str, str]) -> tuple[list[Run], Outcome,
     texts = [RECIPE.replace("NAME", name).replace("SOURCE", source) for name, source in sources.items()]
     events: list[Event] = []
     recipes = [recipe_from_text(text).recipe for text in texts]
-    runs, outcome = execute_together(recipes, Store(folder / "runs"), Machine(2, ()), events.append)
+    runs, outcome = run_many(recipes, Store(folder / "runs"), Machine(2, ()), events.append)
     return runs, outcome, events
 
 
@@ -66,4 +66,4 @@ def test_what_fails_is_tried_once_and_keeps_nothing_else_from_running(tmp_path: 
 def test_two_recipes_of_one_name_are_refused(tmp_path: Path) -> None:
     recipe = recipe_from_text(RECIPE.replace("NAME", "same").replace("SOURCE", __file__)).recipe
     with pytest.raises(UserError, match="the name same"):
-        execute_together([recipe, recipe], Store(tmp_path), Machine(2, ()), lambda event: None)
+        run_many([recipe, recipe], Store(tmp_path), Machine(2, ()), lambda event: None)

@@ -95,10 +95,10 @@ def test_two_processes_one_of_them_killed_and_each_watched(alone: Path, tmp_path
 
 def test_a_shard_of_what_has_none(alone: Path) -> None:
     for arguments, message in (
-        (["--only", "scores", "--shard", "1/2"], "scores is of the kind score, which has no shards."),
-        (["--only", "answers", "--shard", "3/2"], "there is no such shard"),
-        (["--shard", "1/2"], "--shard is for one step."),
-        (["--only", "answers", "--shard", "one"], "--shard one is no shard."),
+        (["--only", "scores", "--shard", "1/2"], "scores is a score step, which cannot be split into shards."),
+        (["--only", "answers", "--shard", "3/2"], "no such shard"),
+        (["--shard", "1/2"], "--shard is for a single step."),
+        (["--only", "answers", "--shard", "one"], "--shard one is not a shard."),
     ):
         process = start(alone, "run", "shared.yaml", *arguments)
         assert message in process.communicate(timeout=60)[0]

@@ -120,7 +120,7 @@ def test_every_kind_of_score_and_every_rule_that_reads_it(recipe):
         ("{kind: judge, mode: pairwise, model: $nobody, responses: [$big]}", "is no step"),
         (
             "{kind: score, responses: $big, scorer: {name: logprob, model: $nobody}}",
-            "refers to $nobody, which is no step",
+            "refers to $nobody, which is not a step",
         ),
         ("{kind: score, responses: $big, scorer: {name: logprob, model: $big}}", "which writes responses"),
         ("{kind: score, responses: $big, scorer: {name: reward, modell: m}}", "scorer"),

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import time
 
 import pyarrow as pa
 import pytest
@@ -80,9 +79,7 @@ def test_one_poisonous_answer_costs_its_timeout_and_nothing_else():
     rows = [("12", "#### 12")] * 30
     rows[7] = ("12", r"\boxed{9^{9^{9^{9}}}!}")
     rows[20] = ("12", r"\boxed{" + "9^" * 12 + "9}")
-    start = time.monotonic()
     result = score(*tables(rows), MathSettings(processes=2, timeout_s=2))
-    assert time.monotonic() - start < 40
     expected = [1.0] * 30
     values = result.table["value"].to_pylist()
     assert [v for i, v in enumerate(values) if i not in (7, 20)] == [
@@ -119,20 +116,19 @@ def test_a_pool_replaces_hanging_and_crashing_workers(monkeypatch, tmp_path):
 
 def test_a_pool_works_on_all_its_cores_at_once(monkeypatch, tmp_path):
     (tmp_path / "w2s_test_cores.py").write_text(
-        "import os, time\n"
+        "import os, pathlib, time\n"
         "def make():\n"
         "    def check(item):\n"
-        "        time.sleep(0.05)\n"
+        f"        folder = pathlib.Path({str(tmp_path)!r})\n"
+        "        (folder / f'here-{item}').touch()\n"
+        "        while len(list(folder.glob('here-*'))) < 2: time.sleep(0.01)\n"
         "        return {'value': float(os.getpid()), 'detail': ''}\n"
         "    return check\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with WorkerPool("w2s_test_cores:make", timeout_s=5.0, processes=2) as pool:
-        pool.map([0] * 8)  # both have started
-        start = time.monotonic()
-        answers = pool.map([0] * 40)
+    with WorkerPool("w2s_test_cores:make", timeout_s=60.0, processes=2) as pool:
+        answers = pool.map([0, 1])  # each waits for the other: one after the other, they would time out
     assert len({answer["value"] for answer in answers}) == 2
-    assert time.monotonic() - start < 0.9 * 40 * 0.05
     assert WorkerPool("x", 1.0).processes == len(os.sched_getaffinity(0))
 
 

@@ -146,7 +146,7 @@ def test_what_cannot_be_compared(runs: tuple[Path, Run]) -> None:
             "whole evaluation and for gsm8k",
         ),
         (('best_of: ["feature:chars"]', "suite: tulu"), "Did you mean tulu3"),
-        (("tasks: [", "prompts: $nothing\n    tasks: ["), "which is no step"),
+        (("tasks: [", "prompts: $nothing\n    tasks: ["), "which is not a step"),
         (("judge: $model", ""), "alpaca_eval needs a judge"),
     ],
 )

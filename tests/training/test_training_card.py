@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import huggingface_hub
 import pytest
 from fake_hub import FakeHub
 from huggingface_hub import ModelCard
@@ -101,11 +102,11 @@ def test_a_model_is_pushed_with_its_recipe_data_arms_and_numbers(recipe, tmp_pat
 
 
 def test_what_cannot_be_pushed_is_refused_before_anything_runs(recipe, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(UserError, match="Cannot push to me/student without a token"):
         recipe_from_text(recipe)
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: TOKEN)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
     recipe_from_text(recipe)
     with pytest.raises(UserError, match=r"one model for each of the seeds 1, 2\..*Choose one: \$dpo@1"):
         recipe_from_text(recipe.replace("$dpo@2}", "$dpo}"))

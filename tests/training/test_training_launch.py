@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -225,7 +226,7 @@ def test_two_machines_under_slurm(tiny, student, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    monkeypatch.setattr("socket.gethostname", lambda: "127.0.0.1")
+    monkeypatch.setattr(socket, "gethostname", lambda: "127.0.0.1")
     rows, settings = tiny.pairs(10), DPOSettings(**PLAIN)
     report = train(
         student, rows, tmp_path / "two", settings, resources=TrainResources(micro_batch_size=2), launch="ddp"

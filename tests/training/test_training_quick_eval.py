@@ -134,7 +134,7 @@ steps:
             r"dpo.quick_task.prompts refers to \$problms.*Did you mean \$problems",
         ),
         ("$problems}}", "$pairs}}", r"refers to \$pairs, which writes pairs"),
-        ("$problems}}", "rows.parquet}}", "rows.parquet is no reference"),
+        ("$problems}}", "rows.parquet}}", "rows.parquet is not a reference"),
         (
             ",\n             quick_task: {max_tokens: 32, prompts: $problems}",
             "",

@@ -68,7 +68,7 @@ def test_every_training_on_pairs_takes_several_steps(kind, folder, student):
     with pytest.raises(UserError, match=rf"train: {field} has \$first twice"):
         recipe_from_text(text.replace("$second]", "$first]"))
     with pytest.raises(
-        UserError, match=rf"train.{field}.1 refers to \$secnd, which is no step.*Did you mean \$second"
+        UserError, match=rf"train.{field}.1 refers to \$secnd, which is not a step.*Did you mean \$second"
     ):
         recipe_from_text(text.replace("$second]", "$secnd]"))
     with pytest.raises(UserError, match=rf"train.{field}"):

@@ -41,9 +41,9 @@ class Artifact:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(
-                f"{path} holds no finished artifact.",
+                f"{path} is not a finished artifact.",
                 why=f"There is no {MANIFEST} in it.",
-                fix="Run the recipe again: it goes on from where it was.",
+                fix="Run the recipe again: it resumes where it stopped.",
             ) from None
         except json.JSONDecodeError as error:
             raise UserError(f"{path / MANIFEST} is damaged: {error}.", fix=f"Delete {path} and run again.") from None
@@ -61,8 +61,8 @@ class Artifact:
             if now != size:
                 raise UserError(
                     f"{self.path} is damaged.",
-                    why=f"{name} {'is missing' if now is None else f'has {now:,} bytes in place of {size:,}'}.",
-                    fix=f"Delete {self.path} and run the recipe again: it is made anew.",
+                    why=f"{name} {'is missing' if now is None else f'has {now:,} bytes instead of {size:,}'}.",
+                    fix=f"Delete {self.path} and run the recipe again: it is made again.",
                 )
         return self
 

@@ -1,4 +1,4 @@
-"""What stands outside a recipe and changes what it makes: files, folders, hub revisions, library versions.
+"""What is outside a recipe and changes what it makes: files, folders, hub revisions, library versions.
 
 A key must change when any of these does, and must not change with a path or a date.
 """
@@ -39,12 +39,12 @@ def model_identity(model: str, revision: str | None = None) -> dict[str, Any]:
     if looks_local(model):
         folder = Path(model).expanduser()
         if not folder.is_dir():
-            raise UserError(f"There is no model folder {model}.", fix="Give a folder with a config.json, or a hub id.")
+            raise UserError(f"There is no model folder {model}.", fix="Use a folder with a config.json, or a hub id.")
         if (folder / "config.json").is_file():
             return {"folder": folder_digest(folder)}
         if (folder / "adapter_config.json").is_file():
             return {"folder": folder_digest(folder), "base": _base_identity(folder)}
-        raise UserError(f"{model} holds no model: there is no config.json in it.")
+        raise UserError(f"{model} is not a model: it has no config.json.")
     return {"hub": model, "revision": hub_revision(model, "model", revision)}
 
 

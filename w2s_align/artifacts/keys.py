@@ -57,6 +57,6 @@ def _set(options: Any, path: tuple[str, ...], value: str) -> None:
 
 
 def digest(material: Any) -> str:
-    """Return the key of JSON-serialisable material; the order of mappings does not matter."""
+    """Return the key of JSON-serializable material; the order of mappings does not matter."""
     text = json.dumps(material, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

@@ -44,9 +44,12 @@ class Store:
         path = self.path(kind, key)
         return Artifact.open(path) if (path / MANIFEST).is_file() else None
 
-    def look_anew(self) -> None:
-        """List the folders of artifacts: an NFS client believes for up to a minute that what it has looked for in vain
-        is still not there, but asks the server when a folder is opened (nfs(5), close-to-open)."""
+    def refresh(self) -> None:
+        """List the folders of artifacts, so that an NFS client sees what other machines have just made.
+
+        It remembers for up to a minute that a file was missing, but asks the server when a folder is opened (nfs(5),
+        close-to-open consistency).
+        """
         for folder in (self.root / "artifacts").glob("*"):
             list(folder.iterdir())
 
@@ -92,9 +95,9 @@ class Store:
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                     raise
                 raise UserError(
-                    f"The file system of {self.root} has no locks: {os.strerror(error.errno)}.",
-                    "They keep two processes from making the same artifact.",
-                    "Mount it with them (Lustre: -o flock; NFS: without nolock), or use another folder: --runs-dir.",
+                    f"The file system of {self.root} does not support locks: {os.strerror(error.errno)}.",
+                    "Locks keep two processes from making the same artifact.",
+                    "Mount it with locks (Lustre: -o flock; NFS: without nolock), or use another folder: --runs-dir.",
                 ) from None
             yield
 
@@ -128,7 +131,7 @@ class Store:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """Return the size in bytes of every file but logs; see :meth:`~w2s_align.steps.work.Artifact.whole`."""
+    """Return the size in bytes of every file but logs; see :meth:`~w2s_align.artifacts.artifact.Artifact.whole`."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".txt")
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 

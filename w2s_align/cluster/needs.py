@@ -1,11 +1,10 @@
-"""What an artifact takes of a cluster, whichever kind: machines, their GPUs, shards."""
+"""What an artifact takes of a cluster, Slurm or Ray: machines, their GPUs, shards."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from w2s_align.runs.plan import Planned
-from w2s_align.steps.train import TrainStep
 
 
 class Needs(NamedTuple):
@@ -30,12 +29,8 @@ def needs(item: Planned, nodes: int, gpus_per_node: int) -> Needs:
         nodes: Machines of a training on several processes, and of a generation, where the recipe does not say.
         gpus_per_node: GPUs of a machine.
     """
-    config: Any = item.node.config
+    config = item.node.config
     gpus = config.claims().gpus
-    gpus = gpus_per_node if gpus is None else min(gpus, gpus_per_node)
-    if isinstance(config, TrainStep) and config.launch != "single":
-        return Needs(gpus, config.resources.machines or nodes, 1)
-    if config.has_parts and config.engine.name not in ("openai", "ray"):  # these have machines of their own
-        implied = item.node.name != item.node.step  # by an evaluation, which has many of them side by side
-        return Needs(gpus, 1, config.resources.machines or (1 if implied else nodes))
-    return Needs(gpus, 1, 1)
+    # An evaluation implies many nodes, which run side by side: one machine each is enough.
+    machines = config.machines(1 if item.node.implied else nodes)
+    return Needs(gpus_per_node if gpus is None else min(gpus, gpus_per_node), machines.together, machines.shards)

@@ -16,10 +16,12 @@ from typing import Any
 from w2s_align.artifacts.store import Store
 from w2s_align.errors import Problem, UserError, missing_package
 from w2s_align.files import installed_version
-from w2s_align.runs.machine import Machine
+from w2s_align.machine import Machine
+from w2s_align.ray_connection import connect
 from w2s_align.runs.worker import VERSIONS
 
 NAMESPACE = "w2s"
+"""Ray finds named placement groups only within a namespace."""
 PATIENCE = 120.0
 """Seconds in which every machine must answer at the beginning."""
 
@@ -36,14 +38,12 @@ def connect_cluster(address: str | None) -> bool:
     Raises:
         UserError: Ray is not installed, or there is no such cluster.
     """
-    from w2s_align.generation.engines.ray import connect
-
     if find_spec("ray") is None:
         raise missing_package("ray", "ray", "w2s launch ray")
     return connect(
         address or os.environ.get("RAY_ADDRESS") or "auto",
-        "Give --address (host:port of the head node; auto on one of its machines), or start one: ray start --head. "
-        "Where it asks for a token, set RAY_AUTH_MODE=token.",
+        "Use --address (host:port of the head node; auto on one of its machines), or start one: ray start --head. "
+        "If it asks for a token, set RAY_AUTH_MODE=token.",
         namespace=NAMESPACE,
     )
 
@@ -62,7 +62,7 @@ def cluster_machines() -> list[Machine]:
     """
     found = [node["Resources"] for node in _nodes()]
     if not found:
-        raise UserError("The Ray cluster has no machine that takes tasks.", fix="ray start --address=HEAD:6379")
+        raise UserError("The Ray cluster has no machine that accepts tasks.", fix="ray start --address=HEAD:6379")
     return [Machine(int(node["CPU"]), tuple(map(str, range(int(node.get("GPU", 0)))))) for node in found]
 
 
@@ -85,7 +85,9 @@ def check_machines(store: Store) -> None:
             task = ray.remote(_answer).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
             asked[task.remote(str(probe))] = node["NodeManagerHostname"]
         ready, silent = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
-        problems = [Problem(f"{asked[r]} does not answer.", fix="ray status says what it is doing.") for r in silent]
+        problems = [
+            Problem(f"{asked[r]} does not respond.", fix="`ray status` shows what it is doing.") for r in silent
+        ]
         for reference in ready:
             problems += _check_answer(reference, asked[reference], store.root)
     finally:
@@ -101,20 +103,28 @@ def _check_answer(reference: Any, host: str, root: Path) -> list[Problem]:
         sees, versions = ray.get(reference)
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()[-1]
-        return [Problem(f"{host} cannot run w2s_align.", why, "Install it there, with the same packages as here.")]
+        return [
+            Problem(f"{host} cannot run w2s_align.", why, "Install it there with the same package versions as here.")
+        ]
     if not sees:
-        return [Problem(f"{host} does not see {root}.", fix="Give --runs-dir a folder that all machines share.")]
+        return [Problem(f"{host} does not see {root}.", fix="--runs-dir must be a folder that all machines share.")]
     own = _versions()
     others = [f"{name} {versions[name]} instead of {own[name]}" for name in own if versions[name] != own[name]]
     if others:
-        return [Problem(f"{host} has {', '.join(others)}.", "Artifacts would not be the same.", "Install the same.")]
+        return [
+            Problem(
+                f"{host} has {', '.join(others)}.",
+                "Artifacts would differ.",
+                "Install the same versions on all machines.",
+            )
+        ]
     return []
 
 
 def _answer(probe: str) -> tuple[bool, dict[str, str | None]]:
     """Be asked, on some machine of the cluster: whether it sees a file, and its packages."""
     with contextlib.suppress(OSError):
-        list(Path(probe).parent.iterdir())  # an NFS client looks anew
+        list(Path(probe).parent.iterdir())  # an NFS client asks the server again
     return Path(probe).exists(), _versions()
 
 

@@ -1,6 +1,6 @@
 """Start a command once on each machine of a placement group, as srun does: ``python -m ... GROUP COMMAND...``.
 
-Used by a training on several machines of a Ray cluster (training/launch.py, STARTER). It runs on the first machine;
+Used by a training on several machines of a Ray cluster (processes.py, STARTER). It runs on the first machine;
 NODE_RANK is 0 there and 1, 2, ... on the others. The first exit code that is not 0 ends all of them, and is its own.
 """
 
@@ -16,10 +16,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from w2s_align.generation.processes import die_with_parent
+from w2s_align.processes import die_with_parent
 
 POLL = 0.3
+"""Seconds between two looks at the machines."""
 KEPT_LINES = 200
+"""Lines of output that are kept of each other machine, to be shown when it fails."""
 OWN = (
     "RAY_",
     "CUDA_VISIBLE_DEVICES",

@@ -1,10 +1,10 @@
 """A recipe as jobs of a Slurm cluster: one script for each step, an array over its artifacts, or shards of one.
 
-Writes ``<runs folder>/slurm/<recipe>-<time>/``: the scripts, ``submit.sh`` that hands them in with their dependencies,
+Writes ``<runs folder>/slurm/<recipe>-<time>/``: the scripts, ``submit.sh`` that submits them with their dependencies,
 and one log per job. Each is ``w2s run RECIPE --only ARTIFACT`` on the same runs folder, so that what is done is not
-done again, a job that was killed goes on from where it was, and any machine that sees the folder can watch or resume
+done again, a job that was killed resumes, and any machine that sees the folder can watch or resume
 the run. A training on several machines is started by srun inside its job (training/launch.py). Of a generation, each
-task of the array makes a shard, and the one that finishes last puts the artifact together (generation/shards.py).
+task of the array makes a shard, and the last one to finish assembles the artifact (shards.py).
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ def write_jobs(
         The folder with the scripts.
 
     Raises:
-        UserError: Everything is there already.
+        UserError: Everything is cached.
     """
     jobs = list(_jobs(planned, cluster))
     if not jobs:
-        raise UserError("There is nothing to do: every artifact is there.", fix=f"w2s report {recipe.name}")
+        raise UserError("Nothing to do: every artifact is cached.", fix=f"w2s report {recipe.name}")
     folder = root / "slurm" / f"{recipe.name}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
     folder.mkdir(parents=True)
     for job in jobs:
@@ -91,27 +91,27 @@ def write_jobs(
 
 
 def submit(folder: Path) -> list[str]:
-    """Hand the jobs of a folder in.
+    """Submit the jobs of a folder.
 
     Returns:
         A line for each job: its name and its number.
 
     Raises:
-        UserError: There is no sbatch here, or it refuses a job.
+        UserError: There is no sbatch here, or it rejects a job.
     """
     if shutil.which("sbatch") is None:
         raise UserError(
-            "There is no sbatch here.",
-            "Jobs are handed in on a login node of the cluster.",
-            f"bash {folder / 'submit.sh'}",
+            "sbatch was not found.",
+            "Jobs are submitted on a login node of the cluster.",
+            f"There, run: bash {folder / 'submit.sh'}",
         )
     done = subprocess.run(["bash", str(folder / "submit.sh")], capture_output=True, text=True, check=False)
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        said = done.stderr.strip().splitlines() or ["no error message"]
         raise UserError(
-            f"sbatch refuses a job: {said[-1]}",
-            f"Handed in before it: {', '.join(done.stdout.split(chr(10))[:-1]) or 'none'}.",
-            f"Correct the options (--partition, --account, --time), or the scripts in {folder}.",
+            f"sbatch rejected a job: {said[-1]}",
+            f"Submitted before it: {', '.join(done.stdout.split(chr(10))[:-1]) or 'none'}.",
+            f"Fix the options (--partition, --account, --time), or the scripts in {folder}.",
         )
     return done.stdout.splitlines()
 
@@ -178,7 +178,7 @@ def _script(job: _Job, recipe: Recipe, command: Sequence[str], root: Path, folde
             *options,
             "set -euo pipefail",
             f"if [ ! -d {shlex.quote(str(folder))} ]; then",
-            f'    echo "$(hostname) does not see {folder}: give --runs-dir a folder that all machines share." >&2',
+            f'    echo "$(hostname) does not see {folder}: --runs-dir must be a folder that all machines share." >&2',
             "    exit 2",
             "fi",
             *cluster.setup,
@@ -193,7 +193,7 @@ def _script(job: _Job, recipe: Recipe, command: Sequence[str], root: Path, folde
 def _submission(jobs: Sequence[_Job], folder: Path) -> str:
     lines = [
         "#!/bin/bash",
-        "# Hands in all jobs, each after those that it reads; a job whose predecessor fails is taken back by Slurm.",
+        "# Submits all jobs with their dependencies; Slurm cancels a job if one that it depends on fails.",
         "set -euo pipefail",
         "declare -A job",
     ]

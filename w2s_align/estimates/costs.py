@@ -1,21 +1,23 @@
 """What a plan says about an artifact and about all of them: rows, tokens, steps, memory, time, money; its assumptions.
 
-Plain values; they are worked out in estimate.py and shown by plan_view.py.
+Plain values; estimate.py computes them, and terminal/plan_view.py shows them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from w2s_align.estimates.gpus import Hardware
+from w2s_align.recipe import Node
 
 PROMPT_TOKENS = (100, 400)
 """Tokens of a prompt, where none has been counted yet."""
 ANSWER_SHARE = (0.1, 0.5)
 """Length of an answer as a share of the longest that is allowed, at least 100 and 400 tokens."""
 TRAINING_USE = (0.15, 0.45)
-"""Share of a GPU's arithmetic that a training reaches (model FLOPs utilisation)."""
+"""Share of a GPU's arithmetic that a training reaches (model FLOPs utilization)."""
 GENERATION_USE = (0.15, 0.5)
 """Share of a GPU's arithmetic or memory bandwidth, whichever is short, that a generation reaches."""
 START = (30, 180)
@@ -53,6 +55,18 @@ class Estimate:
     seconds: Range | None = None
 
 
+class Item(Protocol):
+    """What an estimate needs to know of an artifact of a plan; ``runs.plan.Planned`` is one."""
+
+    @property
+    def node(self) -> Node:
+        """The step that makes it."""
+
+    @property
+    def key(self) -> str:
+        """Its key."""
+
+
 @dataclass
 class Costs:
     """The estimate of a whole plan.
@@ -61,14 +75,14 @@ class Costs:
         hardware: What it is for.
         steps: Estimate of every artifact, by the name of its node.
         downloads: Bytes of models that are not in the hub's cache, by hub id.
-        unknown: Models whose shape is not known here.
+        unknown: Models whose shape is not known here, each with the known model that has the nearest name, or None.
         unread: Models that the hub was asked for and did not show.
     """
 
     hardware: Hardware | None
     steps: dict[str, Estimate]
     downloads: dict[str, float]
-    unknown: list[str]
+    unknown: dict[str, str | None]
     unread: list[str] = field(default_factory=list)
 
     @property

@@ -8,18 +8,18 @@ them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.artifacts.artifact import Artifact
 from w2s_align.artifacts.identity import hub_revision, looks_local
 from w2s_align.artifacts.store import Store
-from w2s_align.estimates.costs import Costs, Estimate
+from w2s_align.estimates.costs import Costs, Estimate, Item
 from w2s_align.estimates.generation import estimate_generation
 from w2s_align.estimates.gpus import Hardware
 from w2s_align.estimates.rows import estimate_rows
 from w2s_align.estimates.training import count_rows, estimate_training
-from w2s_align.families import Shape, find_shape, in_cache
-from w2s_align.runs.plan import Planned
+from w2s_align.families import Shape, find_shape, in_cache, shipped_shapes
 from w2s_align.steps.generate import Generate
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.train import TrainStep
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from w2s_align.training.data import TrainingData
 
 
-def estimate(planned: Mapping[str, Planned], store: Store, hardware: Hardware | None, *, count: bool = False) -> Costs:
+def estimate(planned: Mapping[str, Item], store: Store, hardware: Hardware | None, *, count: bool = False) -> Costs:
     """Estimate every artifact of a plan.
 
     Args:
         planned: The plan.
         store: Where finished artifacts are.
         hardware: What it is to run on; None for this machine's CPU, and no statement about time.
-        count: Where the data of a training is there already, count its rows and tokens with the student's own
-            tokenizer, as the training will: exact, and it takes the minutes that tokenising takes.
+        count: Where the data of a training is cached, count its rows and tokens with the student's own
+            tokenizer, as the training will: exact, and it takes the minutes that tokenizing takes.
     """
     estimator = _Estimator(planned, store, hardware, count)
     for name in planned:
@@ -45,11 +45,11 @@ def estimate(planned: Mapping[str, Planned], store: Store, hardware: Hardware | 
 
 
 class _Estimator:
-    def __init__(self, planned: Mapping[str, Planned], store: Store, hardware: Hardware | None, count: bool) -> None:
+    def __init__(self, planned: Mapping[str, Item], store: Store, hardware: Hardware | None, count: bool) -> None:
         self._planned, self._store, self._hardware, self._count = planned, store, hardware, count
         self.found: dict[str, Estimate] = {}
         self.downloads: dict[str, float] = {}
-        self.unknown: list[str] = []
+        self.unknown: dict[str, str | None] = {}
         self.unread: list[str] = []
 
     def add(self, name: str) -> None:
@@ -80,7 +80,7 @@ class _Estimator:
         return estimate_training(config, rows, counted, self._shape(name, config.model), self._hardware)
 
     def _counted(self, config: Any, made: str | None, sources: list[str]) -> TrainingData | None:
-        """Tokenise the data of a training as the training will; None while its data or its model is not there."""
+        """Tokenize the data of a training as the training will; None while its data or its model is not there."""
         data = [found for source in sources if (found := self._done(source)) is not None]
         model = self._done(made) if made is not None else None
         if len(data) < len(sources) or (made is not None and model is None):
@@ -100,7 +100,7 @@ class _Estimator:
             shape = find_shape(model)
             if shape is None:
                 if model not in self.unknown and model.count("/") == 1:
-                    self.unknown.append(model)
+                    self.unknown[model] = next(iter(get_close_matches(model, shipped_shapes(), n=1)), None)
             elif not looks_local(model) and not in_cache(model):
                 self.downloads[model] = shape.weight_bytes
             missing = model in self.unknown or model in self.downloads

@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 
 from w2s_align.errors import UserError, did_you_mean
-from w2s_align.runs.machine import this_machine
+from w2s_align.machine import this_machine
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,18 @@ def hardware(text: str | None, price: float | None = None) -> Hardware | None:
         price: What one of them costs for an hour; by default the range of the table.
 
     Raises:
-        UserError: The text is no such thing, or names an unknown GPU.
+        UserError: The text is not of this form, or names an unknown GPU.
     """
     if text is None:
         return _found(price)
     match = re.fullmatch(r"(?:(\d+)\s*[x*×]\s*)?([A-Za-z0-9][A-Za-z0-9 _-]*)", text.strip())
     if match is None or (match[1] and not int(match[1])) or re.fullmatch(r"\d{1,3}", match[2]):
-        raise UserError(f"--gpus {text}: write a number and a name.", fix="For example 8xH100.")
+        raise UserError(f"--gpus {text}: expected a number and a name.", fix="For example 8xH100.")
     gpu = _named(match[2])
     if gpu is None:
         known = did_you_mean(match[2].upper(), GPUS)
         raise UserError(
-            f"{match[2]} is no GPU that a plan knows.", fix=f"{known} Take the one that is most like yours."
+            f"{match[2]} is not a GPU that plans know.", fix=f"{known} Choose the one that is most like yours."
         )
     return Hardware(gpu, int(match[1] or 1), (price, price) if price is not None else gpu.price)
 
@@ -123,7 +123,8 @@ def _found(price: float | None) -> Hardware | None:
     like = [gpu for gpu in GPUS.values() if re.sub(r"[^A-Z0-9]", "", gpu.name.partition("-")[0]) in plain]
     if not like:
         raise UserError(
-            f"This machine has {name}, which a plan does not know.", fix="Say what is most like it: --gpus 1xL40S"
+            f"This machine has {name}, which plans do not know.",
+            fix="Choose the GPU that is most like it: --gpus 1xL40S",
         )
     size = float(mebibytes) * 2**20
     gpu = min(like, key=lambda kind: abs(kind.memory - size))

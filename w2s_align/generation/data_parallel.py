@@ -28,9 +28,9 @@ from w2s_align.generation.engines import Completion, Request
 from w2s_align.generation.engines.devices import visible_gpus
 from w2s_align.generation.job import Job
 from w2s_align.generation.journal import KEPT, Journal
-from w2s_align.generation.processes import PARENT
 from w2s_align.generation.settings import EngineName, EngineResources, Sampling
 from w2s_align.generation.stats import Stats
+from w2s_align.processes import PARENT
 
 PROCESSES = "processes"
 """Folder of the processes, beside the journal."""

@@ -20,9 +20,9 @@ from w2s_align.generation.engines import EngineCache
 from w2s_align.generation.job import Job
 from w2s_align.generation.journal import Journal
 from w2s_align.generation.models import find_model
-from w2s_align.generation.processes import die_with_parent
 from w2s_align.generation.prompts import PromptRows
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
+from w2s_align.processes import die_with_parent
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def read_document(path: Path) -> Document:
     """Read a YAML file.
 
     Raises:
-        UserError: The file is missing, unreadable, no YAML, or not a mapping.
+        UserError: The file is missing, unreadable, not YAML, or not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -65,10 +65,14 @@ def read_document(path: Path) -> Document:
 
 
 def parse_document(text: str, name: str) -> Document:
-    """Parse the text of a recipe; ``name`` is how messages call it.
+    """Parse the text of a recipe.
+
+    Args:
+        text: YAML.
+        name: What messages call it.
 
     Raises:
-        UserError: It is no YAML, not a mapping, or a key stands twice.
+        UserError: It is not YAML, not a mapping, or a key appears twice.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -77,9 +81,9 @@ def parse_document(text: str, name: str) -> Document:
         data = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"This is no valid YAML: {error.problem}.", where=f"{name}:{line}") from None
+        raise UserError(f"This is not valid YAML: {error.problem}.", where=f"{name}:{line}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"This is no valid YAML: {error}.", where=name) from None
+        raise UserError(f"This is not valid YAML: {error}.", where=name) from None
     except RecursionError:
         raise UserError("This YAML is nested too deeply.", where=name) from None
     finally:
@@ -104,7 +108,7 @@ def _duplicates(node: yaml.Node, name: str) -> list[Problem]:
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 problems.append(
                     Problem(
-                        f"The key {key.value} stands twice; the first is in line {seen[key.value]}.",
+                        f"The key {key.value} appears twice; the first one is in line {seen[key.value]}.",
                         where=f"{name}:{line}",
                         fix="Keep one of them.",
                     )

@@ -34,11 +34,11 @@ def _apply(document: Document, text: str) -> Problem | None:
     where = f"command line ({text})"
     path, equals, value = text.partition("=")
     if not equals or not path:
-        return Problem(f"{text} is no override.", fix="Write step.field=value, e.g. student.beta=5.", where=where)
+        return Problem(f"{text} is not an override.", fix="Write step.field=value, e.g. student.beta=5.", where=where)
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError:
-        return Problem(f"The value {value} is no valid YAML.", fix="Quote it.", where=where)
+        return Problem(f"The value {value} is not valid YAML.", fix="Quote it.", where=where)
     keys = path.split(".")
     steps = document.data.get("steps")
     if keys[0] in TOP_LEVEL and len(keys) == 1:
@@ -46,9 +46,9 @@ def _apply(document: Document, text: str) -> Problem | None:
     else:
         if not isinstance(steps, dict) or keys[0] not in steps:
             known = [*(steps if isinstance(steps, dict) else ()), *TOP_LEVEL]
-            return Problem(f"{keys[0]} is no step of this recipe.", fix=did_you_mean(keys[0], known), where=where)
+            return Problem(f"{keys[0]} is not a step of this recipe.", fix=did_you_mean(keys[0], known), where=where)
         if len(keys) == 1:
-            return Problem(f"{text} sets a whole step.", fix=f"Name a field: {keys[0]}.field=value.", where=where)
+            return Problem(f"{text} sets a whole step.", fix=f"Name an option: {keys[0]}.field=value.", where=where)
         place = ("steps", *keys)
     target = document.data
     for depth, key in enumerate(place[:-1]):
@@ -57,7 +57,7 @@ def _apply(document: Document, text: str) -> Problem | None:
         elif isinstance(target[key], dict):
             target[key] = dict(target[key])  # a YAML anchor may share it with another step
         else:
-            return Problem(f"{'.'.join(place[1 : depth + 1])} has no parts to set.", where=where)
+            return Problem(f"{'.'.join(place[1 : depth + 1])} is not a group of options.", where=where)
         target = target[key]
     target[place[-1]] = parsed
     document.overridden[place] = text

@@ -6,9 +6,10 @@ Everything else that the loader and the planner need to know about a step is a c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -17,6 +18,10 @@ from w2s_align.records import Settings
 
 ArtifactType: TypeAlias = Literal["prompts", "responses", "scores", "pairs", "dataset", "model", "results", "report"]
 """What an artifact holds; a reference names a step that writes the type its field reads."""
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""Names of recipes, steps and arms: they are names of folders, and no `.`, `/` or `@` may be in them."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,18 @@ class Resources(Settings):
     """GPUs of this machine. Default: all of them."""
 
 
+class Machines(NamedTuple):
+    """The machines of a cluster that an artifact takes.
+
+    Attributes:
+        together: Machines that work on it at the same time, connected with each other: a training.
+        shards: Machines that work on it one by one, each on its own shard: a generation.
+    """
+
+    together: int = 1
+    shards: int = 1
+
+
 class StepConfig(Settings):
     """Options that every step has; each kind of step adds its own."""
 
@@ -74,6 +91,9 @@ class StepConfig(Settings):
     """Whether the seed can change the content; if not, it is not part of the key."""
     shows_recipe: ClassVar[bool] = False
     """Whether the recipe itself, with the names of its steps, is part of what it writes."""
+    has_shards: ClassVar[bool] = False
+    """Whether machines that share a folder can make an artifact of this kind together. Running the step then makes the
+    shard that it is told to make, and without one assembles those that are there."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version is part of the key."""
     renamed: ClassVar[Mapping[str, str]] = {}
@@ -107,6 +127,22 @@ class StepConfig(Settings):
     def claims(self) -> Resources:
         """Return what the step itself takes of the machine while it runs."""
         return self.resources
+
+    def process(self) -> str | None:
+        """Return a name that steps share when one process may run them in turn, or None for a process of its own.
+
+        Starting an engine or importing a trainer costs more than the work of a tiny model. On a GPU a process of its
+        own is what gives the memory back.
+        """
+        return None
+
+    def machines(self, nodes: int) -> Machines:
+        """Return the machines of a cluster that an artifact of this step takes.
+
+        Args:
+            nodes: Machines that share its work, where the recipe does not say and it can be shared.
+        """
+        return Machines()
 
     def references(self) -> Iterator[Reference]:
         """Yield every reference to another step, in the order of the fields."""
@@ -168,6 +204,11 @@ class Node:
     """Node read, by the place that reads it: ``chosen``, ``arms.weak``, ``implied.weak.0.greedy``."""
     step: str
     """Name of the step in the recipe that this node belongs to."""
+
+    @property
+    def implied(self) -> bool:
+        """Whether the recipe does not name it: a step needs it. Its name is the step's, ``/`` and more."""
+        return "/" in self.name
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A sweep: the same recipe with several values of some options, one run for each combination.
 
     dpo.beta=0.05,0.1,0.5 dpo.learning_rate=1e-5,1e-4        every combination (six runs), or paired (zip)
-    - {dpo.beta: 5, dpo.learning_rate: 5e-7}                 one item of a file, for anything that is no grid
+    - {dpo.beta: 5, dpo.learning_rate: 5e-7}                 one item of a file, for anything that is not a grid
 
 Reads texts or a YAML file; writes nothing.
 """
@@ -22,6 +22,7 @@ import yaml
 from w2s_align.errors import Problem, UserError
 
 LONGEST_SLUG = 48
+"""Characters of the values in a run's name: folders stay readable, and a digest tells long ones apart."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def sweep_points(
         texts: ``step.field=a,b,c`` for each swept option; with a single value it is an override. Values are read as
             YAML: a list is written ``[a, b]``.
         file: A YAML list of points, each a mapping from ``step.field`` to a value; instead of swept options.
-        paired: Take the first values together, then the second ones, and so on, instead of every combination.
+        paired: Zip the value lists instead of taking their product.
 
     Raises:
         UserError: With everything that is wrong with the options, or with the file.
@@ -85,20 +86,23 @@ def sweep_points(
         elif len(found) == 1:
             overrides.append(text)
         elif path in axes:
-            problems.append(Problem(f"{path} stands twice.", fix="Give all its values at once.", where=where))
+            problems.append(Problem(f"{path} is swept twice.", fix="List all its values at once.", where=where))
         elif "." not in path and path != "seed":
-            problems.append(Problem(f"{path} is no option of a step.", fix="Write step.field=a,b,c.", where=where))
+            problems.append(Problem(f"{path} is not an option of a step.", fix="Write step.field=a,b,c.", where=where))
         else:
             axes[path] = found
     if file is not None and axes:
-        problems.append(Problem(f"{file} lists the points already.", fix=f"Leave out {', '.join(axes)}, or the file."))
+        problems.append(Problem(f"{file} already lists the points.", fix=f"Remove {', '.join(axes)}, or the file."))
     if file is None and not axes and not problems:
-        problems.append(Problem("There is nothing to sweep.", fix="Give several values: dpo.beta=0.05,0.1,0.5"))
+        problems.append(Problem("Nothing to sweep.", fix="List several values: dpo.beta=0.05,0.1,0.5"))
     counts = {path: len(values) for path, values in axes.items()}
     if paired and len(set(counts.values())) > 1:
         listed = ", ".join(f"{path} has {count}" for path, count in counts.items())
         problems.append(
-            Problem(f"Paired options need equally many values: {listed}.", fix="Or leave out --paired for a grid.")
+            Problem(
+                f"--paired needs the same number of values for each option: {listed}.",
+                fix="Or remove --paired for every combination.",
+            )
         )
     if problems:
         raise UserError.all(problems)
@@ -112,17 +116,17 @@ def read_points(path: Path) -> list[Point]:
     """Return the points that a YAML file lists, each a mapping from ``step.field`` to a value.
 
     Raises:
-        UserError: The file cannot be read, or is no such list.
+        UserError: The file cannot be read, or is not such a list.
     """
     try:
         listed = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The sweep {path} cannot be read: {error}.") from None
+        raise UserError(f"Cannot read the sweep {path}: {error}.") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {error}.") from None
+        raise UserError(f"{path} is not valid YAML: {error}.") from None
     if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) and item for item in listed):
         raise UserError(
-            f"{path} is no sweep.", fix="Write a list, each item like - {dpo.beta: 0.1, dpo.learning_rate: 1e-4}."
+            f"{path} is not a sweep.", fix="Write a list, each item like - {dpo.beta: 0.1, dpo.learning_rate: 1e-4}."
         )
     return _different([Point({str(name): _number(value) for name, value in item.items()}) for item in listed])
 
@@ -137,5 +141,5 @@ def _different(points: list[Point]) -> list[Point]:
     seen: dict[str, Point] = {}
     twice = [point for point in points if seen.setdefault(json.dumps(point.overrides), point) is not point]
     if twice:
-        raise UserError(f"{twice[0].label} stands twice in the sweep.", fix="Keep one of them.")
+        raise UserError(f"{twice[0].label} appears twice in the sweep.", fix="Keep one of them.")
     return points

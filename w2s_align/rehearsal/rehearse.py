@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any
 
 import yaml
 from rich.markup import escape
 
 from w2s_align.artifacts.identity import looks_local
 from w2s_align.families import own_family
+from w2s_align.machine import Machine, this_machine
 from w2s_align.recipe import Document, Recipe, StepConfig, load
-from w2s_align.runs.machine import Machine, this_machine
-from w2s_align.steps import CATALOGUE
+from w2s_align.rehearsal.rows import RowFormat, row_format, stand_in_rows
+from w2s_align.steps.catalogue import CATALOGUE
 
 ROWS = 16
 """Prompts or pairs that are left of each source."""
-POOL = 240
-"""Rows of a stand-in dataset, so that a held-out share of it is not empty."""
 TOKENS = 64
 """Longest answer of a stand-in, in tokens; one of its usual answers has about 50."""
 STEPS = 3
@@ -42,13 +40,12 @@ PROCESSES = 2
 """Processes of a training that the recipe launches on several GPUs."""
 
 Raw = dict[str, Any]
-Layout: TypeAlias = Literal["prompts", "pairs", "ratings", "labels"]
 
 UNCHECKED = (
     "whether the real models exist, may be downloaded, and fit into memory (`w2s plan` estimates that)",
     "the real tokenizers (a stand-in reads bytes), and the real chat templates where they are not said to be here",
     "the data of hub datasets and benchmarks, and the columns that they really have",
-    "GPU kernels, quantisation, several machines, servers and trackers",
+    "GPU kernels, quantization, several machines, servers and trackers",
     "what comes out: answers of stand-ins mean nothing, and so do the verdict and the audit",
 )
 """What no rehearsal can check."""
@@ -194,16 +191,16 @@ class _Change:
         if not _on_hub(config.source):
             raw["source"] = config.source
             return
-        raw["source"] = self._dataset(config.source, config.columns, _layout(config))
+        raw["source"] = self._dataset(config.source, config.columns, row_format(config))
         for option in ("split", "config", "revision"):
             raw.pop(option, None)
 
-    def _dataset(self, source: str, columns: dict[str, str], layout: Layout) -> str:
-        self.changes.append(f"rows of our own in the shape of {source}")
-        names = "-".join(re.sub(r"\W+", "_", part) for part in (layout, source, *columns.values()))
+    def _dataset(self, source: str, columns: dict[str, str], form: RowFormat) -> str:
+        self.changes.append(f"our own rows in the format of {source}")
+        names = "-".join(re.sub(r"\W+", "_", part) for part in (form, source, *columns.values()))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{names}.jsonl"
-        path.write_text(stand_in_rows(source, columns, layout), encoding="utf-8")
+        path.write_text(stand_in_rows(source, columns, form), encoding="utf-8")
         return str(path.absolute())
 
     def _sampling(self, sampling: Raw) -> None:
@@ -244,7 +241,7 @@ class _Change:
         if config.dtype == "bfloat16":  # transformers refuses it for DeepSpeed on a CPU
             raw["dtype"] = "float32"
             self.changes.append("training in float32 arithmetic")
-        self.changes.append(f"{STEPS} optimiser steps of each training, at a learning rate of {LEARNING_RATE:g}")
+        self.changes.append(f"{STEPS} optimizer steps of each training, at a learning rate of {LEARNING_RATE:g}")
         for option in ("num_train_epochs", "early_stopping", "stop_on_alarm"):
             raw.pop(option, None)
         if isinstance(raw.get("quick_task"), dict):
@@ -274,58 +271,7 @@ class _Change:
         like = "HuggingFaceTB/SmolLM2-135M-Instruct"
         raw.clear()
         raw |= {"kind": "stand_in_model", "like": like}
-        self.changes.append(f"a stand-in for {config.source}, in the form of {like}")
-
-
-def stand_in_rows(source: str, columns: dict[str, str], layout: Layout) -> str:
-    """Return JSON lines in the shape of a dataset on the hub.
-
-    Args:
-        source: The dataset; another one has other rows.
-        columns: Which column holds what, as the recipe says.
-        layout: Prompts with answers, or one of the layouts of preference data: pairs (whole chats, as most datasets
-            have them), ratings (two responses with a number each), labels (a good and a bad response in two rows).
-    """
-    dice = random.Random(source)
-    words = ("amber", "birch", "coral", "delta", "ember", "fjord", "grove", "heron", "inlet", "jade", "knoll", "larch")
-
-    def named(row: Raw) -> Raw:
-        return {columns.get(name, name): value for name, value in row.items()}
-
-    rows: list[Raw] = []
-    for number in range(POOL):
-        first, second = dice.randrange(10, 100), dice.randrange(10, 100)
-        prompt = f"{' '.join(dice.sample(words, 4))}: what is {first} + {second}? ({number})"
-        good, bad = (" ".join(dice.sample(words, 5)) for _ in range(2))
-        chats = [[_turn("user", prompt), _turn("assistant", text)] for text in (good, bad)]
-        if layout == "prompts":
-            chat = columns.get("prompt") in ("chosen", "messages", "conversations")
-            row = {"prompt": chats[0] if chat else prompt, "answer": str(first + second)}
-            rows.append(named(row | ({"group": f"group {number % 20}"} if "group" in columns else {})))
-        elif layout == "pairs":
-            row = {"chosen": chats[0], "rejected": chats[1]}
-            rows.append(named(row | ({"prompt": prompt} if "prompt" in columns else {})))
-        elif layout == "labels":
-            rows += [named({"prompt": prompt, "completion": text, "label": text == good}) for text in (good, bad)]
-        elif "completions" in columns:
-            both = [{"response": good, "overall_score": 4}, {"response": bad, "overall_score": 2}]
-            rows.append(named({"prompt": prompt, "completions": both}))
-        else:
-            rows.append(named({"prompt": prompt, "responses": [good, bad], "ratings": [4, 2]}))
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def _layout(config: Any) -> Layout:
-    """Return the layout of preference data as the recipe says it, or as its columns tell."""
-    if config.layout != "auto":
-        return cast(Layout, config.layout)
-    if {"responses", "ratings", "completions"} & config.columns.keys():
-        return "ratings"
-    return "labels" if {"completion", "label"} & config.columns.keys() else "pairs"
-
-
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+        self.changes.append(f"a stand-in for {config.source}, in the format of {like}")
 
 
 def _on_hub(source: str) -> bool:

@@ -10,7 +10,15 @@ from w2s_align.runs.run import Run
 
 
 def find_target(target: str, runs_dir: Path) -> Run | Artifact:
-    """Return the run or artifact that a user means."""
+    """Return the run or artifact that a user means.
+
+    Args:
+        target: A folder, the name of a recipe, or ``<recipe>/<step>``.
+        runs_dir: Folder of the runs.
+
+    Raises:
+        UserError: There is none.
+    """
     path = Path(target)
     if (path / MANIFEST).is_file():
         return Artifact.open(path).whole()

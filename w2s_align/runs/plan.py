@@ -1,4 +1,4 @@
-"""What will run: every node of a recipe with its key, and whether its artifact is there already.
+"""What will run: every node of a recipe with its key, and whether its artifact is cached.
 
 Reads the artifact store; writes nothing and runs nothing.
 """
@@ -25,7 +25,7 @@ class Planned:
         node: The step that makes it.
         key: Its key.
         material: What the key is made of.
-        status: ``cached``: it is there. ``started``: a killed process left work to go on from. ``to do``.
+        status: ``cached``: it is there. ``started``: a killed process left work to resume. ``to do``.
         recipe: The recipe that asks for it.
     """
 

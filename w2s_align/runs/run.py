@@ -3,7 +3,7 @@
     <root>/runs/<recipe name>/<run id>/    recipe.yaml, resolved.yaml, run.json, steps/<name> -> artifact, report.html
     <root>/runs/<recipe name>/latest       -> <run id>
 
-Running the same recipe again goes on in the same run as long as nothing in it has changed.
+Running the same recipe again continues the same run as long as nothing in it has changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,66 +21,14 @@ import yaml
 from w2s_align.artifacts.artifact import Artifact
 from w2s_align.artifacts.keys import digest
 from w2s_align.artifacts.store import Store
-from w2s_align.errors import UserError, did_you_mean
-from w2s_align.files import storage_errors, write_json
-from w2s_align.recipe import Recipe, apply_overrides, load, parse_document, read_document
-from w2s_align.runs.execute import Event, Executor, Outcome
-from w2s_align.runs.machine import Machine, this_machine
-from w2s_align.runs.plan import Planned, plan
-from w2s_align.steps import CATALOGUE
+from w2s_align.errors import UserError
+from w2s_align.files import write_json
+from w2s_align.recipe import Recipe
+from w2s_align.runs.outcome import Outcome
+from w2s_align.runs.plan import Planned
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-DEFAULT_ROOT = Path("w2s_runs")
-
-
-@dataclass(frozen=True)
-class LoadedRecipe:
-    """A recipe that can be planned and run, from Python as from the command line.
-
-    Attributes:
-        recipe: The checked recipe.
-    """
-
-    recipe: Recipe
-
-    def plan(self, runs_dir: Path | str = DEFAULT_ROOT) -> dict[str, Planned]:
-        """Return what would run and what is there already, by node name."""
-        return plan(self.recipe, Store(Path(runs_dir)))
-
-    def run(
-        self,
-        runs_dir: Path | str = DEFAULT_ROOT,
-        *,
-        on_event: Callable[[Event], None] | None = None,
-        machine: Machine | None = None,
-    ) -> Run:
-        """Run the recipe; what is done already is not done again.
-
-        Args:
-            runs_dir: Folder of runs and artifacts.
-            on_event: Called for everything that happens.
-            machine: Cores and GPUs to use. Default: all of this machine.
-
-        Raises:
-            UserError: The recipe cannot work, or a step was refused. What was finished stays.
-            StepCrashed: A step broke.
-        """
-        run, outcome = execute(self.recipe, Store(Path(runs_dir)), machine or this_machine(), on_event or _silent)
-        if outcome.problems:
-            raise UserError.all(outcome.problems)
-        if outcome.crashes:
-            raise StepCrashed(outcome.crashes)
-        return run
-
-
-class StepCrashed(RuntimeError):
-    """Steps that broke, each with its name, the end of its log or traceback, and the log file."""
-
-    def __init__(self, crashes: Sequence[tuple[str, str, str]]) -> None:
-        self.crashes = list(crashes)
-        super().__init__("\n\n".join(f"step {name} broke:\n{text}\nlog: {log}" for name, text, log in crashes))
 
 
 @dataclass(frozen=True)
@@ -98,11 +46,11 @@ class Run:
         """Open the run in a folder.
 
         Raises:
-            UserError: The folder is no run.
+            UserError: The folder is not a run.
         """
         path = Path(path)
         if not (path / "run.json").is_file():
-            raise UserError(f"{path} is no run.", fix="Give a folder such as w2s_runs/runs/<recipe name>/latest.")
+            raise UserError(f"{path} is not a run.", fix="Use a folder such as w2s_runs/runs/<recipe name>/latest.")
         return cls(path.resolve())
 
     @property
@@ -118,16 +66,16 @@ class Run:
 
     def verdict(self) -> str:
         """Return the sentence that the report begins with, or nothing when there is no report."""
-        for name, node in self.state["nodes"].items():
-            if CATALOGUE[node["kind"]].writes == "report" and node["state"] in ("cached", "done"):
-                return str(self.artifact(name).manifest["result"].get("verdict", ""))
-        return ""
+        page = self.report
+        return "" if page is None else str(Artifact.open(page.resolve().parent).manifest["result"].get("verdict", ""))
 
     def artifact(self, name: str) -> Artifact:
         """Return the artifact of a step (``weak``), of one of its seeds (``dpo@1``), or of an implied node."""
         link = self.path / "steps" / _link_name(name)
         if not link.exists():
-            raise UserError(f"This run has no finished step {name}.", fix=f"There is: {', '.join(self.names())}.")
+            raise UserError(
+                f"This run has no finished step {name}.", fix=f"Available: {', '.join(self.names()) or 'none yet'}."
+            )
         return Artifact.open(link.resolve()).whole()
 
     def names(self) -> list[str]:
@@ -137,149 +85,6 @@ class Run:
     def table(self, name: str, table: str | None = None) -> pa.Table:
         """Return the rows of a step's artifact as an Arrow table."""
         return self.artifact(name).table(table)
-
-
-def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Read and check a recipe.
-
-    Args:
-        path: A YAML file.
-        overrides: Texts of the form ``step.field=value``.
-
-    Raises:
-        UserError: With everything that is wrong in it.
-
-    Example:
-        >>> run = load_recipe("recipes/quickstart.yaml").run()
-        >>> run.table("pairs").to_pandas()
-    """
-    document = read_document(Path(path))
-    apply_overrides(document, overrides)
-    return LoadedRecipe(load(document, CATALOGUE))
-
-
-def recipe_from_text(text: str, name: str = "recipe.yaml") -> LoadedRecipe:
-    """Check a recipe given as text; ``name`` is how messages call it."""
-    return LoadedRecipe(load(parse_document(text, name), CATALOGUE))
-
-
-def execute(
-    recipe: Recipe,
-    store: Store,
-    machine: Machine,
-    on_event: Callable[[Event], None],
-    only: Collection[str] | None = None,
-    part: tuple[int, int] | None = None,
-) -> tuple[Run, Outcome]:
-    """Plan and run a recipe on this machine, keeping the run's folder up to date all the while.
-
-    Args:
-        recipe: The recipe.
-        store: Where artifacts are made.
-        machine: What the steps may use.
-        on_event: Called for everything that happens.
-        only: Names of steps, or of single artifacts of them; nothing else is made.
-        part: Of these, make this part: its number from 1, and how many there are. The last part that is finished, on
-            whatever machine, puts the artifact together.
-
-    Returns:
-        The run, and what became of its steps.
-
-    Raises:
-        UserError: The recipe cannot work, or ``only`` names what is not there, or what reads something that is not.
-    """
-    if only is not None:
-        store.look_anew()  # what this reads may have been made on another machine a moment ago
-    planned = plan(recipe, store)
-    chosen = None if only is None else _chosen(planned, only)
-    if part is not None:
-        _check_part(planned, chosen or (), part)
-
-    def work(outcome: Outcome, on_event: Callable[[Event], None]) -> None:
-        Executor(planned, store, machine, on_event, outcome, chosen, part).run()
-
-    return carry_out(recipe, planned, store, work, on_event)
-
-
-def carry_out(
-    recipe: Recipe,
-    planned: Mapping[str, Planned],
-    store: Store,
-    work: Callable[[Outcome, Callable[[Event], None]], None],
-    on_event: Callable[[Event], None],
-) -> tuple[Run, Outcome]:
-    """Let something make the artifacts of a plan, and keep the run's folder up to date all the while.
-
-    Args:
-        recipe: The recipe.
-        planned: Its plan.
-        store: Where artifacts are made.
-        work: Makes them: takes the outcome to fill in, and what to call for everything that happens.
-        on_event: Called for everything that happens.
-
-    Returns:
-        The run, and what became of its steps.
-
-    Raises:
-        UserError: The folder of the runs cannot be written.
-    """
-    store.require_writable()
-    run = open_run(recipe, store)
-    outcome = Outcome()
-
-    def record(event: Event) -> None:
-        if event.kind not in ("progress", "cached"):
-            _record(run, recipe, planned, store, outcome, "running")
-        on_event(event)
-
-    status = "interrupted"
-    with storage_errors(store.root):
-        try:
-            work(outcome, record)
-            status = "running" if outcome.ok else "failed"  # running, unless all is there: other jobs make the rest
-        finally:
-            _record(run, recipe, planned, store, outcome, status)
-    return run, outcome
-
-
-def _check_part(planned: Mapping[str, Planned], chosen: Collection[str], part: tuple[int, int]) -> None:
-    """Refuse a part (on the command line: a shard) of what cannot be made in parts.
-
-    Raises:
-        UserError: With the way out.
-    """
-    number, count = part
-    if not 1 <= number <= count:
-        raise UserError(
-            f"--shard {number}/{count}: there is no such shard.", fix=f"Give 1/{count} to {count}/{count}."
-        )
-    if not chosen:
-        raise UserError("--shard is for one step.", fix=f"Name it: --only STEP --shard {number}/{count}")
-    for name in chosen:
-        config: Any = planned[name].node.config
-        if not config.has_parts:
-            kinds = ", ".join(kind for kind, step in CATALOGUE.items() if step.has_parts)
-            raise UserError(f"{name} is of the kind {config.kind}, which has no shards.", fix=f"Only: {kinds}.")
-
-
-def _chosen(planned: Mapping[str, Planned], only: Collection[str]) -> set[str]:
-    """Return the artifacts that are meant by names of steps and artifacts; what they read must be there."""
-    steps = {item.node.step for item in planned.values()}
-    for name in only:
-        if name not in planned and name not in steps:
-            raise UserError(
-                f"--only {name}: this recipe has no such step.", fix=did_you_mean(name, {*planned, *steps})
-            )
-    chosen = {name for name, item in planned.items() if name in only or item.node.step in only}
-    for name in sorted(chosen):
-        for source in planned[name].node.inputs.values():
-            if planned[source].status != "cached" and source not in chosen:
-                raise UserError(f"{name} reads {source}, which is not there.", fix=f"Make it first: --only {source}")
-    return chosen
-
-
-def _silent(event: Event) -> None:
-    pass
 
 
 def _link_name(name: str) -> str:
@@ -313,45 +118,52 @@ def _open_run(recipe: Recipe, folder: Path) -> Run:
     return Run.open(path)
 
 
-def _record(
+def record_state(
     run: Run, recipe: Recipe, planned: Mapping[str, Planned], store: Store, outcome: Outcome, status: str
 ) -> None:
-    """Write run.json and the links to everything that is finished, by whatever process."""
+    """Write run.json and the links to everything that is finished, by whatever process.
+
+    Args:
+        run: The run.
+        recipe: Its recipe.
+        planned: Its plan.
+        store: Where artifacts are made.
+        outcome: What this process has made of it so far.
+        status: How the run stands, unless all of it is done.
+    """
     with store.lock("run", recipe.name):
-        _record_alone(run, recipe, planned, store, outcome, status)
-
-
-def _record_alone(
-    run: Run, recipe: Recipe, planned: Mapping[str, Planned], store: Store, outcome: Outcome, status: str
-) -> None:
-    before = run.state
-    nodes = {}
-    for name, item in planned.items():
-        kind = item.node.config.kind
-        mine: str | None = outcome.states.get(name)
-        state = "waiting" if mine in (None, "part") else mine
-        other = before["nodes"].get(name, {})
-        if state == "waiting" and store.find(kind, item.key) is not None:
-            state = "cached"  # made by another process meanwhile
-        elif mine is None and other.get("key") == item.key and other["state"] in ("running", "failed"):
-            state = other["state"]  # of a process that makes what this one does not
-        nodes[name] = {
-            "kind": kind,
-            "key": item.key,
-            "state": state,
-            "seconds": outcome.seconds.get(name) or other.get("seconds"),
+        before = run.state
+        nodes = {
+            name: _record_node(run, item, store, outcome, before["nodes"].get(name, {}))
+            for name, item in planned.items()
         }
-        if state in ("cached", "done"):
-            target = store.path(kind, item.key)
-            _link(run.path / "steps" / _link_name(name), Path(os.path.relpath(target, run.path / "steps")))
-            if item.node.config.writes == "report":
-                for page in ("report.html", "report.md"):
-                    _link(run.path / page, Path(os.path.relpath(target / page, run.path)))
-    if all(node["state"] in ("cached", "done") for node in nodes.values()):
-        status = "done"
-    write_json(
-        run.path / "run.json", {"recipe": before["recipe"], "name": recipe.name, "status": status, "nodes": nodes}
-    )
+        if all(node["state"] in ("cached", "done") for node in nodes.values()):
+            status = "done"
+        content = {"recipe": before["recipe"], "name": recipe.name, "status": status, "nodes": nodes}
+        write_json(run.path / "run.json", content)
+
+
+def _record_node(run: Run, item: Planned, store: Store, outcome: Outcome, other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry of a node in run.json, and link its artifact when it is finished.
+
+    Args:
+        other: The entry that is there, perhaps of another process.
+    """
+    name, kind = item.node.name, item.node.config.kind
+    mine: str | None = outcome.states.get(name)
+    state = "waiting" if mine in (None, "shard") else mine
+    if state == "waiting" and store.find(kind, item.key) is not None:
+        state = "cached"  # made by another process meanwhile
+    elif mine is None and other.get("key") == item.key and other["state"] in ("running", "failed"):
+        state = other["state"]  # of a process that makes what this one does not
+    if state in ("cached", "done"):
+        target = store.path(kind, item.key)
+        _link(run.path / "steps" / _link_name(name), Path(os.path.relpath(target, run.path / "steps")))
+        if item.node.config.writes == "report":
+            for page in ("report.html", "report.md"):
+                _link(run.path / page, Path(os.path.relpath(target / page, run.path)))
+    seconds = outcome.seconds.get(name) or other.get("seconds")
+    return {"kind": kind, "key": item.key, "state": state, "seconds": seconds}
 
 
 def _link(link: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 """What a step is doing right now, for whoever looks into the folder of the runs, from any machine.
 
 <artifact>.partial/status.json                    host, process, since when, progress; and what ended the last try
-<artifact>.partial/parts/2-of-4/status.json       the same of one machine's part (generation/shards.py)
+<artifact>.partial/parts/2-of-4/status.json       the same of one machine's shard (shards.py)
 
 Written by the process that makes the artifact, gone when it is made. Whether that process still lives is not in the
 file but in its lock, which the system frees (store.py).
@@ -75,7 +75,7 @@ class Now:
 
     Attributes:
         state: ``done``; ``running``: a process holds it; ``failed``; ``stopped``: its process was killed, and the next
-            one goes on from there; ``waiting``: nobody has begun.
+            one resumes; ``waiting``: nobody has started.
         done: Progress, in units of the step.
         total: Progress, in units of the step; 0 when it is not known.
         note: Progress in words, or what went wrong.
@@ -113,23 +113,23 @@ def now(store: Store, kind: str, key: str) -> Now:
     if (folder / FILE).exists() or store.is_held(kind, key):
         return _read(folder, store.is_held(kind, key))
     finished = shards_begun(folder)
-    parts = {path: _read(path, store.is_held(kind, f"{key}-{path.name}")) for path in finished}
-    if not parts:
+    shards = {path: _read(path, store.is_held(kind, f"{key}-{path.name}")) for path in finished}
+    if not shards:
         return Now("stopped")
-    begun = [part for part in parts.values() if part.hosts]
+    begun = [shard for shard in shards.values() if shard.hosts]
     order = ("failed", "running", "stopped")
-    states = [part.state for part in begun]
+    states = [shard.state for shard in begun]
     state: Any = next((s for s in order if s in states), "stopped")
-    of = max(int(path.name.rpartition("-")[2]) for path in parts)
-    notes = [part.note for part in begun if part.state == state and part.note]
-    latest = max(begun, key=lambda part: part.since or 0, default=None)
+    of = max(int(path.name.rpartition("-")[2]) for path in shards)
+    notes = [shard.note for shard in begun if shard.state == state and shard.note]
+    latest = max(begun, key=lambda shard: shard.since or 0, default=None)
     return Now(
         state,
-        sum(part.done for part in begun),
-        sum(part.total for part in begun),
+        sum(shard.done for shard in begun),
+        sum(shard.total for shard in begun),
         ", ".join([f"{sum(finished.values())} of {of} shards finished", *notes[:1]]),
-        tuple(dict.fromkeys(host for part in begun for host in part.hosts)),
-        min((part.since for part in begun if part.since), default=None),
+        tuple(dict.fromkeys(host for shard in begun for host in shard.hosts)),
+        min((shard.since for shard in begun if shard.since), default=None),
         latest.log if latest else None,
     )
 

@@ -1,61 +1,22 @@
-"""The catalogue: what a recipe can do. One file for each kind: its configuration, what it reads and writes, run();
-of kinds of training, which declare themselves in training/methods, one file for all (train.py).
+"""What a recipe can do. One file for each kind of step: its configuration, what it reads and writes, run().
 
-Importing it imports no torch: the domain packages are imported when a step runs.
+Importing it imports no torch: the domain packages are imported when a step runs. The catalogue is loaded when somebody
+asks for it: a process that runs one kind of step needs that kind alone.
 """
 
-from w2s_align.steps.combine import Combine
-from w2s_align.steps.cut import Cut
-from w2s_align.steps.evaluate import Evaluate
-from w2s_align.steps.export import Export
-from w2s_align.steps.generate import Generate
-from w2s_align.steps.import_model import ImportModel
-from w2s_align.steps.import_pairs import ImportPairs
-from w2s_align.steps.judge import JudgeStep
-from w2s_align.steps.lab_model import LabModelStep
-from w2s_align.steps.likelihood import Likelihood
-from w2s_align.steps.lm_eval import LmEvalStep
-from w2s_align.steps.pair import PairStep
-from w2s_align.steps.preference import Preference
-from w2s_align.steps.prompts import Prompts
-from w2s_align.steps.report import ReportStep
-from w2s_align.steps.score import ScoreStep
-from w2s_align.steps.select import Select
-from w2s_align.steps.stand_in_model import StandInModel
-from w2s_align.steps.step import Step
-from w2s_align.steps.task import TaskStep
-from w2s_align.steps.theory import DeltaTheory, SectionsToy
-from w2s_align.steps.train import training_steps
+from __future__ import annotations
 
-CATALOGUE: dict[str, type[Step]] = {
-    step.model_fields["kind"].default: step
-    for step in list[type[Step]](
-        [
-            Prompts,
-            TaskStep,
-            Generate,
-            Cut,
-            ScoreStep,
-            JudgeStep,
-            Combine,
-            Select,
-            PairStep,
-            ImportPairs,
-            Export,
-            *training_steps(),
-            Likelihood,
-            Preference,
-            LmEvalStep,
-            Evaluate,
-            ReportStep,
-            ImportModel,
-            LabModelStep,
-            StandInModel,
-            DeltaTheory,
-            SectionsToy,
-        ]
-    )
-}
-"""Every kind of step, by the name that a recipe uses."""
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from w2s_align.steps.catalogue import CATALOGUE
+    from w2s_align.steps.step import Step
 
 __all__ = ["CATALOGUE", "Step"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"w2s_align.steps.{'catalogue' if name == 'CATALOGUE' else 'step'}"), name)

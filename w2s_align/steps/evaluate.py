@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from w2s_align.errors import Problem, UserError, did_you_mean
 from w2s_align.evaluation.results import Role
 from w2s_align.evaluation.task import LM_EVAL, Task, TaskChoice, load_suite, load_task
 from w2s_align.generation.settings import Engine, Sampling
-from w2s_align.recipe.load import NAME
-from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
+from w2s_align.recipe.schema import NAME, ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
 from w2s_align.records import Settings
 from w2s_align.scoring.judge import DEFAULT_SAMPLING
 from w2s_align.scoring.settings import ScorerSettings
-from w2s_align.steps.evaluation_inputs import ANSWERS, TASKS, Evaluated
+from w2s_align.steps.evaluation_inputs import Evaluated
+from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.generate import Generate, GenerateResources
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
@@ -236,44 +237,45 @@ class Evaluate(Step):
     def implied(self, members: Callable[[str], list[str]]) -> dict[str, StepConfig]:
         """Return the problems of each task, and one generation for each arm, seed, setting and task."""
         choices, tasks = self.choices(), self.definitions()
-        found: dict[str, StepConfig] = {
-            f"{TASKS}/{name}": TaskStep(task=choice, data_dir=self.data_dir, seed=self.seed)
+        found: dict[Place, StepConfig] = {
+            Place(task=name): TaskStep(task=choice, data_dir=self.data_dir, seed=self.seed)
             for name, choice in choices.items()
             if tasks[name].kind != "lm_eval"
         }
         settings: dict[str, Sampling | None] = {**self.sampling} or {STANDARD: None}
-        models = {arm: members(value) for arm, value in self.arms.items()}
+        asked = [
+            (Place(arm, str(index), setting), model, sampling)
+            for arm, value in self.arms.items()
+            for index, model in enumerate(members(value))
+            for setting, sampling in settings.items()
+        ]
         judged = [task for task in tasks.values() if task.kind == "judged"]
-        for arm, made in models.items() if judged else ():
-            for index, model in enumerate(made):
-                for setting, sampling in settings.items():
-                    for task in judged:
-                        drawn = sampling or Sampling(**task.sampling.model_dump())
-                        answers = self._generation(model, f"$/{TASKS}/{task.name}", drawn)
-                        found[f"{ANSWERS}/{arm}/{index}/{setting}/{task.name}"] = answers
-        for arm, made in models.items():
-            for index, model in enumerate(made):
-                for setting, sampling in settings.items():
-                    place = f"{arm}/{index}/{setting}"
-                    if self.prompts is not None and sampling is not None:
-                        found[place if not tasks else f"{place}/prompts"] = self._generation(
-                            model, self.prompts, sampling
-                        )
-                    for name, task in tasks.items():
-                        found[f"{place}/{name}"] = (
-                            self._judged(place, setting, name, members)
-                            if task.kind == "judged"
-                            else self._asked(model, choices[name], task, sampling)
-                        )
-        return found
+        for place, model, sampling in asked if judged else ():
+            for task in judged:
+                drawn = sampling or Sampling(**task.sampling.model_dump())
+                answers = self._generation(model, Place(task=task.name).reference, drawn)
+                found[replace(place, task=task.name, compared=True)] = answers
+        for place, model, sampling in asked:
+            if self.prompts is not None and sampling is not None:
+                own = replace(place, task="prompts" if tasks else "")
+                found[own] = self._generation(model, self.prompts, sampling)
+            for name, task in tasks.items():
+                scored = replace(place, task=name)
+                found[scored] = (
+                    self._judged(scored, members)
+                    if task.kind == "judged"
+                    else self._asked(model, choices[name], task, sampling)
+                )
+        return {str(place): step for place, step in found.items()}
 
-    def _judged(self, place: str, setting: str, task: str, members: Callable[[str], list[str]]) -> Preference:
+    def _judged(self, place: Place, members: Callable[[str], list[str]]) -> Preference:
+        own = replace(place, compared=True)
         by_baseline = self.judging.reference == "baseline"
         return Preference(
             judge=members(self.judge or "")[0],
-            prompts=f"$/{TASKS}/{task}",
-            responses=f"$/{ANSWERS}/{place}/{task}",
-            reference=f"$/{ANSWERS}/{self.baseline}/0/{setting}/{task}" if by_baseline else None,
+            prompts=Place(task=place.task).reference,
+            responses=own.reference,
+            reference=replace(own, arm=self.baseline, index="0").reference if by_baseline else None,
             template=self.judging.template,
             sampling=self.judging.sampling,
             engine=self.judging.engine,
@@ -294,9 +296,9 @@ class Evaluate(Step):
                 **more,
             )
         if task.kind == "likelihood":
-            return Likelihood(model=model, prompts=f"$/{TASKS}/{task.name}", **more)
+            return Likelihood(model=model, prompts=Place(task=task.name).reference, **more)
         drawn = sampling or Sampling(**task.sampling.model_dump())
-        return self._generation(model, f"$/{TASKS}/{task.name}", drawn)
+        return self._generation(model, Place(task=task.name).reference, drawn)
 
     def _generation(self, model: str, prompts: str, sampling: Sampling) -> Generate:
         return Generate(

@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from w2s_align.artifacts.artifact import Artifact
+from w2s_align.steps.evaluation_places import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TASKS = "_tasks"
-"""Begins the names of the implied steps that load a task; no arm can be called so."""
-ANSWERS = "_tasks/_answers"
-"""Begins the names of the implied generations that a judge compares with a reference."""
-_IMPLIED = "implied."
 NOT_ASKED = "not asked: the prompt was dropped"
 
 
@@ -58,10 +54,10 @@ class Evaluated:
     def runs(self) -> dict[str, dict[str, list[str]]]:
         """Return the settings of each model of each arm: ``{arm: {index: [setting]}}``."""
         found: dict[str, dict[str, list[str]]] = {}
-        for arm, index, setting, _ in self._places():
-            settings = found.setdefault(arm, {}).setdefault(index, [])
-            if setting not in settings:
-                settings.append(setting)
+        for place in self._answer_places():
+            settings = found.setdefault(place.arm, {}).setdefault(place.index, [])
+            if place.setting not in settings:
+                settings.append(place.setting)
         return found
 
     def problems(self) -> pa.Table:
@@ -75,11 +71,10 @@ class Evaluated:
 
     def answers(self, arm: str, index: str, setting: str) -> Iterator[Asked]:
         """Yield one model's answers, task by task; a prompt that was dropped has an answer that failed."""
-        for one_arm, one_index, one_setting, task in self._places():
-            if (one_arm, one_index, one_setting) != (arm, index, setting):
+        for place in self._answer_places():
+            if (place.arm, place.index, place.setting) != (arm, index, setting):
                 continue
-            place = f"{_IMPLIED}{arm}/{index}/{setting}" + (f"/{task}" if task else "")
-            artifact = self.inputs[place]
+            task, artifact = place.task, self.inputs[place.input]
             problems = self._problems(task, artifact)
             if not task:
                 yield Asked("prompts", problems, _complete(problems, artifact.table("responses")), None)
@@ -95,22 +90,23 @@ class Evaluated:
 
     def seed_name(self, arm: str, index: str) -> str:
         """Return the training seed of a model of an arm: ``dpo@1`` has the seed 1; else its place among them."""
-        places = tuple(f"{_IMPLIED}{start}{arm}/{index}/" for start in ("", f"{ANSWERS}/"))
-        made = [artifact.manifest["inputs"] for place, artifact in self.inputs.items() if place.startswith(places)]
+        places = (place for place in self._places() if (place.arm, place.index) == (arm, index))
+        made = [self.inputs[place.input].manifest["inputs"] for place in places]
         name = next((inputs["model"]["name"] for inputs in made if "model" in inputs), "")
         return name.rpartition("@")[2] if "@" in name else index
 
-    def _places(self) -> Iterator[tuple[str, str, str, str]]:
-        for place in self.inputs:
-            name = place.removeprefix(_IMPLIED)
-            if name != place and not name.startswith(f"{TASKS}/"):
-                arm, index, setting, *task = name.split("/", 3)
-                yield arm, index, setting, task[0] if task else ""
+    def _places(self) -> Iterator[Place]:
+        for text in self.inputs:
+            if (place := Place.parse(text)) is not None:
+                yield place
+
+    def _answer_places(self) -> Iterator[Place]:
+        return (place for place in self._places() if place.arm and not place.compared)
 
     def _problems(self, task: str, artifact: Artifact) -> pa.Table:
         if not task or task == "prompts":
             return self.inputs["prompts"].table()
-        loaded = self.inputs.get(f"{_IMPLIED}{TASKS}/{task}")
+        loaded = self.inputs.get(Place(task=task).input)
         return artifact.table("prompts") if loaded is None else loaded.table()
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from w2s_align.artifacts.identity import model_identity, model_name
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
-from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Resources, Seed
+from w2s_align.recipe.schema import ArtifactType, Machines, PromptsRef, Reads, Resources, Seed
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -60,7 +60,7 @@ class Generate(Step):
     """What the step may use of the machine; does not change what it writes."""
 
     writes: ClassVar[ArtifactType] = "responses"
-    has_parts: ClassVar[bool] = True
+    has_shards: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse a server without an address.
@@ -84,6 +84,11 @@ class Generate(Step):
         gpus = self.resources.devices if self.resources.gpus is None else self.resources.gpus
         return Resources(cpus=self.resources.cpus, gpus=gpus)
 
+    def machines(self, nodes: int) -> Machines:
+        """Share the prompts among machines, unless a server or a Ray cluster has machines of its own."""
+        shared = self.engine.name not in ("openai", "ray")
+        return Machines(shards=self.resources.machines or nodes) if shared else Machines()
+
     def identity(self) -> dict[str, Any]:
         """Return the engine with its version, and the content of a model that no step made."""
         from w2s_align.generation import engine_version, resolve_engine_name
@@ -102,7 +107,7 @@ class Generate(Step):
         """Generate what an earlier attempt has not finished."""
         from w2s_align.generation import FALLBACK, generate, generate_shard
 
-        make = generate if work.part is None else partial(generate_shard, work.part)
+        make = generate if work.shard is None else partial(generate_shard, work.shard)
         result = make(
             work.model("model", self.model),
             work.inputs["prompts"].files(),

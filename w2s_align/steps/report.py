@@ -15,6 +15,7 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.errors import UserError
 from w2s_align.recipe.schema import ArtifactType, Reads, Resources, ResultsRef
 from w2s_align.steps.evaluation_inputs import Evaluated
+from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work, merge_warnings
 
@@ -127,8 +128,9 @@ def _write_cards(
     source = behind[-1][1]
     arms: dict[str, str] = {}
     for place, asked in source.inputs():
-        if place.startswith("implied.") and "model" in asked.manifest["inputs"]:
-            arms[asked.input("model").key] = place.removeprefix("implied.").partition("/")[0]
+        answers = Place.parse(place)
+        if answers is not None and answers.arm and "model" in asked.manifest["inputs"]:
+            arms[asked.input("model").key] = answers.arm
     names = {artifact.key: name for name, artifact in behind}
     cards: dict[str, Path] = {}
     for name, artifact in behind:

@@ -19,7 +19,7 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.artifacts.identity import model_identity
 from w2s_align.errors import UserError
 from w2s_align.files import installed_version
-from w2s_align.recipe.schema import ArtifactType, ModelRef, Reads, Reference, Resources, Seed
+from w2s_align.recipe.schema import ArtifactType, Machines, ModelRef, Reads, Reference, Resources, Seed
 from w2s_align.scoring import scorer_settings
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
@@ -107,6 +107,10 @@ class TrainStep(Step):
         if gpus is None and self.launch == "single":
             gpus = 1
         return Resources(cpus=self.resources.cpus, gpus=gpus)
+
+    def machines(self, nodes: int) -> Machines:
+        """Spread the processes of a launch over machines that work together."""
+        return Machines() if self.launch == "single" else Machines(together=self.resources.machines or nodes)
 
     def identity(self) -> dict[str, Any]:
         """Return the content of a start model that no step made, and what checks the answers of a quick task."""

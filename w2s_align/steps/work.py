@@ -27,10 +27,10 @@ class Work:
         recipe: The resolved recipe and the text it came from; only for steps that show it.
         progress: Report ``progress(done, total, note)``; cheap, call it often.
         counts: Rows in, kept and dropped by reason; fill it in.
-        result: Anything else for ``artifact.json``, JSON-serialisable; fill it in.
+        result: Anything else for ``artifact.json``, JSON-serializable; fill it in.
         warnings: Sentences for the user, shown at once and kept in the artifact.
         cache: Folder of the runs for what later steps may use again, whatever their key; None when there is none.
-        part: Number and count, when only this part is to be made; see :attr:`~.step.Step.has_parts`.
+        shard: Number and count, when only this shard is to be made; see ``has_shards`` of a step.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Work:
     result: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     cache: Path | None = None
-    part: tuple[int, int] | None = None
+    shard: tuple[int, int] | None = None
 
     @property
     def data(self) -> Path:

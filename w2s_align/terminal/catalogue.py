@@ -20,9 +20,9 @@ from rich.table import Column, Table
 
 from w2s_align.errors import UserError, did_you_mean
 from w2s_align.recipe.document import read_document
-from w2s_align.recipe.load import NAME
-from w2s_align.recipe.schema import Reads, StepConfig, reads_of
-from w2s_align.steps import CATALOGUE, Step
+from w2s_align.recipe.schema import NAME, Reads, StepConfig, reads_of
+from w2s_align.steps.catalogue import CATALOGUE
+from w2s_align.steps.step import Step
 
 NAME_OF_A_FILE = re.compile(r"[\w-]+\.[\w.-]+")
 
@@ -61,19 +61,19 @@ def copy_recipe(name: str, source: str) -> Path:
     """Copy a recipe into the current folder under a new name.
 
     Raises:
-        UserError: The name is no name, the file is there already, or the source does not exist.
+        UserError: The name is not valid, the file already exists, or the source does not exist.
     """
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no recipe name.", fix="Use letters, digits, - and _.")
+        raise UserError(f"{name!r} is not a valid recipe name.", fix="Use letters, digits, - and _.")
     target = Path(f"{name}.yaml")
     if target.exists():
-        raise UserError(f"{target} is there already.", fix="Choose another name, or move it away.")
+        raise UserError(f"{target} already exists.", fix="Choose another name, or move it away.")
     original = find_recipe(source)
     document = read_document(original)
     for path in _files_beside(original, document.data):
         if Path(path.name).exists() and not filecmp.cmp(path, path.name, shallow=False):
             raise UserError(
-                f"{path.name} is there already.", f"{source} reads another file of this name.", "Move it away."
+                f"{path.name} already exists.", f"{source} reads another file with this name.", "Move it away."
             )
         shutil.copyfile(path, path.name)
     text = re.sub(r"^name:.*$", f"name: {name}", document.text, count=1, flags=re.MULTILINE)
@@ -125,10 +125,10 @@ def kind_options(kind: str) -> Group:
     """Return the options of a kind of step: its own first, then those that every kind has.
 
     Raises:
-        UserError: There is no such kind.
+        UserError: It is not a step kind.
     """
     if kind not in CATALOGUE:
-        raise UserError(f"{kind} is no kind of step.", fix=did_you_mean(kind, CATALOGUE))
+        raise UserError(f"{kind} is not a step kind.", fix=did_you_mean(kind, CATALOGUE))
     step = CATALOGUE[kind]
     lines = [f"[bold]{kind}[/] writes {step.writes}. {escape((step.__doc__ or '').strip())}", *_options(step, "")]
     return Group(*lines)

@@ -55,10 +55,10 @@ def open_runs(targets: Sequence[str], runs_dir: Path, step: str | None = None) -
         UserError: Fewer than two runs, a run that does not exist or has no finished evaluation.
     """
     if len(targets) < 2:
-        raise UserError("A comparison needs two runs or more.", fix="w2s compare RUN RUN")
+        raise UserError("A comparison needs at least two runs.", fix="w2s compare RUN RUN")
     runs = [_open(target, runs_dir) for target in targets]
     if len({run.path for run in runs}) < len(runs):
-        raise UserError("The same run is named twice.", fix="A run is its folder; RECIPE stands for its latest run.")
+        raise UserError("The same run is named twice.", fix="RECIPE means its latest run.")
     evaluations = [
         [name for name, node in run.state["nodes"].items() if node["kind"] == "evaluate" and name in run.names()]
         for run in runs
@@ -66,7 +66,7 @@ def open_runs(targets: Sequence[str], runs_dir: Path, step: str | None = None) -
     for target, found in zip(targets, evaluations, strict=True):
         if not found or (step is not None and step not in found):
             what = f"no finished evaluation {step}" if step else "no finished evaluation"
-            raise UserError(f"{target} has {what}.", fix=f"There is: {', '.join(found) or 'none'}.")
+            raise UserError(f"{target} has {what}.", fix=f"Available: {', '.join(found) or 'none'}.")
     common = [name for name in evaluations[0] if all(name in found for found in evaluations)]
     chosen = [step or (common[0] if common else found[0]) for found in evaluations]
     names = _names(runs)
@@ -80,7 +80,9 @@ def _open(target: str, runs_dir: Path) -> Run:
         return Run.open(by_id)
     found = find_target(target, runs_dir)
     if not isinstance(found, Run):
-        raise UserError(f"{target} is no run.", fix="Give a recipe's name, <recipe>/<run id>, or a run's folder.")
+        raise UserError(
+            f"{target} is not a run.", fix="Use the name of a recipe, <recipe>/<run id>, or the folder of a run."
+        )
     return found
 
 

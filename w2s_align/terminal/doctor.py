@@ -16,8 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2s_align.runs.machine import this_machine
-from w2s_align.terminal.doctor_machine import Finding, examine_machine, installed_version
+from w2s_align.files import installed_version
+from w2s_align.machine import this_machine
+from w2s_align.terminal.doctor_machine import Finding, examine_machine
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,11 +11,11 @@ import shutil
 import subprocess
 import sysconfig
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from w2s_align.runs.machine import this_machine
+from w2s_align.files import installed_version
+from w2s_align.machine import this_machine
 
 Level = Literal["ok", "note", "problem"]
 GIB = 2**30
@@ -39,14 +39,6 @@ class Finding:
 def examine_machine(runs_dir: Path) -> list[Finding]:
     """Return what there is to say about the machine itself."""
     return [_memory(), *_gpus(), *_shared_memory(Path("/dev/shm")), _disk(runs_dir), *_locks(runs_dir)]
-
-
-def installed_version(name: str) -> str | None:
-    """Return the version of an installed distribution, None when it is not there or its metadata is damaged."""
-    try:
-        return metadata.version(name) or None
-    except (metadata.PackageNotFoundError, KeyError):
-        return None
 
 
 def _memory() -> Finding:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from rich.console import Group
 from rich.markup import escape
@@ -23,13 +22,12 @@ from w2s_align.estimates.costs import (
     Estimate,
     Range,
 )
-from w2s_align.families import shipped_shapes
 from w2s_align.recipe import Recipe
 from w2s_align.runs.plan import Planned, Status
 
 GATED = ("meta-llama/", "google/gemma")
-"""Models of the hub that can be downloaded only after their licence was accepted there."""
-COLOUR: dict[Status, str] = {"cached": "green", "started": "yellow", "to do": "default"}
+"""Models of the hub that can be downloaded only after their license was accepted there."""
+COLOR: dict[Status, str] = {"cached": "green", "started": "yellow", "to do": "default"}
 
 
 @dataclass
@@ -60,7 +58,7 @@ def plan_view(recipe: Recipe, planned: Mapping[str, Planned], costs: Costs, *, e
         header_style="dim",
     )
     number = f"{len(planned)} artifact{'s' if len(planned) != 1 else ''}"
-    table.title = f"{recipe.name}: {number}, {done} there already"
+    table.title = f"{recipe.name}: {number}, {done} cached"
     table.title_justify = "left"
     for line in _lines(planned, costs, every):
         table.add_row(*_cells(line))
@@ -70,7 +68,7 @@ def plan_view(recipe: Recipe, planned: Mapping[str, Planned], costs: Costs, *, e
 def _lines(planned: Mapping[str, Planned], costs: Costs, every: bool) -> Iterator[_Line]:
     groups: dict[str, _Line] = {}
     for name, item in planned.items():
-        implied = "/" in name and not every
+        implied = item.node.implied and not every
         key = f"{item.node.step}/*" if implied else name
         group = f"{key} {item.node.config.kind}" if implied else name
         line = groups.setdefault(group, _Line(key, [], []))
@@ -85,7 +83,7 @@ def _cells(line: _Line) -> Sequence[str]:
     if many and len(set(states)) > 1:
         state = f"{states.count('cached')} of {len(states)} cached"
     else:
-        state = f"[{COLOUR[states[0]]}]{states[0]}[/]"
+        state = f"[{COLOR[states[0]]}]{states[0]}[/]"
     rows = [e.rows for e in line.estimates if e.rows is not None]
     exact = all(e.exact for e in line.estimates)
     tokens = [e.tokens for e in line.estimates if e.tokens is not None]
@@ -113,17 +111,17 @@ def _totals(planned: Mapping[str, Planned], costs: Costs) -> list[str]:
     for name, found in costs.steps.items():
         if found.parts and found.fits is False:
             made_of = ", ".join(f"{part} {size / 1e9:.1f}" for part, size in found.parts.items())
-            lines.append(f"[red]{escape(name)} does not fit[/] ({made_of} GB). What does: {escape(found.advice)}.")
+            lines.append(f"[red]{escape(name)} does not fit[/] ({made_of} GB). What fits: {escape(found.advice)}.")
         elif found.advice:
             lines.append(f"[yellow]{escape(name)}[/]: {escape(found.advice)}.")
     lines = list(dict.fromkeys(lines))
     if costs.downloads:
         size = sum(costs.downloads.values()) / 1e9
         models = ", ".join(f"{escape(model)} {size / 1e9:.1f}" for model, size in costs.downloads.items())
-        lines.append(f"[bold]To download:[/] {size:.0f} GB that are not in the hub's cache ({models}).")
+        lines.append(f"[bold]To download:[/] {size:.0f} GB that are not in the hub cache ({models}).")
     lines += _access(costs)
     if costs.hardware is None:
-        lines.append("No GPU here, so nothing is said about time. For a machine that you plan for: --gpus 8xH100")
+        lines.append("No GPU here, so times are not estimated. To plan for another machine: --gpus 8xH100")
         return lines
     low, high = costs.gpu_hours
     price = costs.price or (0.0, 0.0)
@@ -137,29 +135,28 @@ def _totals(planned: Mapping[str, Planned], costs: Costs) -> list[str]:
     lines.append(
         f"[dim]Assumed where nothing has been counted: prompts of {PROMPT_TOKENS[0]} to {PROMPT_TOKENS[1]} tokens; "
         f"answers of {answers} of their limit; training at {training} of the GPU's arithmetic, generation at "
-        f"{generation} of arithmetic or bandwidth. ≤: at most, because filters and lengths decide.[/]"
+        f"{generation} of arithmetic or bandwidth. ≤: upper limit (filters, lengths).[/]"
     )
     return lines
 
 
 def _access(costs: Costs) -> list[str]:
-    """Say which models may not come: gated ones, those that the hub does not show, those that nobody knows here."""
+    """Say which models may not be available: gated ones, those missing on the hub, and those of unknown shape."""
     lines = []
     if gated := [model for model in (*costs.downloads, *costs.unknown) if model.startswith(GATED)]:
         lines.append(
-            f"[yellow]Gated:[/] {escape(', '.join(gated))}. Accept the licence on the model's page of the hub, and "
+            f"[yellow]Gated:[/] {escape(', '.join(gated))}. Accept the license on the model's page of the hub, and "
             "log in with `hf auth login`."
         )
     if costs.unread:
         lines.append(
             f"[yellow]Not found on the hub:[/] {escape(', '.join(costs.unread))}. It does not exist, is gated, or "
-            "there is no network; `w2s doctor` says which."
+            "there is no network access; `w2s doctor` tells which."
         )
-    for model in costs.unknown:
-        close = get_close_matches(model, shipped_shapes(), n=1)
-        meant = f"Did you mean {escape(close[0])}? Otherwise:" if close else "With a network:"
+    for model, close in costs.unknown.items():
+        meant = f"Did you mean {escape(close)}? Otherwise:" if close else "With network access, run"
         lines.append(
-            f"[yellow]Not estimated:[/] the shape of {escape(model)} is not known here. {meant} "
+            f"[yellow]Not estimated:[/] the architecture of {escape(model)} is not known here. {meant} "
             f"`hf download {escape(model)} config.json`."
         )
     return lines

@@ -14,12 +14,12 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from w2s_align.runs.execute import Event, Outcome
+from w2s_align.runs.outcome import Event, Outcome
 from w2s_align.runs.run import Run
 from w2s_align.steps.work import merge_warnings
 
 LINE_EVERY = 15.0
-"""Seconds between two progress lines of a step when the output is no terminal."""
+"""Seconds between two progress lines of a step when the output is not a terminal."""
 
 
 def print_rich(renderable: RenderableType) -> None:
@@ -33,7 +33,7 @@ def printable(text: str) -> str:
 
 
 class Display:
-    """Shows a run while it goes on.
+    """Shows a run while it runs.
 
     Args:
         names: Names of the steps that run.
@@ -77,11 +77,11 @@ class Display:
             self._bars[event.name] = self._progress.add_task(event.name, total=None, note="")
             self._last_line[event.name] = time.monotonic()
             if event.note == "started":
-                self._line(event.name, "goes on from where it was")
+                self._line(event.name, "resumes where it stopped")
         elif event.kind == "progress":
             self._show_progress(event)
         elif event.kind == "waiting":
-            self._line(event.name, f"waits: {event.note}")
+            self._line(event.name, f"waiting: {event.note}")
         else:
             if event.name in self._bars:
                 self._progress.remove_task(self._bars.pop(event.name))
@@ -108,21 +108,21 @@ class Display:
             show_verdict(console, run)
         _show_warnings(console, run, outcome)
 
-    def summary_together(self, runs: Iterable[Run], outcome: Outcome) -> None:
+    def summary_of_many(self, runs: Iterable[Run], outcome: Outcome) -> None:
         """Show what became of several runs: crashes, and for each run whether it is whole and where it is."""
         self._show_crashes(outcome)
         for run in runs:
-            state = "[green]whole[/] " if run.state["status"] == "done" else "[red]failed[/]"
+            state = "[green]done[/]  " if run.state["status"] == "done" else "[red]failed[/]"
             self._console.print(f"  {state}  {run.report or run.path}", soft_wrap=True)
 
     def _show_crashes(self, outcome: Outcome) -> None:
         console = self._console
         if self._cached:
-            console.print(f"  {self._cached} of {len(outcome.states)} artifacts were there already.")
+            console.print(f"  {self._cached} of {len(outcome.states)} artifacts were cached.")
         for name, text, log in outcome.crashes:
-            console.print(f"\n[red]Step {name} broke.[/] The end of what it said:")
+            console.print(f"\n[red]Step {name} crashed.[/] The end of its output:")
             console.print(printable("\n".join(text.strip().splitlines()[-12:])), style="dim", soft_wrap=True)
-            console.print(f"The whole log: {log}\nRunning the same command again goes on from here.", soft_wrap=True)
+            console.print(f"Full log: {log}\nRun the same command again to resume from here.", soft_wrap=True)
 
 
 def show_verdict(console: Console, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What a run looks like from outside: each step with what it wrote, or what it is doing, where, and since when.
+"""What a run looks like from outside: each step's status, progress, host and start time.
 
 Reads the run's folder and the files and locks that working processes keep (status.py), so that any machine that sees
 the folder can watch.
@@ -17,7 +17,7 @@ from w2s_align.runs.run import Run
 from w2s_align.runs.status import Now, now
 from w2s_align.terminal.progress import printable
 
-COLOURS = {"running": "cyan", "failed": "red", "stopped": "yellow"}
+COLORS = {"running": "cyan", "failed": "red", "stopped": "yellow"}
 
 
 def run_view(run: Run) -> tuple[Table, list[str]]:
@@ -35,10 +35,10 @@ def run_view(run: Run) -> tuple[Table, list[str]]:
             state = node["state"] if node["state"] in ("cached", "done") else "done"
             table.add_row(name, node["kind"], state, *_written(artifact.manifest))
             continue
-        colour = COLOURS.get(found.state)
-        state = f"[{colour}]{found.state}[/]" if colour else "skipped" if node["state"] == "skipped" else found.state
+        color = COLORS.get(found.state)
+        state = f"[{color}]{found.state}[/]" if color else "skipped" if node["state"] == "skipped" else found.state
         table.add_row(name, node["kind"], state, "", _age(found), printable(_doing(found)))
-        if found.state in COLOURS and found.log is not None and found.log.is_file():
+        if found.state in COLORS and found.log is not None and found.log.is_file():
             log, last = printable(str(found.log)), printable(found.last_line[:160])
             logs.append(f"[dim]{name}:[/] {log}\n  {last}")
     return table, logs
@@ -51,7 +51,7 @@ def _whole(recorded: Mapping[str, Any], steps: Mapping[str, tuple[Any, Now]]) ->
         return str(recorded["status"])
     if "running" in states:
         return "running"
-    return "failed" if "failed" in states or recorded["status"] == "failed" else "not finished; nothing of it runs"
+    return "failed" if "failed" in states or recorded["status"] == "failed" else "not finished, not running"
 
 
 def _written(manifest: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -69,5 +69,5 @@ def _doing(found: Now) -> str:
     parts += [found.note] if found.note else []
     parts += [f"on {', '.join(found.hosts)}"] if found.hosts else []
     if found.since and found.state != "running":
-        parts.append(f"begun {time.strftime('%d %b %H:%M', time.localtime(found.since))}")
+        parts.append(f"started {time.strftime('%d %b %H:%M', time.localtime(found.since))}")
     return ", ".join(parts)

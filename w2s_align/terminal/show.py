@@ -62,7 +62,7 @@ def show_report(target: str, runs_dir: Path) -> None:
     if not isinstance(found, Run) or found.report is None:
         raise UserError(
             f"{target} has no report.",
-            why="Its recipe has no step of the kind report, or that step has not run yet.",
+            why="Its recipe has no report step, or that step has not run yet.",
             fix="Add `report: {kind: report, of: $scores}` to the recipe, and run it.",
         )
     console = Console()
@@ -99,7 +99,7 @@ def show_sweep(sweep: Sequence[SweepPoint], runs_dir: Path) -> None:
     if len(with_results) > 1:
         _show_points(console, with_results, failed, runs_dir)
     elif finished and not with_results:
-        console.print("This recipe has no step of the kind evaluate: its points have nothing to be compared by.")
+        console.print("This recipe has no evaluate step, so its points cannot be compared.")
     console.print(f"{len(finished)} of {len(sweep)} points are done.")
     if problems:
         raise UserError.all([Problem(p.what, p.why, p.fix, f"{label}: {p.where}") for label, p in problems])

@@ -2,7 +2,7 @@
 
     <root>/sweeps/<recipe name>/<digest>.json     the points and their runs
 
-Every point is checked before the first one runs. Killed, the same command goes on.
+Every point is checked before the first one runs. After a kill, the same command resumes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from w2s_align.artifacts.keys import digest
 from w2s_align.artifacts.store import Store
 from w2s_align.errors import Problem, UserError
 from w2s_align.files import write_json
+from w2s_align.machine import this_machine
 from w2s_align.recipe.sweep import Point
-from w2s_align.runs.machine import this_machine
+from w2s_align.runs.execute import execute
+from w2s_align.runs.loaded import LoadedRecipe, load_recipe
 from w2s_align.runs.plan import plan
-from w2s_align.runs.run import LoadedRecipe, Run, execute, load_recipe
+from w2s_align.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def load_sweep(recipe: Path, points: Sequence[Point], overrides: Sequence[str] =
 
     Args:
         recipe: A YAML file.
-        points: See :func:`w2s_align.recipe.sweep.grid`.
+        points: See :func:`w2s_align.recipe.sweep.sweep_points`.
         overrides: Values that all points share.
 
     Raises:
@@ -94,7 +96,7 @@ def run_sweep(
         display.summary(run, outcome)
         problems += [(item.point.label, problem) for problem in outcome.problems]
         for name, _, log in outcome.crashes:
-            problems.append((item.point.label, Problem(f"Step {name} broke.", fix=f"Its log: {log}", where=name)))
+            problems.append((item.point.label, Problem(f"Step {name} crashed.", fix=f"Log: {log}", where=name)))
         path = str(run.path.relative_to(store.root.resolve()))
         record.append({"values": dict(item.point.values), "run": path, "ok": outcome.ok})
         if outcome.ok:

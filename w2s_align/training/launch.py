@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from w2s_align.errors import UserError
-from w2s_align.training.layout import STARTER, on_cpu
+from w2s_align.processes import STARTER
+from w2s_align.training.layout import on_cpu
 
 if TYPE_CHECKING:
     from w2s_align.training.plan import TrainingPlan

@@ -15,13 +15,11 @@ from typing import Any
 import yaml
 
 from w2s_align.errors import UserError, did_you_mean, missing_package
+from w2s_align.processes import STARTER
 from w2s_align.training.resources import LAUNCHES, TrainResources
 
 LAUNCHERS = Path(__file__).parent / "launchers"
 """Folder of the shipped accelerate configurations: one file for each name in ``LAUNCHES`` but ``single``."""
-STARTER = "W2S_STARTER"
-"""Environment variable: a command that starts its arguments once on each of NNODES machines, with NODE_RANK set to 0,
-1, ..., as srun does with SLURM_NODEID. It comes with MASTER_ADDR and MASTER_PORT, where the first one is reached."""
 
 
 @dataclass(frozen=True)

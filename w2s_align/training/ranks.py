@@ -17,8 +17,7 @@ from typing import Any
 
 from w2s_align.errors import UserError
 from w2s_align.files import write_json
-from w2s_align.generation.processes import die_with_parent
-from w2s_align.training.layout import STARTER
+from w2s_align.processes import STARTER, die_with_parent
 
 IMPORTED = (
     "datasets",

@@ -12,7 +12,6 @@ import itertools
 import logging
 import os
 import queue
-import socket
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from w2s_align.generation.engines.base import Completion, Request
 from w2s_align.generation.engines.installed import resolve_engine_name
 from w2s_align.generation.models import ModelFiles, find_model
 from w2s_align.generation.settings import Engine, EngineName, EngineResources, Sampling
+from w2s_align.ray_connection import connect
 
 RESTARTS = 5
 """How often a dead replica is replaced before the generation stops: a lost node is replaced, a crash loop is not."""
@@ -197,46 +197,6 @@ class Replica:
                 yield incoming.get(block=not self._futures, timeout=0.1)
             except queue.Empty:
                 yield None
-
-
-def connect(address: str | None, fix: str, **options: Any) -> bool:
-    """Connect to a cluster, or start one on this machine.
-
-    Args:
-        address: As ``ray.init`` takes it; by default that of the environment variable RAY_ADDRESS.
-        fix: What a user does about a cluster that is not there.
-        **options: More for ``ray.init``.
-
-    Returns:
-        Whether the connection is the caller's to end.
-
-    Raises:
-        UserError: There is no such cluster.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    if ray.is_initialized():
-        return False
-    address = address or os.environ.get("RAY_ADDRESS")
-    local: dict[str, Any] = {} if address else {"include_dashboard": False}
-    try:
-        _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"There is no Ray cluster at {address}." if address else "Ray could not start a cluster on this machine.",
-            why=str(error).strip().splitlines()[0],
-            fix=fix,
-        ) from error
-    return True
-
-
-def _knock(address: str | None) -> None:
-    """Fail at once when nothing listens at host:port: Ray itself goes on trying for minutes."""
-    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _placement(replicas: int | None, spread: int) -> tuple[int, int]:

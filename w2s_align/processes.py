@@ -1,4 +1,7 @@
-"""A process that works for another one and must not outlive it. Imports nothing heavy."""
+"""Processes that work for another one: they must not outlive it, and find it by environment variables.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ import time
 
 PARENT = "W2S_PARENT"
 """Environment variable in which a parent tells its process id to a child."""
+STARTER = "W2S_STARTER"
+"""Environment variable: a command that starts its arguments once on each of NNODES machines, with NODE_RANK set to 0,
+1, ..., as srun does with SLURM_NODEID. It comes with MASTER_ADDR and MASTER_PORT, where the first one is reached."""
 
 
 def die_with_parent() -> None:

@@ -1,0 +1,113 @@
+"""What pydantic finds wrong with a step, in words: one problem for each place, with what was probably meant."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from w2s_align.errors import Problem, did_you_mean
+from w2s_align.recipe.document import Document, Place
+from w2s_align.recipe.schema import StepConfig
+from w2s_align.recipe.version import version_here
+
+
+def explain(document: Document, name: str, step: type[StepConfig], error: ValidationError) -> list[Problem]:
+    """Return what is wrong with the options of a step.
+
+    Args:
+        document: The recipe, for the lines.
+        name: Name of the step.
+        step: Its class.
+        error: What pydantic says.
+    """
+    items = _distinct(error)
+    problems = [_explain(document, name, step, item) for item in items]
+    hints = " ".join(p.fix for p, item in zip(problems, items, strict=True) if item["type"] == "extra_forbidden")
+    # A misspelled option is missing as well; saying so twice would only hide the other problems.
+    told = {item["loc"][-1] for item in items if item["loc"] and f"Did you mean {item['loc'][-1]}?" in hints}
+    return [
+        p for p, item in zip(problems, items, strict=True) if item["type"] != "missing" or item["loc"][-1] not in told
+    ]
+
+
+def or_another_version(fix: str) -> str:
+    """Add where else something unknown may come from, when it is like nothing that there is."""
+    here = version_here()
+    if fix.startswith("Did you mean") or here is None:
+        return fix
+    return f"{fix} Or was the recipe written for another version? This is w2s-align {here}."
+
+
+def _distinct(error: ValidationError) -> list[ErrorDetails]:
+    """One error per place: a value that fits no member of a union is reported once for each member."""
+    first: dict[Place, ErrorDetails] = {}
+    for item in error.errors(include_url=False, include_context=True):
+        first.setdefault(_location(item), item)
+    return list(first.values())
+
+
+def _location(item: ErrorDetails) -> Place:
+    """Return the place of an error as keys of the recipe.
+
+    pydantic puts the member of a union (``str``, ``list[str]``, a class name) into the place as well.
+    """
+
+    def is_union_member(part: int | str) -> bool:
+        return isinstance(part, str) and (
+            part in {"str", "int", "float", "bool"}
+            or part.startswith("constrained-")
+            or "[" in part
+            or part[:1].isupper()
+        )
+
+    if not item["loc"]:  # of the step as a whole: options that do not go together
+        return ()
+    *around, last = item["loc"]
+    is_key = item["type"] in {"extra_forbidden", "missing"} or not is_union_member(last)
+    return tuple(str(part) for part in around if not is_union_member(part)) + ((str(last),) if is_key else ())
+
+
+def _explain(document: Document, name: str, model: type[StepConfig], item: ErrorDetails) -> Problem:
+    location = _location(item)
+    path = ".".join((name, *location))
+    where = document.where(("steps", name, *location))
+    kind = model.model_fields["kind"].default
+    group = _model_at(model, location[:-1])
+    if item["type"] == "extra_forbidden":
+        of = kind if len(location) == 1 else ".".join((name, *location[:-1]))
+        close = did_you_mean(location[-1], group.model_fields if group else ())
+        fix = model.renamed.get(location[-1]) or or_another_version(close)
+        return Problem(f"{path} is not an option of {of}.", fix=fix, where=where)
+    if item["type"] == "missing":
+        help_text = ((group.model_fields[location[-1]].description or "") if group else "").strip()
+        return Problem(f"{path} is missing.", why=help_text, fix=f"Add {location[-1]}: ...", where=where)
+    given = item["input"]
+    message = item["msg"].removeprefix("Value error, ").removesuffix(".")
+    if not location:
+        return Problem(f"{name}: {message}.", where=where)
+    why = message[:1].upper() + message[1:] + "."
+    return Problem(f"{path}: {given!r} is not valid.", why, _meant(given, item), where)
+
+
+def _meant(given: Any, item: ErrorDetails) -> str:
+    """Return the nearest of the values that an option takes; nothing where it takes any, or none is near."""
+    context = item.get("ctx", {})
+    known = re.findall(r"'([^']*)'", str(context.get("expected", context.get("expected_tags", ""))))
+    value = given.get("name", "") if isinstance(given, dict) else given
+    found = did_you_mean(value, known) if isinstance(value, str) else ""
+    return found if found.startswith("Did you mean") else ""
+
+
+def _model_at(model: type[BaseModel], location: Place) -> type[BaseModel] | None:
+    """Return the group of options that ``location`` leads to."""
+    current: Any = model
+    for key in location:
+        if not (isinstance(current, type) and issubclass(current, BaseModel)) or key not in current.model_fields:
+            return None
+        annotation = current.model_fields[key].annotation
+        candidates = [annotation, *get_args(annotation)]
+        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return current

@@ -1,0 +1,55 @@
+"""The catalogue: every step kind by its name. A new kind is a file beside this one, and a line here."""
+
+from w2s_align.steps.combine import Combine
+from w2s_align.steps.cut import Cut
+from w2s_align.steps.evaluate import Evaluate
+from w2s_align.steps.export import Export
+from w2s_align.steps.generate import Generate
+from w2s_align.steps.import_model import ImportModel
+from w2s_align.steps.import_pairs import ImportPairs
+from w2s_align.steps.judge import JudgeStep
+from w2s_align.steps.lab_model import LabModelStep
+from w2s_align.steps.likelihood import Likelihood
+from w2s_align.steps.lm_eval import LmEvalStep
+from w2s_align.steps.pair import PairStep
+from w2s_align.steps.preference import Preference
+from w2s_align.steps.prompts import Prompts
+from w2s_align.steps.report import ReportStep
+from w2s_align.steps.score import ScoreStep
+from w2s_align.steps.select import Select
+from w2s_align.steps.stand_in_model import StandInModel
+from w2s_align.steps.step import Step
+from w2s_align.steps.task import TaskStep
+from w2s_align.steps.theory import DeltaTheory, SectionsToy
+from w2s_align.steps.train import training_steps
+
+CATALOGUE: dict[str, type[Step]] = {
+    step.model_fields["kind"].default: step
+    for step in list[type[Step]](
+        [
+            Prompts,
+            TaskStep,
+            Generate,
+            Cut,
+            ScoreStep,
+            JudgeStep,
+            Combine,
+            Select,
+            PairStep,
+            ImportPairs,
+            Export,
+            *training_steps(),
+            Likelihood,
+            Preference,
+            LmEvalStep,
+            Evaluate,
+            ReportStep,
+            ImportModel,
+            LabModelStep,
+            StandInModel,
+            DeltaTheory,
+            SectionsToy,
+        ]
+    )
+}
+"""Every step kind, by the name that a recipe uses."""
