@@ -9,6 +9,7 @@ from simulated_study import study
 from w2s_align.errors import UserError
 from w2s_align.evaluation import Answers, Arm, ArmRun, Results, evaluate_arms, verdict
 from w2s_align.records import Prompt, Response, Score, from_table, to_table
+from w2s_align.scoring import Outcome
 
 PROMPTS = [Prompt.of(f"What is {i} + {i}?", answer=str(2 * i)) for i in range(4)]
 
@@ -68,7 +69,7 @@ def test_seeds_are_kept_apart_from_problems():
 def test_counts_of_tokens_truncation_and_missing_results():
     made = answers([[1], [0], [0], [0]], tokens=7, finish="length")
     scores = [
-        dataclasses.replace(s, detail="no answer found" if not s.value else "4")
+        dataclasses.replace(s, answer="4") if s.value else dataclasses.replace(s, outcome=Outcome.NO_ANSWER)
         for s in from_table(Score, made.scores)
     ]
     before = arm("before", "student", Answers(to_table(scores), made.responses))

@@ -197,7 +197,8 @@ def test_win_rates_gaps_over_tasks_and_details_are_on_the_page_without_a_pointer
                 name,
                 "judge:j",
                 float(i % 40 < right),
-                f"win, {i % 7 - 3:+d} characters against the reference",
+                outcome="win",
+                length_difference=i % 7 - 3,
             )
             if p.task == "chat"
             else Score(p.id, 0, name, "numeric", float(i % 40 < right), "1")

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from w2s_align.evaluation.arms import Arm, Measured
+from w2s_align.evaluation.best_of_n import agreement, best_of_values, counted_answers, majority_values
 from w2s_align.evaluation.calibration import calibration_error
-from w2s_align.evaluation.length_control import of_task, outcome_of
+from w2s_align.evaluation.length_control import of_task
 from w2s_align.evaluation.macro import macro_gap_recovered, macro_interval
 from w2s_align.evaluation.metrics import performance_gap_recovered
 from w2s_align.evaluation.results import (
@@ -32,7 +33,6 @@ from w2s_align.evaluation.results import (
     Selection,
     WinRate,
 )
-from w2s_align.evaluation.selection import agreement, best_of_values, final_answers, majority_values
 from w2s_align.evaluation.statistics import Floats, Interval, holm, mean_interval, paired_difference
 
 MOST_PARTS = 120
@@ -219,8 +219,10 @@ def win_rates(
             for arm in arms:
                 runs = [run.settings[setting].scores for run in arm.runs]
                 fits = [fit for scores in runs if (fit := of_task(scores, ids, mask)) is not None]
-                details = [scores.filter(pc.is_in(scores["prompt_id"], value_set=own))["detail"] for scores in runs]
-                outcomes = Counter(outcome_of(text) or "unscored" for one in details for text in one.to_pylist())
+                outcomes: Counter[str] = Counter()
+                for scores in runs:
+                    mine = scores.filter(pc.is_in(scores["prompt_id"], value_set=own))
+                    outcomes.update(pc.fill_null(mine["outcome"], "unscored").to_pylist())
                 found.append(
                     WinRate(
                         setting=setting,
@@ -266,7 +268,7 @@ def agreements(
 def _first_answers(arm: Arm, setting: str, ids: pa.Array) -> tuple[list[str | None], list[float | None]] | None:
     scores = arm.runs[0].settings[setting].scores
     first = scores.filter(pc.equal(scores["sample"], 0))
-    answers = final_answers(first)
+    answers = counted_answers(first)
     if answers is None:
         return None
     rows = dict(

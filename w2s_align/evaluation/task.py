@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from w2s_align.errors import Problem, UserError, did_you_mean
 from w2s_align.records import Settings
-from w2s_align.scoring.settings import ScorerSettings
+from w2s_align.scoring.scorers import ScorerSettings
 
 FOLDER = Path(__file__).parent / "tasks"
 GENERATORS = ("lab/", "reasoning_gym/")

@@ -179,7 +179,7 @@ def same_number(left: float | int, right: float | int, tolerance: float = 1e-6) 
         return False
 
 
-def normalise_answer(text: str) -> str:
+def normalize_answer(text: str) -> str:
     """Return a text in the form in which exact answers are compared.
 
     NFKC, case folded, white space collapsed; without surrounding dollar signs, quotes, Markdown marks and closing

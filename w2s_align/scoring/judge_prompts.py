@@ -1,8 +1,8 @@
 """What a judge is asked and how its answer is read: options, default prompts, parsers. Imports nothing heavy.
 
-The rating follows Tülu 3 (four aspects from 1 to 5, delta_learning.md 5.3), the verdict on a single solution Weaver
-(verifiers.md 1.5), two responses side by side the rules of verifiers.md 7.4. The sources describe their prompts and
-give no text: the wording here is this toolkit's own, and ``template`` replaces it.
+The rating follows Tülu 3 (four aspects from 1 to 5, arXiv 2411.15124), the verdict on a single solution Weaver
+(arXiv 2506.18203); docs/methods/judges.md has the rules for two responses side by side. The sources describe their
+prompts and give no text: the wording here is this toolkit's own, and ``template`` replaces it.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ def select_agreeing(
     seed: int = 0,
     truncated: bool = False,
 ) -> Selected:
-    """Keep prompts to which two models give the same final answer: stage I (w2s_reasoning.md 1.2, step 5 and 9).
+    """Keep prompts to which two models give the same final answer: stage I (Yang et al. 2024, arXiv 2407.13647;
+    docs/methods/weak_to_strong_reasoning.md).
 
     Args:
         first: One response per prompt, e.g. of the weak model.

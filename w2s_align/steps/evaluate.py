@@ -18,9 +18,9 @@ from w2s_align.evaluation.task import LM_EVAL, Task, TaskChoice, load_suite, loa
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.load import NAME
 from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
-from w2s_align.records import Settings
+from w2s_align.records import Score, Settings, record_columns
 from w2s_align.scoring.judge import DEFAULT_SAMPLING
-from w2s_align.scoring.settings import ScorerSettings
+from w2s_align.scoring.scorers import ScorerSettings
 from w2s_align.steps.evaluation_inputs import ANSWERS, TASKS, Evaluated
 from w2s_align.steps.generate import Generate, GenerateResources
 from w2s_align.steps.likelihood import Likelihood
@@ -94,7 +94,7 @@ class Evaluate(Step):
     """What generating each arm's answers may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "results"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym", "scipy")
 
     def choices(self) -> dict[str, TaskChoice]:
@@ -364,28 +364,21 @@ class Evaluate(Step):
         tasks = self.definitions()
         parts: list[pa.Table] = []
         own, _ = open_scorer(self.scorer, "scorer", work)
-        best_of = [open_scorer(scorer, f"best_of.{index}", work) for index, scorer in enumerate(self.best_of)]
-        choosers: dict[str, list[pa.Table]] = {name or self._label(scorer): [] for scorer, name in best_of}
+        opened = [open_scorer(scorer, f"best_of.{index}", work) for index, scorer in enumerate(self.best_of)]
+        best_of = [(scorer, name or scorer_settings(scorer).label) for scorer, name in opened]
+        choosers: dict[str, list[pa.Table]] = {name: [] for _, name in best_of}
         for asked in evaluated.answers(arm, index, setting):
             if asked.scores is not None:
-                parts.append(asked.scores)
+                parts.append(record_columns(Score, asked.scores))
                 continue
             check = tasks[asked.task].scorer if asked.task in tasks else own
             parts.append(score(asked.problems, asked.responses, check).table)
             for scorer, name in best_of:
                 if asked.responses.num_rows > asked.problems.num_rows:
-                    chosen = score(asked.problems, asked.responses, scorer_settings(scorer), name=name).table
-                    choosers[name or self._label(scorer)].append(chosen)
+                    choosers[name].append(score(asked.problems, asked.responses, scorer, name=name).table)
         responses = pa.concat_tables([asked.responses for asked in evaluated.answers(arm, index, setting)])
         made = {name: pa.concat_tables(found) for name, found in choosers.items() if found}
         return Answers(pa.concat_tables(parts), responses, made)
-
-    @staticmethod
-    def _label(scorer: str | ScorerSettings) -> str:
-        from w2s_align.scoring import scorer_settings
-
-        settings = scorer_settings(scorer)
-        return str(getattr(settings, "label", None) or settings.name)  # type: ignore[attr-defined]
 
 
 def _labelled(scores: pa.Table, **labels: str) -> pa.Table:
