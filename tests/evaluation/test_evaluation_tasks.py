@@ -179,7 +179,7 @@ def test_mistakes_in_names_and_files_are_said(tmp_path: Path) -> None:
         load_suite("tulu")
     (tmp_path / "bad.yaml").write_text("data: {repo: a/b}\npromt: x\nmetric: best\n")
     with pytest.raises(
-        UserError, match=r"(?s)metric: .*is no metric.*promt is no option of a task.*Did you mean prompt"
+        UserError, match=r"(?s)metric: .*is not a metric.*promt is not an option of a task.*Did you mean prompt"
     ):
         load_task(str(tmp_path / "bad.yaml"))
 
@@ -187,10 +187,10 @@ def test_mistakes_in_names_and_files_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"name": "lab/addition", "shots": 2}, "takes no shots: its problems are generated"),
-        ({"name": "lm_eval/gsm8k", "scorer": "math"}, "takes no scorer: lm-eval asks and checks"),
-        ({"name": "truthfulqa", "metric": "majority"}, "takes no metric: given answers are rated"),
-        ({"name": "gsm8k", "include_path": "x"}, "takes no include_path"),
+        ({"name": "lab/addition", "shots": 2}, "does not take shots: its problems are generated"),
+        ({"name": "lm_eval/gsm8k", "scorer": "math"}, "does not take scorer: lm-eval asks and checks"),
+        ({"name": "truthfulqa", "metric": "majority"}, "does not take metric: given answers are rated"),
+        ({"name": "gsm8k", "include_path": "x"}, "does not take include_path"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(choice: dict, message: str) -> None:

@@ -80,7 +80,7 @@ def test_a_model_that_is_no_reward_model_is_refused(tmp_path):
 
     config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     LlamaForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="is no reward model"):
+    with pytest.raises(UserError, match="is not a reward model"):
         score(*tables(1), RewardScorer(model=str(tmp_path), engine="transformers"))
 
 

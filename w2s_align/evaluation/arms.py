@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from w2s_align.errors import Problem, UserError
 from w2s_align.evaluation.results import Role
+from w2s_align.evaluation.statistics import Floats
 from w2s_align.scoring.scorer import Outcome
-
-Floats = NDArray[np.float64]
 
 PRIMARY = "greedy"
 """The setting that a verdict is about, where it exists: one answer per problem, nothing drawn."""
@@ -128,7 +127,17 @@ class Measured:
 
 
 def check_arms(ids: pa.Array, arms: Sequence[Arm], baseline: str, tasks: NDArray[np.int64]) -> list[str]:
-    """Refuse what cannot be compared; return the settings, the one of the verdict first."""
+    """Refuse what cannot be compared; return the settings, the one of the verdict first.
+
+    Args:
+        ids: The problems.
+        arms: The arms.
+        baseline: Name of the arm that the others are compared with.
+        tasks: Number of each problem's task.
+
+    Raises:
+        UserError: With everything that does not fit together.
+    """
     found: list[Problem] = []
     names = [arm.name for arm in arms]
     if not len(ids):

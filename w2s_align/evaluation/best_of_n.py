@@ -103,6 +103,11 @@ def agreement(
 
     Imitating the teacher's mistakes shows in the last one (Burns et al. 2023, arXiv 2312.09390, section 5). Answers
     that were not found agree with nothing.
+
+    Args:
+        student: The student's answer to each problem.
+        teacher: The teacher's, in the same order.
+        teacher_right: The teacher's score: 1 for right, 0 for wrong; other problems are left out.
     """
     same = [float(a is not None and a == b) for a, b in zip(student, teacher, strict=True)]
     known = [i for i, value in enumerate(teacher_right) if value in (0.0, 1.0)]

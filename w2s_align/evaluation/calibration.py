@@ -37,7 +37,13 @@ def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = 15) -
 
 
 def negative_log_likelihood(logit: ArrayLike, label: ArrayLike, temperature: float = 1.0) -> float:
-    """Return the mean negative log-likelihood of labels under sigmoid(logit / temperature)."""
+    """Return the mean negative log-likelihood of labels under sigmoid(logit / temperature).
+
+    Args:
+        logit: Log-odds of "right".
+        label: 1 or 0.
+        temperature: What the logits are divided by.
+    """
     z, y = np.asarray(logit, dtype=float) / temperature, np.asarray(label, dtype=float)
     return float(np.mean(np.logaddexp(0, z) - y * z))
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 Method: TypeAlias = Literal["vote", "mean"]
+"""Ways to combine."""
 KEYS = ["prompt_id", "sample", "model"]
 """What tells a response from all others."""
 LOWEST, HIGHEST = 0.05, 0.95
@@ -92,6 +93,7 @@ def combine(
 
 
 Combined: TypeAlias = tuple[list[float | None], list[int]]
+"""The value of every response, and how many scorers had a say in it."""
 
 
 def _vote(wide: pl.DataFrame, weights: Mapping[str, float], thresholds: Mapping[str, float]) -> Combined:

@@ -211,6 +211,11 @@ def chosen_pairs(rows: Sequence[int], limit: int | None, seed: int) -> list[tupl
 
     The rows are put on a circle in an order drawn with the seed; neighbours are compared first, so that from
     ``len(rows) - 1`` comparisons on every row is connected with every other.
+
+    Args:
+        rows: The responses of one prompt.
+        limit: Most pairs; None for all.
+        seed: Seed of the order.
     """
     pairs = list(combinations(rows, 2))
     if limit is None or limit >= len(pairs):

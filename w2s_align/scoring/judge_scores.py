@@ -64,7 +64,7 @@ class Reliability:
         unreadable: Share of the answers that have none.
         comparisons: Pairs of responses by outcome, see :func:`comparisons`.
         flip_rate: Share of the comparisons with two readable orders in which the orders contradict each other; None
-            without comparisons. ``tie`` in one order only is no flip.
+            without comparisons. ``tie`` in one order only is not a flip.
         consistency: Share of the same in which both orders say the same.
         first_slot: Share of the verdicts for the response shown first among those for one of the two; 0.5 without
             position bias.

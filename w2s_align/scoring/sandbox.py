@@ -27,6 +27,7 @@ MAX_OUTPUT = 2**20
 """Bytes of printed output that are compared; what a program prints beyond that is cut."""
 
 Rung = Literal["compile error", "runtime error", "failed", "passed"]
+"""How far code got."""
 LADDER: dict[Rung, float] = {"compile error": -2.0, "runtime error": -1.0, "failed": 0.0, "passed": 1.0}
 """Outcomes from worst to best with the values that HERON gives them (docs/methods/heron.md)."""
 

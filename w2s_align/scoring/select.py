@@ -98,14 +98,30 @@ def select_agreeing(
 def select_correct(
     responses: pa.Table, scores: pa.Table, prompts: pa.Table, *, right_at: float = 1.0, scorer: str | None = None
 ) -> Selected:
-    """Keep the responses whose score is at least ``right_at``: rejection sampling with an answer check."""
+    """Keep the responses whose score is at least ``right_at``: rejection sampling with an answer check.
+
+    Args:
+        responses: The responses.
+        scores: Their scores.
+        prompts: The prompts.
+        right_at: From which score on a response is right.
+        scorer: Which scorer's scores to use; needed where there are several.
+    """
     return _by_score(responses, scores, prompts, scorer, right_at, want_right=True)
 
 
 def select_incorrect(
     responses: pa.Table, scores: pa.Table, prompts: pa.Table, *, right_at: float = 1.0, scorer: str | None = None
 ) -> Selected:
-    """Keep the responses whose score is below ``right_at``; unscored ones are dropped, not taken for wrong."""
+    """Keep the responses whose score is below ``right_at``; unscored ones are dropped, not taken for wrong.
+
+    Args:
+        responses: The responses.
+        scores: Their scores.
+        prompts: The prompts.
+        right_at: From which score on a response is right.
+        scorer: Which scorer's scores to use; needed where there are several.
+    """
     return _by_score(responses, scores, prompts, scorer, right_at, want_right=False)
 
 

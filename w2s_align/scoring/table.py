@@ -27,6 +27,7 @@ from w2s_align.scoring.scorers import scorer_settings
 BATCH_ROWS = 4096
 """Responses per batch: what a kill can cost, and few enough that a batch of any scorer fits into memory."""
 Progress = Callable[[int, int, str], None]
+"""Takes what is done, all there is, and a note."""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,11 @@ class Evaluate(Step):
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym", "scipy")
 
     def choices(self) -> dict[str, TaskChoice]:
-        """Return the tasks with their settings, by name."""
+        """Return the tasks with their settings, by name.
+
+        Raises:
+            UserError: A task stands there twice, or does not exist.
+        """
         listed = [*self._of_suite(judged=self.judge is not None), *self.tasks]
         found = [TaskChoice(name=entry) if isinstance(entry, str) else entry for entry in listed]
         named = {load_task(choice).name: choice for choice in found}
@@ -127,7 +131,11 @@ class Evaluate(Step):
         return {name: load_task(choice) for name, choice in self.choices().items()}
 
     def check(self) -> None:
-        """Refuse arms, roles, tasks and settings that do not fit together, and tasks whose data are missing."""
+        """Refuse arms, roles, tasks and settings that do not fit together, and tasks whose data are missing.
+
+        Raises:
+            UserError: See above.
+        """
         from w2s_align.scoring import scorer_settings
 
         for scorer in (self.scorer, *self.best_of):
@@ -191,12 +199,12 @@ class Evaluate(Step):
     def _check_arms(self) -> None:
         for name in (*self.arms, *self.sampling):
             if not NAME.fullmatch(name):
-                raise UserError(f"{name!r} is no name of an arm or a setting.", fix="Use letters, digits, - and _.")
+                raise UserError(f"{name!r} cannot name an arm or a setting.", fix="Use letters, digits, - and _.")
         if self.baseline not in self.arms:
-            raise UserError(f"baseline: {self.baseline} is no arm.", fix=did_you_mean(self.baseline, self.arms))
+            raise UserError(f"baseline: {self.baseline} is not an arm.", fix=did_you_mean(self.baseline, self.arms))
         for name in self.roles:
             if name not in self.arms:
-                raise UserError(f"roles: {name} is no arm.", fix=did_you_mean(name, self.arms))
+                raise UserError(f"roles: {name} is not an arm.", fix=did_you_mean(name, self.arms))
         missing = [name for name in self.arms if name not in self.roles]
         if missing:
             raise UserError(
