@@ -108,7 +108,7 @@ def test_every_kind_of_score_and_every_rule_that_reads_it(recipe):
         ("{kind: pair, rule: worst_of_weak, responses: [$big], scores: [$s]}", "needs weak_models"),
         ("{kind: pair, rule: model_order, chosen: $big, rejected: $small, own: $big}", "does not read own"),
         ("{kind: select, by: agreement, responses: $big}", "needs other"),
-        ("{kind: select, by: confidence, responses: $big, right_at: 0.5}", "does not take right_at"),
+        ("{kind: select, by: confidence, responses: $big, right_at: 0.5}", "takes no right_at"),
         ("{kind: select, by: correct, responses: $big}", "needs scores"),
         ("{kind: combine, scores: [$s], method: mean, thresholds: {exact: 1}}", "belong to method: vote"),
         ("{kind: combine, scores: [$s], weights: {exact: -1}}", "is negative"),

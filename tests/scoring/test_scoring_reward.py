@@ -72,7 +72,7 @@ def test_scores_are_raw_logits_of_the_whole_chat(model):
 def test_a_chat_that_is_too_long_is_unscored(model):
     prompts, responses = tables(3)
     found = score(prompts, responses, RewardScorer(model=model, engine="transformers", max_length=2))
-    assert found.unscored == {"longer than the reward model reads": 3}
+    assert found.unscored == {"longer than the model reads": 3}
 
 
 def test_a_model_that_is_no_reward_model_is_refused(tmp_path):

@@ -6,14 +6,16 @@ import os
 import time
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.records import Prompt, Response, Score, to_table
+from w2s_align.records import Prompt, Response, Score, from_table, record_columns, to_table
 from w2s_align.scoring import Outcome, choose_scorer, score
 from w2s_align.scoring.pool import WorkerPool
 from w2s_align.scoring.scorers.feature import FeatureScorer
 from w2s_align.scoring.scorers.library_checks import MathScorer
+from w2s_align.steps.tables import join_tables
 
 
 def tables(rows, **prompt_fields):
@@ -283,3 +285,16 @@ def test_empty_and_unknown():
     assert score(prompts, responses, "exact").table.equals(Score.SCHEMA.empty_table())
     with pytest.raises(UserError, match="There is no scorer 'exakt'"):
         score(prompts, responses, "exakt")
+
+
+def test_scores_that_an_older_version_wrote_are_read(tmp_path):
+    new = [Score("a", 0, "m", "exact", 1.0, "4", "4", probabilities=[{"label": "right", "p": 0.75}])]
+    older = to_table([Score("b", 0, "m", "exact", None, "no gold answer")]).select(Score.SCHEMA.names[:6])
+    pq.write_table(older, tmp_path / "older.parquet")
+    read = pq.read_table(tmp_path / "older.parquet")
+    assert record_columns(Score, read).schema.equals(Score.SCHEMA)
+    assert from_table(Score, read) == [Score("b", 0, "m", "exact", None, "no gold answer")]
+    assert from_table(Score, join_tables([to_table(new), read])) == [*new, *from_table(Score, read)]
+    assert from_table(Score, join_tables([read, to_table(new)]))[1] == new[0]
+    with pytest.raises(KeyError):
+        record_columns(Score, read.drop_columns("scorer"))

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95
 """Confidence level, as in most papers."""
 RESAMPLES = 10_000
-"""Bootstrap resamples: the ends of a 95% interval then move by less than a tenth of its error from seed to seed."""
+"""Bootstrap resamples: BCa looks for its ends far out in the tails, where fewer would be coarse."""
 FEW_PROBLEMS = 30
 """Below this the bootstrap's intervals cover less than they say (scripts/check_coverage.py)."""
 EXACT_FLIPS = 16

@@ -49,8 +49,7 @@ def select_agreeing(
     seed: int = 0,
     truncated: bool = False,
 ) -> Selected:
-    """Keep prompts to which two models give the same final answer: stage I (Yang et al. 2024, arXiv 2407.13647;
-    docs/methods/weak_to_strong_reasoning.md).
+    """Keep prompts to which two models give the same final answer: stage I (w2s_reasoning.md 1.2, step 5 and 9).
 
     Args:
         first: One response per prompt, e.g. of the weak model.
@@ -98,30 +97,14 @@ def select_agreeing(
 def select_correct(
     responses: pa.Table, scores: pa.Table, prompts: pa.Table, *, right_at: float = 1.0, scorer: str | None = None
 ) -> Selected:
-    """Keep the responses whose score is at least ``right_at``: rejection sampling with an answer check.
-
-    Args:
-        responses: The responses.
-        scores: Their scores.
-        prompts: The prompts.
-        right_at: From which score on a response is right.
-        scorer: Which scorer's scores to use; needed where there are several.
-    """
+    """Keep the responses whose score is at least ``right_at``: rejection sampling with an answer check."""
     return _by_score(responses, scores, prompts, scorer, right_at, want_right=True)
 
 
 def select_incorrect(
     responses: pa.Table, scores: pa.Table, prompts: pa.Table, *, right_at: float = 1.0, scorer: str | None = None
 ) -> Selected:
-    """Keep the responses whose score is below ``right_at``; unscored ones are dropped, not taken for wrong.
-
-    Args:
-        responses: The responses.
-        scores: Their scores.
-        prompts: The prompts.
-        right_at: From which score on a response is right.
-        scorer: Which scorer's scores to use; needed where there are several.
-    """
+    """Keep the responses whose score is below ``right_at``; unscored ones are dropped, not taken for wrong."""
     return _by_score(responses, scores, prompts, scorer, right_at, want_right=False)
 
 

@@ -66,31 +66,23 @@ class Select(Step):
     writes: ClassVar[ArtifactType] = "responses"
 
     def check(self) -> None:
-        """Refuse missing inputs, and options that belong to another way to select.
-
-        Raises:
-            UserError: See above.
-        """
+        """Refuse missing inputs, and options that belong to another way to select."""
         needed = NEEDS.get(self.by)
         if needed and not getattr(self, needed):
             raise UserError(f"To select by {self.by} needs {needed}.", fix=f"Add {needed}: $step")
         for name in sorted({option for options in TAKES.values() for option in options} - set(TAKES[self.by])):
             if getattr(self, name) != type(self).model_fields[name].default:
                 ways = ", ".join(way for way, options in TAKES.items() if name in options)
-                raise UserError(f"To select by {self.by} does not take {name}.", fix=f"{name} belongs to {ways}.")
+                raise UserError(f"To select by {self.by} takes no {name}.", fix=f"It belongs to {ways}.")
 
     def run(self, work: Work) -> None:
-        """Select, and account for what was left out.
-
-        Raises:
-            UserError: No response is left.
-        """
+        """Select, and account for what was left out."""
         import pyarrow.parquet as pq
 
         selected = self._select(work)
         if not selected.table.num_rows:
             raise UserError(
-                f"Selecting by {self.by} leaves no response.",
+                f"No response is left by {self.by}.",
                 why=f"Counts: {in_words(selected.counts)}.",
                 fix="Look at the responses with `w2s show`, loosen the options, or give more prompts.",
             )
