@@ -148,9 +148,9 @@ class Score:
         value: Higher is better; None when the response could not be scored, which is never the same as 0.
         detail: What the scorer saw, or why there is no value, in words for people. Code reads the columns below.
         answer: The final answer found in the response; None where there is none, or where the scorer reads no answers.
-        outcome: Without a value, the reason. With one, ``no answer found`` where the response states no answer, or the
-            outcome of a comparison (``win``, ``loss``, ``tie``, ``half tie``, ``flip``); else None. See
-            :class:`w2s_align.scoring.scorer.Outcome`.
+        outcome: Without a value, the reason, in words that responses are counted by. With one, what a value alone does
+            not say: that no answer was found, how a comparison ended (``win``, ``loss``, ``tie``, ``half tie``,
+            ``flip``), how far code got; else None. See :class:`w2s_align.scoring.scorer.Outcome`.
         length_difference: Characters of the response minus those of the answer that a judge compared it with.
         probabilities: Probability of each class, from a classifier.
     """
