@@ -306,14 +306,14 @@ def make_math(folder: Path, n: int) -> None:
 
 def run_math(folder: Path) -> dict[str, object]:
     from w2s_align.scoring import score
-    from w2s_align.scoring.settings import MathSettings
+    from w2s_align.scoring.scorers.library_checks import MathScorer
 
     prompts, responses = (pq.read_table(folder / f"{name}.parquet") for name in ("prompts", "responses"))
     found = {}
     for processes in (1, None):
         part = responses if processes is None else responses.slice(0, len(responses) // 10)
         start = time.perf_counter()
-        result = score(prompts, part, MathSettings(timeout_s=10, processes=processes))
+        result = score(prompts, part, MathScorer(timeout_s=10, processes=processes))
         name = "all cores" if processes is None else "one core"
         found[f"answers per second, {name}"] = len(part) / (time.perf_counter() - start)
         found["seconds"] = time.perf_counter() - start

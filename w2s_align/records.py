@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +28,16 @@ FinishReason: TypeAlias = Literal["stop", "length", "error"]
 """Why a response ended: by itself, cut at the token limit, or never made (``text`` is null)."""
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+"""Arrow type of a chat: one struct a turn, as TRL and datasets store it."""
+PROBABILITIES = pa.list_(pa.struct([("label", pa.string()), ("p", pa.float64())]))
+"""Arrow type of class probabilities: a list of structs, which polars and datasets read, where a map is not."""
+
+
+class ClassProbability(TypedDict):
+    """How probable a classifier finds one class of a response."""
+
+    label: str
+    p: float
 
 
 class Settings(BaseModel):
@@ -136,7 +146,13 @@ class Score:
         model: ``Response.model``.
         scorer: Name of the scorer, e.g. ``exact``.
         value: Higher is better; None when the response could not be scored, which is never the same as 0.
-        detail: The reason of a None, else what the scorer saw (e.g. the extracted answer).
+        detail: What the scorer saw, or why there is no value, in words for people. Code reads the columns below.
+        answer: The final answer found in the response; None where there is none, or where the scorer reads no answers.
+        outcome: Without a value, the reason, in words that responses are counted by. With one, what a value alone does
+            not say: that no answer was found, how a comparison ended (``win``, ``loss``, ``tie``, ``half tie``,
+            ``flip``), how far code got; else None. See :class:`w2s_align.scoring.scorer.Outcome`.
+        length_difference: Characters of the response minus those of the answer that a judge compared it with.
+        probabilities: Probability of each class, from a classifier.
     """
 
     prompt_id: str
@@ -145,6 +161,10 @@ class Score:
     scorer: str
     value: float | None
     detail: str = ""
+    answer: str | None = None
+    outcome: str | None = None
+    length_difference: int | None = None
+    probabilities: list[ClassProbability] | None = None
 
     SCHEMA: ClassVar[pa.Schema] = pa.schema(
         [
@@ -154,6 +174,10 @@ class Score:
             pa.field("scorer", pa.string(), nullable=False),
             pa.field("value", pa.float64()),
             pa.field("detail", pa.string(), nullable=False),
+            pa.field("answer", pa.string()),
+            pa.field("outcome", pa.string()),
+            pa.field("length_difference", pa.int32()),
+            pa.field("probabilities", PROBABILITIES),
         ]
     )
 
@@ -256,9 +280,32 @@ def to_table(records: Iterable[Record], record: type[Record] | None = None) -> p
     return pa.table(columns, schema=record.SCHEMA)
 
 
+def record_columns(record: type[Record], table: pa.Table) -> pa.Table:
+    """Return the columns of a record, in the record's order.
+
+    Files that an older version wrote may lack a column that can be null: it is filled with nulls.
+
+    Args:
+        record: The class.
+        table: A table that has at least the columns that cannot be null.
+
+    Raises:
+        KeyError: The table lacks a column that cannot be null.
+    """
+    for name in (f.name for f in record.SCHEMA if f.nullable and f.name not in table.column_names):
+        column = record.SCHEMA.field(name)
+        table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    return table.select(record.SCHEMA.names)
+
+
 def from_table(record: type[Record], table: pa.Table) -> list[Record]:
-    """Turn a table (or a batch of one) into records; columns that the record does not have are left out."""
+    """Turn a table (or a batch of one) into records.
+
+    Columns that the record does not have are left out; see :func:`record_columns` for those that the table lacks.
+
+    Raises:
+        KeyError: The table lacks a column that cannot be null.
+    """
     encoded = _json_columns(record.SCHEMA)
-    names = [f.name for f in dataclasses.fields(record)]
-    rows = table.select(names).to_pylist()
+    rows = record_columns(record, table).to_pylist()
     return [record(**{k: json.loads(v) if k in encoded else v for k, v in row.items()}) for row in rows]

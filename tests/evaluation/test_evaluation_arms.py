@@ -9,6 +9,7 @@ from simulated_study import study
 from w2s_align.errors import UserError
 from w2s_align.evaluation import Answers, Arm, ArmRun, Results, evaluate_arms, verdict
 from w2s_align.records import Prompt, Response, Score, from_table, to_table
+from w2s_align.scoring import Outcome
 
 PROMPTS = [Prompt.of(f"What is {i} + {i}?", answer=str(2 * i)) for i in range(4)]
 
@@ -49,7 +50,7 @@ def test_unscored_is_left_out_and_counted():
     assert s.estimate.value == pytest.approx(2 / 3)
     assert (s.problems, s.problems_without_score, s.unscored) == (3, 1, 4)
     assert s.unscored_reasons == {"timeout": 3, "no reason given": 1}
-    assert results.warnings[0] == "before, greedy: 4 of 8 answers could not be scored (50.0 %), left out."
+    assert results.warnings[0] == "before, greedy: 4 of 8 answers could not be scored (50.0%), left out."
 
 
 def test_seeds_are_kept_apart_from_problems():
@@ -68,7 +69,7 @@ def test_seeds_are_kept_apart_from_problems():
 def test_counts_of_tokens_truncation_and_missing_results():
     made = answers([[1], [0], [0], [0]], tokens=7, finish="length")
     scores = [
-        dataclasses.replace(s, detail="no answer found" if not s.value else "4")
+        dataclasses.replace(s, answer="4") if s.value else dataclasses.replace(s, outcome=Outcome.NO_ANSWER)
         for s in from_table(Score, made.scores)
     ]
     before = arm("before", "student", Answers(to_table(scores), made.responses))
@@ -130,7 +131,7 @@ def test_several_mistakes_are_told_at_once():
         evaluate_arms(to_table([], Prompt), [one, other, Arm("empty", "other", [])], "befor")
     assert problems_of(error) == [
         "There are no problems to evaluate on.",
-        "The baseline 'befor' is no arm.",
+        "The baseline 'befor' is not an arm.",
         "Two arms are called 'before'.",
         "Arm 'empty' has no run.",
     ]
@@ -182,7 +183,7 @@ def test_verdict_of_the_simulated_study(results):
     assert (found.status, found.attributed) == ("improved", True)
     assert found.controls == {"reversed": "below", "sft": "unclear"}
     assert found.sentence.startswith(
-        "dpo reaches 98.6 % (95 % interval 97.6 to 99.2 %) with greedy decoding, against 19 %"
+        "dpo reaches 98.6% (95% interval 97.6 to 99.2%) with greedy decoding, against 19%"
     )
     assert "is above both teachers (p < 0.001)" in found.sentence
 
@@ -190,5 +191,5 @@ def test_verdict_of_the_simulated_study(results):
 def test_no_effect_is_said():
     found = verdict(evaluate_arms(*study(effect=False), "before"))
     assert found.status == "no_effect"
-    assert found.sentence.startswith("No effect can be claimed: dpo reaches 16 %")
+    assert found.sentence.startswith("No effect can be claimed: dpo reaches 16%")
     assert "would often be missed" in found.sentence

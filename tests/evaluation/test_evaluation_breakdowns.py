@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,17 +14,12 @@ from statsmodels.stats.multitest import multipletests
 
 from w2s_align.errors import UserError
 from w2s_align.evaluation import Answers, Arm, ArmRun, evaluate_arms, verdict
-from w2s_align.evaluation.calibration import (
-    brier_score,
-    calibration_error,
-    confidence_of,
-    fit_temperature,
-    negative_log_likelihood,
-)
+from w2s_align.evaluation.best_of_n import agreement, best_of_values, counted_answers, majority_values
+from w2s_align.evaluation.calibration import calibration_error, fit_temperature, negative_log_likelihood
 from w2s_align.evaluation.macro import macro_difference, macro_gap_recovered, macro_interval
 from w2s_align.evaluation.run_comparison import RunArms, compare_studies
-from w2s_align.evaluation.selection import agreement, best_of_values, final_answers, majority_values
 from w2s_align.records import Prompt, Score, to_table
+from w2s_align.scoring import Outcome
 
 NAN = float("nan")
 
@@ -33,13 +29,20 @@ def prompts(tasks: list[str], **meta: list) -> list[Prompt]:
     return [Prompt.of(f"{task} {i}", answer="1", task=task, meta=rows[i]) for i, task in enumerate(tasks)]
 
 
-def arm(name: str, role: str, asked: list[Prompt], values: list[list[float | None]], details=None, **more) -> Arm:
+def arm(name: str, role: str, asked: list[Prompt], values: list[list[float | None]], found=None, **more) -> Arm:
     rows = [
-        Score(p.id, i, name, "numeric", v, details[j][i] if details else "1")
+        score_of(Score(p.id, i, name, "numeric", v), found[j][i] if found else "1")
         for j, (p, given) in enumerate(zip(asked, values, strict=True))
         for i, v in enumerate(given)
     ]
     return Arm(name, role, [ArmRun("0", {"greedy": Answers(to_table(rows, Score), **more)})])
+
+
+def score_of(score: Score, found: str | None) -> Score:
+    """Put what a check found into a score: an answer, None for no answer, or the reason of a missing value."""
+    if score.value is None:
+        return replace(score, detail=found, outcome=found)
+    return replace(score, answer=found, outcome=Outcome.NO_ANSWER if found is None else None)
 
 
 # --- the mean over tasks ---
@@ -168,17 +171,21 @@ def test_one_problem_and_nothing_but_one_verdict(values: list) -> None:
 def test_majority_and_its_share_of_the_votes() -> None:
     asked = prompts(["t"] * 4)
     values = [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, None], [None, None, None]]
-    details = [["1,000", "1000.0", "7"], ["3", "3.", "4"], ["5", "no answer found", "time-out"], ["x", "x", "x"]]
-    scores = arm("a", "student", asked, values, details).runs[0].settings["greedy"].scores
+    found = [["1,000", "1000.0", "7"], ["3", "3.", "4"], ["5", None, "time-out"], ["x", "x", "x"]]
+    scores = arm("a", "student", asked, values, found).runs[0].settings["greedy"].scores
     right, share = majority_values(scores, [p.id for p in asked])
     assert right.tolist()[:3] == [1.0, 0.0, 1.0] and math.isnan(right[3])
     assert share.tolist()[:3] == pytest.approx([2 / 3, 2 / 3, 1 / 2])
 
 
 def test_answers_of_the_auto_scorer_and_of_one_that_keeps_none() -> None:
-    rows = [Score("a", 0, "m", "auto", 1.0, "numeric: 12.0"), Score("a", 1, "m", "auto", None, "no gold answer")]
-    assert final_answers(to_table(rows)) == ["12", None]
-    assert final_answers(to_table([Score("a", 0, "m", "code", 1.0, "passed")])) is None
+    rows = [
+        Score("a", 0, "m", "auto", 1.0, "numeric: 12.0", "12.0"),
+        Score("a", 1, "m", "auto", None, "no gold answer", outcome="no gold answer"),
+        Score("a", 2, "m", "auto", 0.0, outcome=Outcome.NO_ANSWER),
+    ]
+    assert counted_answers(to_table(rows)) == ["12", None, None]
+    assert counted_answers(to_table([*rows, Score("a", 3, "m", "code", 1.0, "passed")])) is None
 
 
 def test_best_of_n_by_a_scorer() -> None:
@@ -279,7 +286,8 @@ def test_temperature_is_that_of_a_logistic_regression() -> None:
     y = (rng.random(1000) < 1 / (1 + np.exp(-z))).astype(float)
     fitted = fit_temperature(3 * z, y)
     assert fitted == pytest.approx(1 / sm.Logit(y, 3 * z).fit(disp=0).params[0], rel=1e-3)
-    before, after = (calibration_error(c, d == y) for c, d in (confidence_of(3 * z), confidence_of(3 * z, fitted)))
+    chances = [1 / (1 + np.exp(-3 * z / temperature)) for temperature in (1.0, fitted)]
+    before, after = (calibration_error(np.maximum(p, 1 - p), (p >= 0.5) == y) for p in chances)
     assert before > 0.1 and after < 0.05
     assert negative_log_likelihood(3 * z, y, fitted) < negative_log_likelihood(3 * z, y)
     with pytest.raises(ValueError, match="both labels"):
@@ -290,7 +298,6 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error([0.9, 0.9, 0.6, 0.6], [1, 1, 1, 0], bins=10) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
     assert calibration_error([1.0, NAN], [1.0, 0.0]) == 0.0
     assert calibration_error([], []) is None
-    assert brier_score([0.5, 1.0], [1.0, 1.0]) == 0.125
     with pytest.raises(ValueError, match="between 0 and 1"):
         calibration_error([1.2], [1])
 

@@ -16,10 +16,8 @@ from scipy import special
 from w2s_align.errors import UserError
 from w2s_align.evaluation import Answers, Arm, ArmRun, evaluate_arms
 from w2s_align.evaluation.length_control import (
-    detail_of,
     is_extreme,
     length_controlled_win_rate,
-    outcome_of,
 )
 from w2s_align.evaluation.preference import prefer
 from w2s_align.generation import Engine, EngineResources
@@ -119,10 +117,7 @@ def test_what_is_no_preference_is_refused() -> None:
         length_controlled_win_rate([1.0, 0.0], [1])
 
 
-def test_details_and_warnings() -> None:
-    assert detail_of("half tie", 12) == "half tie, +12 characters against the reference"
-    assert outcome_of(detail_of("half tie", -3)) == "half tie"
-    assert outcome_of("generation failed") is None
+def test_warnings() -> None:
     assert [is_extreme(*pair) for pair in ((0.5, 0.36), (0.5, 0.39), (0.2, 0.09), (0.9, 0.99), (None, 0.1))] == [
         True,
         False,
@@ -135,7 +130,7 @@ def test_details_and_warnings() -> None:
 # --- as a task of an evaluation ---
 
 
-def study(details: bool = True) -> tuple[list[Prompt], list[Arm]]:
+def study(lengths: bool = True) -> tuple[list[Prompt], list[Arm]]:
     """A judged task of 120 problems beside one of right and wrong; dpo only writes longer answers."""
     asked = [
         Prompt.of(f"{task} {i}", answer="1", task=task) for task, n in (("ae", 120), ("sum", 40)) for i in range(n)
@@ -145,10 +140,10 @@ def study(details: bool = True) -> tuple[list[Prompt], list[Arm]]:
         y, delta = simulated(120, 0.0, 3.0, seed, longer)
         outcome = {1.0: "win", 0.5: "flip", 0.0: "loss"}
         scores = [
-            Score(p.id, 0, name, "judge:j", v, detail_of(outcome[v], int(d)) if details else "win")
+            Score(p.id, 0, name, "judge:j", v, outcome=outcome[v], length_difference=int(d) if lengths else None)
             for p, v, d in zip(asked[:120], y, delta, strict=True)
         ]
-        scores[0] = Score(asked[0].id, 0, name, "judge:j", None, "unreadable, +3 characters against the reference")
+        scores[0] = Score(asked[0].id, 0, name, "judge:j", None, outcome="unreadable", length_difference=3)
         scores += [Score(p.id, 0, name, "numeric", float(i % 2), "1") for i, p in enumerate(asked[120:])]
         arms.append(Arm(name, role, [ArmRun("0", {"greedy": Answers(to_table(scores, Score))})]))
     return asked, arms
@@ -174,7 +169,7 @@ def test_a_judged_task_counts_by_its_controlled_win_rate() -> None:
 
 
 def test_scores_without_lengths_are_refused() -> None:
-    asked, arms = study(details=False)
+    asked, arms = study(lengths=False)
     with pytest.raises(UserError, match="keep no lengths"):
         evaluate_arms(to_table(asked), arms, "before", metrics={"ae": "length_controlled"})
 
@@ -246,13 +241,17 @@ def test_ties_flips_and_silence_are_counted(referee: dict) -> None:
         "generation failed",
         "no reference answer",
     ]
+    assert found.scores["outcome"].to_pylist() == [
+        "win", "loss", "flip", "tie", "the judge could not be read", "tie", "generation failed", "no reference answer"
+    ]  # fmt: skip
+    assert found.scores["length_difference"].to_pylist() == [4, -8, -5, -6, -6, 0, None, None]
     assert found.outcomes == {
         "tie": 2, "win": 1, "loss": 1, "flip": 1, "the judge could not be read": 1, "generation failed": 1,
         "no reference answer": 1,
     }  # fmt: skip
     assert found.verdicts.num_rows == 5 * 2 + 1  # the same text is not asked about
     assert found.verdicts["prompt_id"].to_pylist()[:2] == [problems[0].id] * 2
-    assert found.account.flip_rate == 1 / 4 and found.asked["prompts"] == 10
+    assert found.reliability.flip_rate == 1 / 4 and found.asked["prompts"] == 10
 
 
 def test_several_answers_to_a_problem_are_compared_with_the_reference_alone(referee: dict) -> None:

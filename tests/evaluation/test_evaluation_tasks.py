@@ -10,7 +10,16 @@ from benchmark_rows import write_mirror
 
 from w2s_align.errors import UserError
 from w2s_align.evaluation.preference import references_of
-from w2s_align.evaluation.task import Task, TaskChoice, TaskData, load_suite, load_task, shipped_suites, shipped_tasks
+from w2s_align.evaluation.task import (
+    Task,
+    TaskChoice,
+    TaskData,
+    dataset_rows,
+    load_suite,
+    load_task,
+    shipped_suites,
+    shipped_tasks,
+)
 from w2s_align.evaluation.task_prompts import task_problems
 from w2s_align.records import Prompt, Response, from_table, to_table
 from w2s_align.scoring import score
@@ -179,7 +188,7 @@ def test_mistakes_in_names_and_files_are_said(tmp_path: Path) -> None:
         load_suite("tulu")
     (tmp_path / "bad.yaml").write_text("data: {repo: a/b}\npromt: x\nmetric: best\n")
     with pytest.raises(
-        UserError, match=r"(?s)metric: .*is no metric.*promt is no option of a task.*Did you mean prompt"
+        UserError, match=r"(?s)metric: .*is not a metric.*promt is not an option of a task.*Did you mean prompt"
     ):
         load_task(str(tmp_path / "bad.yaml"))
 
@@ -187,10 +196,10 @@ def test_mistakes_in_names_and_files_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"name": "lab/addition", "shots": 2}, "takes no shots: its problems are generated"),
-        ({"name": "lm_eval/gsm8k", "scorer": "math"}, "takes no scorer: lm-eval asks and checks"),
-        ({"name": "truthfulqa", "metric": "majority"}, "takes no metric: given answers are rated"),
-        ({"name": "gsm8k", "include_path": "x"}, "takes no include_path"),
+        ({"name": "lab/addition", "shots": 2}, "does not take shots: its problems are generated"),
+        ({"name": "lm_eval/gsm8k", "scorer": "math"}, "does not take scorer: lm-eval asks and checks"),
+        ({"name": "truthfulqa", "metric": "majority"}, "does not take metric: given answers are rated"),
+        ({"name": "gsm8k", "include_path": "x"}, "does not take include_path"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(choice: dict, message: str) -> None:
@@ -226,3 +235,14 @@ def test_a_task_without_any_row_is_refused(tmp_path: Path) -> None:
     task = Task(name="none", data=TaskData(source=str(tmp_path / "none.jsonl")))
     with pytest.raises(UserError, match="has no problem"):
         task_problems(task)
+
+
+def test_every_shipped_task_knows_its_rows_and_they_are_no_part_of_its_definition() -> None:
+    for name in shipped_tasks():
+        task = load_task(name)
+        assert task.expected_problems, name
+        assert "rows" not in task.model_dump(mode="json")["data"]
+    assert load_task(TaskChoice(name="gsm8k", limit=7)).expected_problems == 7
+    assert load_task(TaskChoice(name="gsm8k", limit=9_000)).expected_problems == 1_319
+    assert dataset_rows("openai/gsm8k", "main", "train") == 7_473
+    assert dataset_rows("openai/gsm8k", None, "train") is None

@@ -46,7 +46,7 @@ def test_without_teachers_nothing_is_said_about_them():
 def test_worse():
     found = judge(BEFORE, arm("weak", "teacher", 5), arm("dpo", "treatment", 2))
     assert found.status == "worse"
-    assert found.sentence.startswith("dpo is worse than the untouched student: 3.3 %")
+    assert found.sentence.startswith("dpo is worse than the untouched student: 3.3%")
 
 
 def test_a_control_that_does_as_well_takes_the_credit():

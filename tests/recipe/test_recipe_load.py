@@ -231,7 +231,7 @@ def test_steps_refuse_what_cannot_work_before_anything_runs() -> None:
     (found,) = problems(GOOD.replace("rule: model_order", "rule: score_gap"))
     assert "The rule score_gap needs responses." in found
     (found,) = problems(GOOD.replace("baseline: before", "baseline: befor"))
-    assert "befor is no arm.  Did you mean before?" in found
+    assert "befor is not an arm.  Did you mean before?" in found
     (found,) = problems(GOOD.replace(", dpo: treatment", ""))
     assert "roles says nothing about dpo" in found
 

@@ -25,10 +25,10 @@ from w2s_align.reporting import (
     StepCost,
     TrainingCurve,
     collect_samples,
-    data,
     summary_table,
     write_report,
 )
+from w2s_align.reporting import data as report_data_module
 from w2s_align.reporting.arm_plots import arms_plot
 from w2s_align.reporting.curve_plots import training_plot
 from w2s_align.reporting.data import MOST_DRAWN
@@ -196,7 +196,7 @@ def test_pair_audit_comes_from_the_pairing_package():
 
 def test_of_many_pairs_those_drawn_are_spread_over_all(monkeypatch):
     assert MOST_DRAWN > 1000
-    monkeypatch.setattr(data, "MOST_DRAWN", 4)
+    monkeypatch.setattr(report_data_module, "MOST_DRAWN", 4)
     pairs, lengths = to_table([pair(i) for i in range(10)]), lengths_of(list(range(10)), [1] * 10)
     made = PairAudit.of("pairs", audit(pairs, lengths=lengths), pairs, lengths)
     assert made.deltas == [0.0, 2.0, 5.0, 7.0] and made.chosen_lengths == [0, 2, 5, 7]
@@ -238,7 +238,8 @@ def test_win_rates_gaps_over_tasks_and_details_are_on_the_page_without_a_pointer
                 name,
                 "judge:j",
                 float(i % 40 < right),
-                f"win, {i % 7 - 3:+d} characters against the reference",
+                outcome="win",
+                length_difference=i % 7 - 3,
             )
             if p.task == "chat"
             else Score(p.id, 0, name, "numeric", float(i % 40 < right), "1")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from w2s_align.scoring.answers import extract_answer, is_number, normalise_answer, parse_number, same_number
+from w2s_align.scoring.answers import extract_answer, is_number, normalize_answer, parse_number, same_number
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_a_runaway_number_costs_nothing():
     ("left", "right"),
     [("**Paris**.", "paris"), ("$1,000$", "1000"), ("A  B\n", "a b"), ("“x”", "“x”"), (r"\text{blue}", "Blue")],
 )
-def test_normalise_answer(left, right):
-    assert normalise_answer(left) == normalise_answer(right)
+def test_normalize_answer(left, right):
+    assert normalize_answer(left) == normalize_answer(right)
 
 
-def test_normalise_answer_keeps_differences():
-    assert normalise_answer("1,2") != normalise_answer("12")
+def test_normalize_answer_keeps_differences():
+    assert normalize_answer("1,2") != normalize_answer("12")

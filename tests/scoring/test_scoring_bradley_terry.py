@@ -64,9 +64,9 @@ def test_perfect_separation_is_finite_in_order_and_said():
 
 def test_no_wins_and_wrong_wins():
     assert bradley_terry([]).values == {}
-    with pytest.raises(UserError, match="is no win"):
+    with pytest.raises(UserError, match="is not a win"):
         bradley_terry([("a", "a", 1.0)])
-    with pytest.raises(UserError, match="is no win"):
+    with pytest.raises(UserError, match="is not a win"):
         bradley_terry([("a", "b", -1.0)])
     with pytest.raises(UserError, match="not above 0"):
         bradley_terry([("a", "b", 1.0)], prior=0.0)

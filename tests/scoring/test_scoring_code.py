@@ -9,7 +9,7 @@ import pytest
 from w2s_align.records import Prompt, Response, to_table
 from w2s_align.scoring import score
 from w2s_align.scoring.sandbox import extract_code, run_io, run_tests
-from w2s_align.scoring.settings import CodeSettings
+from w2s_align.scoring.scorers.code import CodeScorer
 
 TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", "assert add('a', 'b') == 'ab'"]
 
@@ -143,7 +143,7 @@ def test_code_scorer():
     responses = [Response(prompt.id, i, "m", text) for i, text in enumerate(texts)] + [Response(bare.id, 0, "m", "x")]
     tables = to_table([prompt, bare]), to_table(responses)
     values = {
-        mode: score(*tables, CodeSettings(value=mode)).table["value"].to_pylist()
+        mode: score(*tables, CodeScorer(value=mode)).table["value"].to_pylist()
         for mode in ("all", "fraction", "ladder")
     }
     assert values == {

@@ -5,7 +5,7 @@ import pytest
 from w2s_align.records import Prompt, Response, to_table
 from w2s_align.scoring import score
 from w2s_align.scoring.instructions import CHECKS, follows
-from w2s_align.scoring.settings import InstructionsSettings
+from w2s_align.scoring.scorers.instructions import InstructionsScorer
 
 CASES = [
     ("keywords:existence", {"keywords": ["Cat", "c++"]}, "a cat writes C++", "a cat"),
@@ -93,6 +93,6 @@ def test_scorer():
         "no instructions": 1,
         "unknown instruction language:response_language": 1,
     }
-    share = score(*tables, InstructionsSettings(value="fraction")).table["value"].to_pylist()
+    share = score(*tables, InstructionsScorer(value="fraction")).table["value"].to_pylist()
     assert share[:3] == [1.0, 0.5, 0.0]
     assert score(*tables, "auto").table["detail"][1].as_py() == "instructions: not followed: punctuation:no_comma"

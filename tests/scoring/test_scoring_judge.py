@@ -17,7 +17,7 @@ from w2s_align.scoring.judge_prompts import (
     read_rating,
     read_verdict,
 )
-from w2s_align.scoring.judge_scores import VERDICTS, account_of, comparisons, scores_of
+from w2s_align.scoring.judge_scores import VERDICTS, comparisons, reliability_of, scores_of
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_several_draws_of_an_order_count_by_their_mean():
 
 def test_the_account_by_hand():
     same = ("same", "m", 0, "m", 1, None, "", 0, "same text", 0.5, None)
-    account = account_of(cases([same]), JudgeSettings(mode="pairwise"))
+    account = reliability_of(cases([same]), JudgeSettings(mode="pairwise"))
     assert account.comparisons == {"flip": 1, "half tie": 1, "loss": 1, "tie": 2, "unreadable": 1, "win": 1}
     assert account.unreadable == 1 / 12
     # of five comparisons with two readable orders that were asked: one flip, three consistent
@@ -168,7 +168,7 @@ def test_strengths_of_models_over_all_prompts():
 
     rows = [row(str(i), "a", "b", shown, float(i < 3)) for i in range(4) for shown in ("first", "second")]
     rows += [row("9", "c", "d", shown, 0.5) for shown in ("first", "second")]
-    account = account_of(verdict_table(rows), JudgeSettings(mode="pairwise", prior=1e-9))
+    account = reliability_of(verdict_table(rows), JudgeSettings(mode="pairwise", prior=1e-9))
     assert account.strengths["a"] - account.strengths["b"] == pytest.approx(1.0986, abs=1e-3)
     assert account.notes == ["No comparisons between {a, b} and {c, d}: their strengths cannot be compared."]
 
@@ -262,9 +262,9 @@ def test_a_real_model_rates(judge_model, engines):
     assert 0 < judged.scores.scored < 80
     assert judged.scores.unscored == {"no readable rating of worth": 80 - judged.scores.scored}
     assert judged.verdicts["text"].to_pylist() == alone["text"].to_pylist()
-    counts = judged.account.verdicts
+    counts = judged.reliability.verdicts
     assert counts["rated"] == judged.scores.scored and sum(counts.values()) == 80
-    assert judged.account.warnings
+    assert judged.reliability.warnings
     assert set(judged.scores.table["scorer"].to_pylist()) == {f"judge:{judge_model}"}
 
 
@@ -284,7 +284,7 @@ def test_a_real_model_compares_and_the_order_of_the_input_does_not_matter(judge_
     answer = {"sampling": ONE_TOKEN, "engine": TRANSFORMERS, "engines": engines, "model_name": "j"}
     judged = judge(judge_model, prompts, responses, LETTERS, **answer)
     assert judged.verdicts.num_rows == 80
-    outcomes = judged.account.comparisons
+    outcomes = judged.reliability.comparisons
     assert sum(outcomes.values()) == 40 and outcomes["unreadable"] > 0
     backwards = responses.take(list(range(79, -1, -1)))
     again = judge(judge_model, prompts, backwards, LETTERS, **answer)
@@ -322,8 +322,8 @@ def test_what_cannot_be_judged_is_counted(judge_model, engines):
     assert details[2:5] == ["generation failed", "duplicate", "only one response"]
     assert details[5:8] == ["1 tie", "1 tie", "prompt not found"]
     assert details[8:] == ["no comparison with two readable orders"] * 2
-    assert judged.account.verdicts["same text"] == 1
-    assert judged.account.verdicts["the judge's prompt is too long"] == 2
+    assert judged.reliability.verdicts["same text"] == 1
+    assert judged.reliability.verdicts["the judge's prompt is too long"] == 2
     with pytest.raises(UserError, match="nothing to judge") as caught:
         judge(judge_model, to_table(prompts), to_table(rows[4:5]), LETTERS)
     assert "1 only one response" in str(caught.value)

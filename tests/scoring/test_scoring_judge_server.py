@@ -100,11 +100,11 @@ def test_orders_flips_ties_and_silence(server):
         resources=EngineResources(base_url=server),
     )
     assert len(Judge.asked) == 12 and sum("[Response A]\nleft" in text for text in Judge.asked) == 6
-    assert judged.account.comparisons == {outcome: 1 for outcome in sorted(REQUESTS.values())}
-    assert judged.account.verdicts == {"loss": 3, "tie": 3, "unparsable": 2, "win": 4}
-    assert (judged.account.flip_rate, judged.account.consistency) == (1 / 5, 3 / 5)
+    assert judged.reliability.comparisons == {outcome: 1 for outcome in sorted(REQUESTS.values())}
+    assert judged.reliability.verdicts == {"loss": 3, "tie": 3, "unparsable": 2, "win": 4}
+    assert (judged.reliability.flip_rate, judged.reliability.consistency) == (1 / 5, 3 / 5)
     # decided: fair A B, unfair B A, lazy A A, shy A: the first slot won 2 of 2, 1 of 2, 1 of 2 and 1 of 1
-    assert judged.account.first_slot == 5 / 7
+    assert judged.reliability.first_slot == 5 / 7
     pairs = judge_pairs(responses, judged.verdicts, prompts)
     rows = [(r["prompt"][0]["content"], r["chosen_model"], r["rejected_model"]) for r in pairs.table.to_pylist()]
     assert rows == [("fair request", "left", "right"), ("unfair request", "right", "left")]
@@ -114,7 +114,7 @@ def test_orders_flips_ties_and_silence(server):
         "the order of the two decided": 1,
         "unreadable verdict": 1,
     }
-    strengths = judged.account.strengths
+    strengths = judged.reliability.strengths
     assert strengths["left"] == pytest.approx(-strengths["right"]) and strengths["left"] > 0
 
 

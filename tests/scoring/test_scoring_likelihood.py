@@ -5,7 +5,7 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.records import Prompt, Response, to_table
 from w2s_align.scoring import score
-from w2s_align.scoring.settings import LogprobSettings
+from w2s_align.scoring.scorers.logprob import LogprobScorer
 
 
 @pytest.fixture(scope="module")
@@ -62,25 +62,25 @@ def test_logprob_is_the_sum_over_the_answer(models):
     texts = ["46", "1", "4+4=8\n46"]
     expected = [by_hand(models[0], text) for text in texts]
     for batch_size in (1, 3):
-        found = score(*tables(texts), LogprobSettings(model=models[0], batch_size=batch_size)).table
+        found = score(*tables(texts), LogprobScorer(model=models[0], batch_size=batch_size)).table
         assert found["value"].to_pylist() == pytest.approx([total for total, _ in expected], abs=1e-4)
     assert found["detail"].to_pylist() == [f"{n} tokens" for _, n in expected]
-    means = score(*tables(texts), LogprobSettings(model=models[0], per_token=True)).table["value"].to_pylist()
+    means = score(*tables(texts), LogprobScorer(model=models[0], per_token=True)).table["value"].to_pylist()
     assert means == pytest.approx([total / n for total, n in expected], abs=1e-4)
 
 
 def test_implicit_reward(models):
     texts = ["46", "1"]
-    own = score(*tables(texts), LogprobSettings(model=models[0], reference=models[0])).table
+    own = score(*tables(texts), LogprobScorer(model=models[0], reference=models[0])).table
     assert own["value"].to_pylist() == pytest.approx([0.0, 0.0], abs=1e-6)
     assert own["scorer"][0].as_py() == f"implicit_reward:{models[0]}"
-    other = score(*tables(texts), LogprobSettings(model=models[0], reference=models[1], beta=0.5)).table
+    other = score(*tables(texts), LogprobScorer(model=models[0], reference=models[1], beta=0.5)).table
     expected = [0.5 * (by_hand(models[0], text)[0] - by_hand(models[1], text)[0]) for text in texts]
     assert other["value"].to_pylist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_chat_that_is_too_long_is_unscored(models):
-    found = score(*tables(["1" * 100, "1"]), LogprobSettings(model=models[0]))
+    found = score(*tables(["1" * 100, "1"]), LogprobScorer(model=models[0]))
     assert found.unscored == {"longer than the model reads": 1} and found.scored == 1
 
 
@@ -92,4 +92,4 @@ def test_a_reference_with_another_vocabulary_is_refused(models, tmp_path):
     tokenizer.add_tokens(["new"])
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="different vocabularies"):
-        score(*tables(["1"]), LogprobSettings(model=models[0], reference=str(tmp_path)))
+        score(*tables(["1"]), LogprobScorer(model=models[0], reference=str(tmp_path)))

@@ -7,7 +7,7 @@ import pytest
 from w2s_align.errors import UserError
 from w2s_align.records import Prompt, Response, to_table
 from w2s_align.scoring import score
-from w2s_align.scoring.settings import RewardSettings
+from w2s_align.scoring.scorers.reward import RewardScorer
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def tables(n=20):
 
 def test_transformers_scores_do_not_depend_on_the_batch(model):
     prompts, responses = tables()
-    one = score(prompts, responses, RewardSettings(model=model, engine="transformers", batch_size=1))
-    many = score(prompts, responses, RewardSettings(model=model, engine="transformers", batch_size=7))
+    one = score(prompts, responses, RewardScorer(model=model, engine="transformers", batch_size=1))
+    many = score(prompts, responses, RewardScorer(model=model, engine="transformers", batch_size=7))
     values = one.table["value"].to_pylist()
     assert many.table["value"].to_pylist() == pytest.approx(values, abs=1e-4)
     assert len({round(value, 3) for value in values}) == 20
@@ -65,14 +65,14 @@ def test_scores_are_raw_logits_of_the_whole_chat(model):
     ids = torch.tensor([tokenizer(text, add_special_tokens=False).input_ids])
     with torch.no_grad():
         expected = AutoModelForSequenceClassification.from_pretrained(model)(input_ids=ids).logits.item()
-    found = score(prompts, responses, RewardSettings(model=model, engine="transformers"))
+    found = score(prompts, responses, RewardScorer(model=model, engine="transformers"))
     assert found.table["value"].to_pylist() == [pytest.approx(expected, abs=1e-4)]
 
 
 def test_a_chat_that_is_too_long_is_unscored(model):
     prompts, responses = tables(3)
-    found = score(prompts, responses, RewardSettings(model=model, engine="transformers", max_length=2))
-    assert found.unscored == {"longer than the reward model reads": 3}
+    found = score(prompts, responses, RewardScorer(model=model, engine="transformers", max_length=2))
+    assert found.unscored == {"longer than the model reads": 3}
 
 
 def test_a_model_that_is_no_reward_model_is_refused(tmp_path):
@@ -80,13 +80,13 @@ def test_a_model_that_is_no_reward_model_is_refused(tmp_path):
 
     config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     LlamaForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="is no reward model"):
-        score(*tables(1), RewardSettings(model=str(tmp_path), engine="transformers"))
+    with pytest.raises(UserError, match="is not a reward model"):
+        score(*tables(1), RewardScorer(model=str(tmp_path), engine="transformers"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_vllm_gives_the_same_scores(model):
     prompts, responses = tables()
-    slow = score(prompts, responses, RewardSettings(model=model, engine="transformers", dtype="float32"))
-    fast = score(prompts, responses, RewardSettings(model=model, engine="vllm", dtype="float32"))
+    slow = score(prompts, responses, RewardScorer(model=model, engine="transformers", dtype="float32"))
+    fast = score(prompts, responses, RewardScorer(model=model, engine="vllm", dtype="float32"))
     assert fast.table["value"].to_pylist() == pytest.approx(slow.table["value"].to_pylist(), abs=1e-3)

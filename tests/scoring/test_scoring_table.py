@@ -5,13 +5,16 @@ import math
 import os
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.records import Prompt, Response, Score, to_table
-from w2s_align.scoring import choose_scorer, score
+from w2s_align.records import Prompt, Response, Score, from_table, record_columns, to_table
+from w2s_align.scoring import Outcome, choose_scorer, score
 from w2s_align.scoring.pool import WorkerPool
-from w2s_align.scoring.settings import FeatureSettings, MathSettings
+from w2s_align.scoring.scorers.feature import FeatureScorer
+from w2s_align.scoring.scorers.library_checks import MathScorer
+from w2s_align.steps.tables import join_tables
 
 
 def tables(rows, **prompt_fields):
@@ -37,6 +40,15 @@ def test_exact_and_its_reasons():
         "no answer found",
         "generation failed",
         "prompt not found",
+    ]
+    assert result.table["answer"].to_pylist() == ["paris", "Rome", None, None, None, None]
+    assert result.table["outcome"].to_pylist() == [
+        None,
+        None,
+        Outcome.NO_GOLD,
+        Outcome.NO_ANSWER,
+        Outcome.NO_RESPONSE,
+        Outcome.NO_PROMPT,
     ]
     assert (result.scored, result.unscored, result.mean) == (
         3,
@@ -70,7 +82,7 @@ def test_math():
         (None, "12"),
         ("5", "<think>I think 5</think> The answer is $6$."),
     ]
-    result = score(*tables(rows), MathSettings(processes=1))
+    result = score(*tables(rows), MathScorer(processes=1))
     assert result.table["value"].to_pylist() == [1.0, 1.0, 1.0, 0.0, 0.0, None, 0.0]
     assert result.table["detail"][4].as_py() == "no answer found"
 
@@ -79,7 +91,7 @@ def test_one_poisonous_answer_costs_its_timeout_and_nothing_else():
     rows = [("12", "#### 12")] * 30
     rows[7] = ("12", r"\boxed{9^{9^{9^{9}}}!}")
     rows[20] = ("12", r"\boxed{" + "9^" * 12 + "9}")
-    result = score(*tables(rows), MathSettings(processes=2, timeout_s=2))
+    result = score(*tables(rows), MathScorer(processes=2, timeout_s=2))
     expected = [1.0] * 30
     values = result.table["value"].to_pylist()
     assert [v for i, v in enumerate(values) if i not in (7, 20)] == [
@@ -109,7 +121,7 @@ def test_a_pool_replaces_hanging_and_crashing_workers(monkeypatch, tmp_path):
     assert [a.get("value") for a in answers] == [0.0, None, 1.0, None, 2.0, None, 3.0, None, 4.0]
     assert answers[1] == {"failed": "time-out"}
     assert answers[3] == {"failed": "the checker crashed (exit code 3)"}
-    assert answers[5] == {"failed": "the checker failed: ValueError: bad"}
+    assert answers[5] == {"failed": "the checker failed", "detail": "the checker failed: ValueError: bad"}
     assert answers[7] == {"failed": "out of memory (4 GiB)"}
     assert [a["value"] for a in again] == [5.0, 6.0]
 
@@ -169,6 +181,8 @@ def test_lab_tasks_check_their_own_answers():
         result = score(to_table(prompts), to_table(responses), scorer)
         assert result.table["value"].to_pylist() == [1.0, 0.0]
     assert result.table["detail"][1].as_py() == "lab: -1"
+    silent = to_table([Response(prompts[0].id, 0, "m", " ")])
+    assert score(to_table(prompts), silent, "lab").table["outcome"].to_pylist() == [Outcome.NO_ANSWER]
 
 
 def test_choice():
@@ -194,7 +208,7 @@ def test_features_by_name_and_with_a_target():
     result = score(prompts, responses, "feature:sentences")
     assert result.table["value"].to_pylist() == [3.0, 1.0]
     assert result.table["scorer"].to_pylist() == ["feature:sentences"] * 2
-    near = score(prompts, responses, FeatureSettings(feature="sentences", target=2))
+    near = score(prompts, responses, FeatureScorer(feature="sentences", target=2))
     assert near.table["value"].to_pylist() == [-1.0, -1.0]
     assert near.table["detail"].to_pylist() == ["3", "1"]
     with pytest.raises(UserError, match="feature"):
@@ -208,6 +222,7 @@ def test_self_consistency_counts_over_the_whole_table():
     responses.append(Response(prompt.id, 0, "other", "8"))
     result = score(to_table([prompt]), to_table(responses), "self_consistency", batch_rows=2)
     assert result.table["value"].to_pylist() == [0.5, 0.5, 0.25, 0.0, None, 1.0]
+    assert result.table["answer"].to_pylist() == ["7", "7", "8", None, None, "8"]
 
 
 @pytest.mark.parametrize(
@@ -236,6 +251,7 @@ def test_auto_names_the_scorer_it_used():
     assert result.table["scorer"].to_pylist() == ["auto"] * 3
     assert result.table["value"].to_pylist() == [1.0, 0.0, None]
     assert result.table["detail"].to_pylist() == ["exact: Paris", "numeric: 8", "no gold answer"]
+    assert result.table["answer"].to_pylist() == ["Paris", "8", None]
 
 
 def test_a_killed_call_goes_on(tmp_path):
@@ -267,3 +283,16 @@ def test_empty_and_unknown():
     assert score(prompts, responses, "exact").table.equals(Score.SCHEMA.empty_table())
     with pytest.raises(UserError, match="There is no scorer 'exakt'"):
         score(prompts, responses, "exakt")
+
+
+def test_scores_that_an_older_version_wrote_are_read(tmp_path):
+    new = [Score("a", 0, "m", "exact", 1.0, "4", "4", probabilities=[{"label": "right", "p": 0.75}])]
+    older = to_table([Score("b", 0, "m", "exact", None, "no gold answer")]).select(Score.SCHEMA.names[:6])
+    pq.write_table(older, tmp_path / "older.parquet")
+    read = pq.read_table(tmp_path / "older.parquet")
+    assert record_columns(Score, read).schema.equals(Score.SCHEMA)
+    assert from_table(Score, read) == [Score("b", 0, "m", "exact", None, "no gold answer")]
+    assert from_table(Score, join_tables([to_table(new), read])) == [*new, *from_table(Score, read)]
+    assert from_table(Score, join_tables([read, to_table(new)]))[1] == new[0]
+    with pytest.raises(KeyError):
+        record_columns(Score, read.drop_columns("scorer"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from w2s_align.scoring.votes import final_answer, majority, weighted_vote
+from w2s_align.scoring.votes import final_answer, weighted_vote
 
 
 def test_final_answer():
@@ -14,13 +14,6 @@ def test_final_answer():
         "5",
     ]
     assert final_answer("The answer is **Paris**.", "text") == "paris"
-
-
-def test_majority():
-    assert majority(["a", "b", "b", "a"]) == ("a", 0.5)
-    assert majority(["", "x", "x", "", "x"]) == ("x", 0.6)
-    with pytest.raises(ValueError):
-        majority([])
 
 
 def test_weighted_vote():

@@ -11,21 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_align.artifacts.artifact import Artifact
-from w2s_align.evaluation.arms import NO_ANSWER
 from w2s_align.generation import Sampling
 from w2s_align.recipe.schema import Resources
 from w2s_align.records import Prompt, Response, Score, to_table
 from w2s_align.runs import load_recipe
-from w2s_align.scoring.scorers import NOT_FOUND
 from w2s_align.steps import CATALOGUE
 from w2s_align.steps.generate import Generate
 from w2s_align.steps.select import Select
 from w2s_align.steps.work import Work, merge_warnings
 from w2s_align.terminal.catalogue import shipped_recipes
-
-
-def test_an_answer_that_was_not_found_has_one_name() -> None:
-    assert NO_ANSWER == NOT_FOUND
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

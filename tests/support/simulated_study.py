@@ -7,6 +7,7 @@ carry), so that tables, page and verdict can be tried without a model. ``study()
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
@@ -14,6 +15,7 @@ from scipy import stats
 from w2s_align.evaluation import Arm, ArmRun
 from w2s_align.evaluation.arms import Answers
 from w2s_align.records import Prompt, Response, Score, to_table
+from w2s_align.scoring import Outcome
 
 # name: role, runs, mean greedy accuracy, mean sampled accuracy
 ARMS = {
@@ -97,10 +99,11 @@ def _answers(name, setting, prompts, questions, right, rng) -> Answers:
                     seed=sample if setting == "sampled" else None,
                 )
             )
-            value, detail = float(right[i, sample]), result
+            made = Score(prompt.id, sample, name, "exact", float(right[i, sample]), result, result)
             if cut:
-                value, detail = 0.0, "no answer found"
+                made = replace(made, value=0.0, detail=Outcome.NO_ANSWER, answer=None, outcome=Outcome.NO_ANSWER)
             if lost:
-                value, detail = None, "the checker timed out"
-            scores.append(Score(prompt.id, sample, name, "exact", value, detail))
+                reason = "the checker timed out"
+                made = replace(made, value=None, detail=reason, answer=None, outcome=reason)
+            scores.append(made)
     return Answers(to_table(scores), to_table(responses))

@@ -45,7 +45,7 @@ def test_the_points_share_artifacts_and_end_in_a_comparison(folder: Path) -> Non
     assert done.returncode == 0, said
     assert "1 of 2: steps=4" in said and "2 of 2: steps=6" in said
     assert "3 of 6 artifacts were cached" in said  # problems, student and its answers
-    assert "All points are alike, where tuned (greedy decoding) has 0 %" in " ".join(said.split())
+    assert "All points are alike, where tuned (greedy decoding) has 0%" in " ".join(said.split())
     assert "2 of 2 points are done." in said
     (page,) = (folder / "w2s_runs" / "sweeps" / "swept").glob("*/report.html")
     assert f"Page: {page.relative_to(folder)}" in said

@@ -16,9 +16,9 @@ from w2s_align.training import (
     Lora,
     SFTSettings,
     TrainResources,
-    preflight,
     train,
 )
+from w2s_align.training import preflight as preflight_module
 from w2s_align.training.adapters import merge_adapter
 from w2s_align.training.counts import RowCounts
 from w2s_align.training.formats import responses_as_chats
@@ -303,7 +303,7 @@ def test_an_adapter_on_a_base_in_four_bits_is_merged_into_the_full_one(tiny, tmp
 
 
 def test_four_bits_without_the_package_are_refused(tiny, student, tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    monkeypatch.setattr(preflight_module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package bitsandbytes"):
         train(student, tiny.pairs(4), tmp_path, DPOSettings(**PLAIN, adapter=Lora(load_in_4bit=True)))
 

@@ -9,24 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from w2s_align.estimates.costs import Estimate
+from w2s_align.evaluation.task import dataset_rows
 from w2s_align.steps.task import TaskStep
 
-KNOWN_ROWS = {
-    ("openai/gsm8k", "train"): 7_473,
-    ("openai/gsm8k", "test"): 1_319,
+DATASET_ROWS = {
     ("allenai/llama-3.1-tulu-3-8b-preference-mixture", "train"): 271_409,
     ("allenai/llama-3.1-tulu-3-70b-preference-mixture", "train"): 334_302,
     ("allenai/Dolci-Think-DPO-7B", "train"): 150_000,
     ("allenai/Dolci-Think-DPO-32B", "train"): 200_000,
     ("allenai/Dolci-Instruct-DPO", "train"): 259_922,
 }
-"""Rows of datasets that shipped recipes name, by split, as their cards or papers say."""
-TASK_ROWS = {
-    **{"gsm8k": 1_319, "math": 5_000, "math500": 500, "aime24": 30, "aime25": 30, "mmlu": 14_042, "mmlu_pro": 12_032},
-    **{"gpqa": 198, "arc_easy": 2_376, "arc_challenge": 1_172, "bbh": 6_511, "drop": 9_536, "popqa": 14_267},
-    **{"truthfulqa": 817, "humaneval": 164, "humaneval_plus": 164, "mbpp": 500, "ifeval": 541},
-}
-"""Problems of shipped tasks."""
+"""Rows of the preference datasets that shipped recipes name, by split, as their cards or papers say. Those of
+benchmarks stand in the files of their tasks."""
 
 
 def estimate_rows(config: Any, sources: Callable[[str], Sequence[Estimate]]) -> Estimate:
@@ -44,12 +38,11 @@ def _rows(config: Any, sources: Callable[[str], Sequence[Estimate]]) -> tuple[in
     limit = getattr(config, "limit", None)
     if config.writes == "prompts":
         if isinstance(config, TaskStep):
-            definition = config.definition()
-            return definition.limit or TASK_ROWS.get(definition.name), False
-        known = KNOWN_ROWS.get((config.source, config.split))
+            return config.definition().expected_problems, False
+        known = _known(config)
         return (known if limit is None else min(limit, known or limit)), config.source.startswith("lab/")
     if config.kind == "import_pairs":
-        known = KNOWN_ROWS.get((config.source, config.split))
+        known = _known(config)
         return (known if limit is None else min(limit, known or limit)), False
     if config.writes == "pairs":
         sides = [e.rows for place in ("chosen", "responses") for e in sources(place)]
@@ -59,3 +52,9 @@ def _rows(config: Any, sources: Callable[[str], Sequence[Estimate]]) -> tuple[in
         found = [e.rows for e in read if e.rows is not None]
         return (sum(found) if found else None), config.kind == "score" and all(e.exact for e in read)
     return None, False
+
+
+def _known(config: Any) -> int | None:
+    """Return the rows of the dataset that a step reads, where they are known."""
+    rows = dataset_rows(config.source, getattr(config, "config", None), config.split)
+    return DATASET_ROWS.get((config.source, config.split)) if rows is None else rows

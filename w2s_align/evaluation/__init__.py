@@ -1,7 +1,6 @@
 """Evaluation: arms on the same problems, with intervals, paired tests and a verdict.
 
-    from w2s_align.evaluation import Answers, Arm, ArmRun
-    from w2s_align.evaluation.compare import evaluate_arms, verdict
+    from w2s_align.evaluation import Answers, Arm, ArmRun, evaluate_arms, verdict
 
     results = evaluate_arms(problems, arms, baseline="before")
     print(verdict(results).sentence)

@@ -19,11 +19,8 @@ from numpy.typing import NDArray
 
 from w2s_align.errors import Problem, UserError
 from w2s_align.evaluation.results import Role
-
-Floats = NDArray[np.float64]
-
-NO_ANSWER = "no answer found"
-"""``Score.detail`` of an answer in which the checker found no result."""
+from w2s_align.evaluation.statistics import Floats
+from w2s_align.scoring.scorer import Outcome
 
 PRIMARY = "greedy"
 """The setting that a verdict is about, where it exists: one answer per problem, nothing drawn."""
@@ -130,7 +127,17 @@ class Measured:
 
 
 def check_arms(ids: pa.Array, arms: Sequence[Arm], baseline: str, tasks: NDArray[np.int64]) -> list[str]:
-    """Refuse what cannot be compared; return the settings, the one of the verdict first."""
+    """Refuse what cannot be compared; return the settings, the one of the verdict first.
+
+    Args:
+        ids: The problems.
+        arms: The arms.
+        baseline: Name of the arm that the others are compared with.
+        tasks: Number of each problem's task.
+
+    Raises:
+        UserError: With everything that does not fit together.
+    """
     found: list[Problem] = []
     names = [arm.name for arm in arms]
     if not len(ids):
@@ -140,7 +147,9 @@ def check_arms(ids: pa.Array, arms: Sequence[Arm], baseline: str, tasks: NDArray
     if pc.count_distinct(ids).as_py() != len(ids):
         found.append(Problem("The problems contain the same prompt more than once.", fix="Drop the repeated prompts."))
     if baseline not in names:
-        found.append(Problem(f"The baseline {baseline!r} is no arm.", f"The arms are {', '.join(names) or 'none'}."))
+        found.append(
+            Problem(f"The baseline {baseline!r} is not an arm.", f"The arms are {', '.join(names) or 'none'}.")
+        )
     found += [Problem(f"Two arms are called {name!r}.") for name, n in Counter(names).items() if n > 1]
     found += [Problem(f"Arm {arm.name!r} has no run.") for arm in arms if not arm.runs]
     used = {arm.name: [list(run.settings) for run in arm.runs] for arm in arms}
@@ -229,10 +238,12 @@ def measure(arm: Arm, setting: str, ids: pa.Array, metrics: Sequence[str] = ()) 
         result.shares = result.shares and bool(((value[known] >= 0) & (value[known] <= 1)).all())
         result.answers += np.bincount(where, minlength=n)
         result.unscored += np.bincount(where[~known], minlength=n)
-        detail = answers.scores.column("detail")
-        for reason in detail.filter(pa.array(~known)).value_counts().to_pylist():
-            result.details[reason["values"] or "no reason given"] += reason["counts"]
-        lost = pc.equal(detail, NO_ANSWER).to_numpy() & known & (value == 0)
+        outcome = answers.scores.column("outcome")
+        # Scores of older files have the reason in words alone.
+        reason = pc.coalesce(outcome, answers.scores.column("detail"))
+        for row_count in reason.filter(pa.array(~known)).value_counts().to_pylist():
+            result.details[row_count["values"] or "no reason given"] += row_count["counts"]
+        lost = pc.equal(outcome, Outcome.NO_ANSWER).fill_null(False).to_numpy() & known & (value == 0)
         result.no_answer += np.bincount(where[lost], minlength=n)
         if answers.responses is not None:
             _count_responses(result, answers.responses, ids)
@@ -248,8 +259,8 @@ def _apply_metric(
 ) -> None:
     """Replace the means of some problems by what their task's metric makes of the answers."""
     from w2s_align.evaluation import length_control
+    from w2s_align.evaluation.best_of_n import majority_values
     from w2s_align.evaluation.metrics import pass_at_k
-    from w2s_align.evaluation.selection import majority_values
 
     for row, run in enumerate(arm.runs):
         if metric == length_control.METRIC:

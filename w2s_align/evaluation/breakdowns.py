@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from w2s_align.evaluation.arms import Arm, Measured
+from w2s_align.evaluation.best_of_n import agreement, best_of_values, counted_answers, majority_values
 from w2s_align.evaluation.calibration import calibration_error
-from w2s_align.evaluation.length_control import of_task, outcome_of
+from w2s_align.evaluation.length_control import of_task
 from w2s_align.evaluation.macro import macro_gap_recovered, macro_interval
 from w2s_align.evaluation.metrics import performance_gap_recovered
 from w2s_align.evaluation.results import (
@@ -32,12 +33,12 @@ from w2s_align.evaluation.results import (
     Selection,
     WinRate,
 )
-from w2s_align.evaluation.selection import agreement, best_of_values, final_answers, majority_values
 from w2s_align.evaluation.statistics import Floats, Interval, holm, mean_interval, paired_difference
 
 MOST_PARTS = 120
-"""More parts than this are no table that anybody reads; the problems' own groups are then left out."""
+"""A table with more parts than this is not readable; the problems' own groups are then left out."""
 By = Literal["task", "subject", "difficulty"]
+"""What parts of the problems are made by."""
 
 
 def breakdowns(
@@ -51,6 +52,14 @@ def breakdowns(
     """Compare every arm with the baseline on the parts of the problems, where there are at least two.
 
     P-values of one arm are adjusted over the parts (Holm).
+
+    Args:
+        problems: Rows of ``Prompt.SCHEMA``.
+        measured: Each arm's values, by arm and setting.
+        arms: The arms, in the order of the tables.
+        settings: The sampling settings.
+        baseline: The untouched student.
+        options: Bounds, level and seed of the intervals.
     """
     names: dict[By, list[str | None]] = {"task": problems.column("task").to_pylist()}
     metas = [json.loads(text) for text in problems.column("meta").to_pylist()]
@@ -119,7 +128,15 @@ def _parts(
 
 
 def selections(arm: Arm, setting: str, measured: Measured, ids: pa.Array, options: dict[str, Any]) -> list[Selection]:
-    """Return what choosing one of several answers gives: by majority, and by every scorer that was asked."""
+    """Return what choosing one of several answers gives: by majority, and by every scorer that was asked.
+
+    Args:
+        arm: The arm.
+        setting: The sampling setting.
+        measured: The arm's values in it.
+        ids: The problems.
+        options: Tasks, bounds, level and seed of the intervals.
+    """
     if measured.answers.sum() <= measured.means.size or not measured.binary:
         return []
     order = ids.to_pylist()
@@ -211,7 +228,15 @@ def win_rates(
     tasks: Mapping[str, NDArray[np.bool_]],
     options: dict[str, Any],
 ) -> list[WinRate]:
-    """Return every arm's win rate against the reference of each judged task, raw and controlled for length."""
+    """Return every arm's win rate against the reference of each judged task, raw and controlled for length.
+
+    Args:
+        settings: The sampling settings.
+        arms: The arms.
+        ids: The problems.
+        tasks: The judged tasks; by name, which problems are its own.
+        options: Bounds, level and seed of the intervals.
+    """
     found: list[WinRate] = []
     for setting in settings:
         for task, mask in tasks.items():
@@ -219,8 +244,10 @@ def win_rates(
             for arm in arms:
                 runs = [run.settings[setting].scores for run in arm.runs]
                 fits = [fit for scores in runs if (fit := of_task(scores, ids, mask)) is not None]
-                details = [scores.filter(pc.is_in(scores["prompt_id"], value_set=own))["detail"] for scores in runs]
-                outcomes = Counter(outcome_of(text) or "unscored" for one in details for text in one.to_pylist())
+                outcomes: Counter[str] = Counter()
+                for scores in runs:
+                    mine = scores.filter(pc.is_in(scores["prompt_id"], value_set=own))
+                    outcomes.update(pc.fill_null(mine["outcome"], "unscored").to_pylist())
                 found.append(
                     WinRate(
                         setting=setting,
@@ -238,7 +265,14 @@ def win_rates(
 def agreements(
     settings: Sequence[str], summaries: Sequence[ArmResult], arms: Sequence[Arm], ids: pa.Array
 ) -> list[Agreement]:
-    """Return how often each student's first answer is its best teacher's, where scores keep the answers."""
+    """Return how often each student's first answer is its best teacher's, where scores keep the answers.
+
+    Args:
+        settings: The sampling settings.
+        summaries: What the arms' answers come to.
+        arms: The arms.
+        ids: The problems.
+    """
     by_name = {arm.name: arm for arm in arms}
     found: list[Agreement] = []
     for setting in settings:
@@ -266,7 +300,7 @@ def agreements(
 def _first_answers(arm: Arm, setting: str, ids: pa.Array) -> tuple[list[str | None], list[float | None]] | None:
     scores = arm.runs[0].settings[setting].scores
     first = scores.filter(pc.equal(scores["sample"], 0))
-    answers = final_answers(first)
+    answers = counted_answers(first)
     if answers is None:
         return None
     rows = dict(

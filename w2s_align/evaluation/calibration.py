@@ -1,4 +1,4 @@
-"""Does a confidence mean what it says: calibration error, Brier score, and the temperature that mends it.
+"""Does a confidence mean what it says: calibration error, and the temperature that corrects it.
 
 Reads confidences or logits with right / wrong, returns plain numbers.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special
+from scipy import optimize
 
 
 def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = 15) -> float | None:
-    """Return the expected calibration error over bins of equal width (Naeini et al. 2015; Guo et al. 2017, section 2).
+    """Return the expected calibration error over bins of equal width (Guo et al. 2017, arXiv 1706.04599, section 2).
 
     Args:
         confidence: Between 0 and 1, one for each decision; NaN is left out.
@@ -36,20 +36,21 @@ def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = 15) -
     return float(gap.sum() / len(p))
 
 
-def brier_score(probability: ArrayLike, label: ArrayLike) -> float:
-    """Return the mean squared difference of probability and label (Brier 1950)."""
-    return float(np.mean((np.asarray(probability, dtype=float) - np.asarray(label, dtype=float)) ** 2))
-
-
 def negative_log_likelihood(logit: ArrayLike, label: ArrayLike, temperature: float = 1.0) -> float:
-    """Return the mean negative log-likelihood of labels under sigmoid(logit / temperature)."""
+    """Return the mean negative log-likelihood of labels under sigmoid(logit / temperature).
+
+    Args:
+        logit: Log-odds of "right".
+        label: 1 or 0.
+        temperature: What the logits are divided by.
+    """
     z, y = np.asarray(logit, dtype=float) / temperature, np.asarray(label, dtype=float)
     return float(np.mean(np.logaddexp(0, z) - y * z))
 
 
 def fit_temperature(logit: ArrayLike, label: ArrayLike) -> float:
-    """Return the temperature that makes sigmoid(logit / temperature) fit the labels best (Guo et al. 2017, section
-    4.2).
+    """Return the temperature that makes sigmoid(logit / temperature) fit the labels best (Guo et al. 2017,
+    arXiv 1706.04599, section 4.2).
 
     Args:
         logit: Log-odds of "right"; of held-out data, or the fit flatters itself.
@@ -66,9 +67,3 @@ def fit_temperature(logit: ArrayLike, label: ArrayLike) -> float:
         return negative_log_likelihood(logit, y, float(np.exp(log_temperature)))
 
     return float(np.exp(optimize.minimize_scalar(loss, bounds=(-5, 5), method="bounded").x))
-
-
-def confidence_of(logit: ArrayLike, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the confidence max(p, 1 - p) of each decision, and the decision (1 or 0)."""
-    p = special.expit(np.asarray(logit, dtype=float) / temperature)
-    return np.maximum(p, 1 - p), (p >= 0.5).astype(float)

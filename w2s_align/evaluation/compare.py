@@ -1,6 +1,6 @@
 """Compares arms on the same problems: intervals, paired differences, delta gains, and what a reader must know first.
 
-Reads arms (see arms.py), returns Results.
+Reads arms (:class:`w2s_align.evaluation.arms.Arm`), returns :class:`w2s_align.evaluation.results.Results`.
 """
 
 from __future__ import annotations
@@ -227,10 +227,10 @@ def _warnings(
         for s in (arm.settings[name] for name in settings):
             where = f"{arm.name}, {s.setting}"
             if s.unscored:
-                share = f"{100 * s.unscored / s.answers:.1f} %"
+                share = f"{100 * s.unscored / s.answers:.1f}%"
                 said.append(f"{where}: {s.unscored} of {s.answers} answers could not be scored ({share}), left out.")
             if s.truncated_share is not None and s.truncated_share > 0.05:
-                said.append(f"{where}: {100 * s.truncated_share:.0f} % of the answers were cut at the token limit.")
+                said.append(f"{where}: {100 * s.truncated_share:.0f}% of the answers were cut at the token limit.")
     first = settings[0]
     mde = max((c.mde for c in comparisons if c.mde is not None and c.setting == first), default=None)
     if shares and mde is not None and mde > 0.15 and all(c.problems < 200 for c in comparisons):
@@ -242,7 +242,7 @@ def _warnings(
 def _length_warnings(rates: Sequence[WinRate]) -> list[str]:
     return [
         f"{r.arm}, {r.setting}: control for length moves the win rate of {r.task} from {100 * (r.raw.value or 0):.0f} "
-        f"to {100 * (r.controlled.value or 0):.0f} %; so large a step rests on the fit more than on the answers."
+        f"to {100 * (r.controlled.value or 0):.0f}%; so large a change depends on the fit more than on the answers."
         for r in rates
         if is_extreme(r.raw.value, r.controlled.value)
     ]

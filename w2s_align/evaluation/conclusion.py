@@ -25,11 +25,14 @@ from typing import Any, Literal
 from w2s_align.evaluation.results import Comparison, Results
 
 ALPHA = 0.05
+"""Adjusted p-values below this count: the level that papers use."""
 HOW = {"greedy": "with greedy decoding", "standard": "with each task's own decoding"}
 """Sampling settings in a sentence."""
 
 Status = Literal["improved", "partial", "worse", "no_effect", "undefined"]
+"""What came of the evaluation; see the head of this file."""
 Direction = Literal["above", "below", "unclear"]
+"""Where one arm is against another."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def number(value: float | None, unit: str) -> str:
     if unit != "share":
         return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
     percent = 100 * value
-    return f"{percent:.1f} %" if 0 < percent < 10 or 90 < percent < 100 else f"{percent:.0f} %"
+    return f"{percent:.1f}%" if 0 < percent < 10 or 90 < percent < 100 else f"{percent:.0f}%"
 
 
 def p_text(p: float | None) -> str:
@@ -160,7 +163,7 @@ def _opening(results: Results, main: Comparison, teachers: list[Comparison], sta
     got, base = number(arm.value, results.unit), number(before, results.unit)
     span = "no interval"
     if arm.low is not None and arm.high is not None:
-        span = f"{100 * results.level:.0f} % interval {_span(arm.low, arm.high, results.unit)}"
+        span = f"{100 * results.level:.0f}% interval {_span(arm.low, arm.high, results.unit)}"
     how = HOW.get(main.setting, f"in the setting {main.setting}")
     if results.tasks:
         how += f", on average over {len(results.tasks)} tasks"
@@ -248,7 +251,7 @@ def _undefined(results: Results, setting: str) -> Verdict:
 def _span(low: float, high: float, unit: str) -> str:
     if unit != "share":
         return f"{number(low, unit)} to {number(high, unit)}"
-    return f"{number(low, unit).removesuffix(' %')} to {number(high, unit)}"
+    return f"{number(low, unit).removesuffix('%')} to {number(high, unit)}"
 
 
 def _points(value: float, unit: str) -> str:

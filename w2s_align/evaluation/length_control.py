@@ -16,7 +16,6 @@ model reproduces the raw win rate. Numbers compare between arms here, and are no
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +31,7 @@ PRIOR = 0.1
 EXTREME = 0.10
 """A length-controlled win rate this far from the raw one, and a quarter of the way to 0 or 1, is a warning."""
 METRIC = "length_controlled"
-_LENGTH = re.compile(r"([+-]\d+) characters against the reference$")
+"""The metric of a task that counts by its length-controlled win rate."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +134,11 @@ def is_extreme(raw: float | None, controlled: float | None) -> bool:
     return abs(controlled - raw) > max(EXTREME, room / 4)
 
 
-def detail_of(outcome: str, difference: int) -> str:
-    """Return the ``Score.detail`` of a judged answer: ``win, +120 characters against the reference``."""
-    return f"{outcome}, {difference:+d} characters against the reference"
-
-
-def outcome_of(detail: str) -> str | None:
-    """Return the outcome in the detail of a judged answer, or None where it was not judged."""
-    return detail.rpartition(", ")[0] if _LENGTH.search(detail) else None
-
-
 def of_task(scores: pa.Table, ids: pa.Array, mask: NDArray[np.bool_], seed: int = 0) -> LengthControlled | None:
     """Control the scores of a judged task for length.
 
     Args:
-        scores: Rows of ``Score.SCHEMA``; the task's have details of :func:`detail_of`, or no value.
+        scores: Rows of ``Score.SCHEMA``; the task's have a ``length_difference``, or no value.
         ids: All problems.
         mask: Which of them are the task's.
         seed: Seed of the resampling.
@@ -161,8 +150,7 @@ def of_task(scores: pa.Table, ids: pa.Array, mask: NDArray[np.bool_], seed: int 
     scores = scores.filter(pc.is_in(scores["prompt_id"], value_set=own))
     where = pc.index_in(scores["prompt_id"], value_set=own).to_numpy()
     values = scores["value"].to_numpy().astype(float)
-    found = [_LENGTH.search(detail or "") for detail in scores["detail"].to_pylist()]
-    lengths = np.array([float(match[1]) if match else np.nan for match in found])
+    lengths = pc.cast(scores["length_difference"], pa.float64()).to_numpy().astype(float)  # NaN where it is null
     if bool((np.isfinite(values) & ~np.isfinite(lengths)).any()):
         return None
     return length_controlled_win_rate(values, lengths, problems=where, seed=seed)

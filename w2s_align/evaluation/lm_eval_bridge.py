@@ -149,8 +149,9 @@ def _records(task: str, found: Mapping[str, Any], model_name: str, metric: str |
                 responses.append(Response(identity, sample, model_name, text))
             value = row[wanted]
             number = float(value) if isinstance(value, int | float) else None
-            detail = _detail(row) if number is not None else f"{wanted} is no number"
-            scores.append(Score(identity, 0, model_name, f"lm_eval:{wanted}", number, detail))
+            reason = None if number is not None else f"{wanted} is not a number"
+            detail = reason or _detail(row)
+            scores.append(Score(identity, 0, model_name, f"lm_eval:{wanted}", number, detail, outcome=reason))
     kept = {score.prompt_id for score in scores}
     return LmEvalResult(
         to_table(prompts, Prompt),

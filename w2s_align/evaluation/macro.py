@@ -169,7 +169,7 @@ def _stratified(
 def _error(parts: list[Floats], bounds: tuple[float, float] | None) -> tuple[float, float]:
     """Return the standard error of the mean over tasks, and its degrees of freedom (Welch-Satterthwaite).
 
-    A task whose problems are all alike shows no spread; it is given the one of the 95 % bound on how often an unseen
+    A task whose problems are all alike shows no spread; it is given the one of the 95% bound on how often an unseen
     problem is different.
     """
     width = 1.0 if bounds is None else (bounds[1] - bounds[0]) / (2 if bounds[0] < 0 else 1)

@@ -9,21 +9,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.evaluation.length_control import detail_of
-from w2s_align.records import Response, Score, to_table
+from w2s_align.records import Response, to_table
 from w2s_align.scoring.judge import judge
 from w2s_align.scoring.judge_prompts import JudgeSettings
-from w2s_align.scoring.judge_scores import VERDICTS, Account, comparisons
+from w2s_align.scoring.judge_scores import VERDICTS, Reliability, comparisons
+from w2s_align.scoring.scorer import Assessment, Outcome, score_table, unscored
 
 ANSWER, REFERENCE = "answer", "reference"
 """Names of the two sides; the judge is shown neither, and this order puts every preference on the answer's side."""
+UNREADABLE = "the judge could not be read"
+"""Why an answer has no preference where an order of the two has no readable verdict."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Preferences:
             or where the two orders contradict each other (a flip), null where no verdict could be read.
         verdicts: Rows of ``VERDICTS``: every answer of the judge, with ``prompt_id`` and ``sample`` of the response.
         outcomes: Answers by outcome, unscored ones by reason.
-        account: The judge's own account of ties, flips and unreadable answers; None when nothing was asked.
+        reliability: How often the judge contradicted itself or could not be read; None when nothing was asked.
         asked: Tokens and seconds of the judge; None when nothing was asked.
     """
 
     scores: pa.Table
     verdicts: pa.Table
     outcomes: dict[str, int]
-    account: Account | None
+    reliability: Reliability | None
     asked: dict[str, Any] | None
 
 
@@ -102,43 +104,37 @@ def prefer(
         for side, text in ((ANSWER, own), (REFERENCE, references[problem]))
     ]
     name = judge_name or str(model)
+    assessments = [unscored(reason) for reason in reasons]
     if not asked:
-        empty = VERDICTS.empty_table()
-        return Preferences(_scores(responses, {}, reasons, name), empty, dict(Counter(reasons)), None, None)
+        scores = score_table(responses, f"judge:{name}", assessments)
+        return Preferences(scores, VERDICTS.empty_table(), dict(Counter(reasons)), None, None)
     settings = JudgeSettings(mode="pairwise", template=template)
     judged = judge(model, questions, to_table(sides, Response), settings, model_name=name, **asking)
     found = {key: (outcome, value) for key, *_, outcome, value in comparisons(judged.verdicts).iter_rows()}
-    results = {}
     for key, (problem, _, own, _) in asked.items():
-        outcome, value = found[key]
-        results[int(key)] = (value, detail_of(outcome, len(own) - len(references[problem])))
-        reasons[int(key)] = "the judge could not be read" if value is None else outcome
-    account = None if judged.generation is None else judged.generation.to_json()
+        assessments[int(key)] = _assessment(*found[key], len(own) - len(references[problem]))
     return Preferences(
-        _scores(responses, results, reasons, name),
+        score_table(responses, f"judge:{name}", assessments),
         _named(judged.verdicts, rows),
-        dict(Counter(reasons).most_common()),
-        judged.account,
-        account,
+        dict(Counter(str(one.outcome) for one in assessments).most_common()),
+        judged.reliability,
+        None if judged.generation is None else judged.generation.to_json(),
     )
 
 
 def _unusable(text: str | None, finish: str, has_reference: bool) -> str:
+    """Return why an answer cannot be judged, or ""."""
     if not has_reference:
         return "no reference answer"
-    return "generation failed" if text is None or finish == "error" else ""
+    return Outcome.NO_RESPONSE if text is None or finish == "error" else ""
 
 
-def _scores(
-    responses: pa.Table, found: Mapping[int, tuple[float | None, str]], reasons: list[str], judge_name: str
-) -> pa.Table:
-    made = []
-    columns = [responses[name].to_pylist() for name in ("prompt_id", "sample", "model")]
-    for row, (problem, sample, model) in enumerate(zip(*columns, strict=True)):
-        value, detail = found.get(row, (None, reasons[row]))
-        text = reasons[row] if value is None else detail
-        made.append(Score(problem, sample, model, f"judge:{judge_name}", value, text))
-    return to_table(made, Score)
+def _assessment(outcome: str, value: float | None, difference: int) -> Assessment:
+    """Return what a comparison says about an answer that is ``difference`` characters longer than the reference."""
+    if value is None:
+        return replace(unscored(UNREADABLE), length_difference=difference)
+    said = f"{outcome}, {difference:+d} characters against the reference"
+    return Assessment(value, said, outcome=outcome, length_difference=difference)
 
 
 def _named(verdicts: pa.Table, rows: list[tuple[str, int, str, str]]) -> pa.Table:

@@ -23,12 +23,18 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
+"""An array of numbers, mostly one per problem."""
 
 LEVEL = 0.95
+"""Confidence level, as in most papers."""
 RESAMPLES = 10_000
+"""Bootstrap resamples: BCa looks for its ends far out in the tails, where fewer would be coarse."""
 FEW_PROBLEMS = 30
-EXACT_FLIPS = 16  # 2**16 sign patterns are enumerated; above that they are drawn
+"""Below this the bootstrap's intervals cover less than they say (scripts/check_coverage.py)."""
+EXACT_FLIPS = 16
+"""Up to so many problems all 2**16 sign patterns are enumerated; above that they are drawn."""
 FLIPS = 20_000
+"""Drawn sign patterns: p-values below 0.05 are then exact to about 0.002."""
 _TIE = 1e-9  # sums that differ by less are the same number, computed in another order
 
 
@@ -71,7 +77,16 @@ class PairedDifference(Interval):
 
 
 def wilson(successes: float, trials: float, level: float = LEVEL) -> tuple[float, float]:
-    """Return Wilson's score interval for a share (Wilson 1927); ``trials`` may be an effective number."""
+    """Return Wilson's score interval for a share (Wilson 1927).
+
+    Args:
+        successes: Right answers.
+        trials: All answers; may be an effective number.
+        level: Confidence level.
+
+    Raises:
+        ValueError: There is no trial.
+    """
     if trials <= 0:
         raise ValueError("an interval needs at least one trial")
     z = float(stats.norm.ppf(0.5 + level / 2))
@@ -185,6 +200,11 @@ def sign_flip_test(differences: ArrayLike, *, flips: int = FLIPS, seed: int = 0)
     Under no difference each problem's sign is a coin toss. All patterns are enumerated for at most 16 problems with a
     difference; otherwise ``flips`` patterns are drawn and p = (1 + as extreme) / (1 + drawn), which is never 0.
 
+    Args:
+        differences: One number per problem; NaN is left out.
+        flips: Patterns that are drawn.
+        seed: Seed of the draw.
+
     Returns:
         The p-value and the name of the test.
     """
@@ -238,7 +258,12 @@ def minimum_detectable_effect(differences: ArrayLike, *, alpha: float = 0.05, po
 
     (z of 1 - alpha/2 + z of power) * standard error of the paired difference. Where hardly any problem differs, the
     observed spread understates what another set of problems would show, so the spread is never taken below that of the
-    95 % upper bound on "how often the arms differ" when they never did.
+    95% upper bound on "how often the arms differ" when they never did.
+
+    Args:
+        differences: One number per problem; NaN is left out.
+        alpha: Level of the two-sided test.
+        power: Probability of finding the difference.
 
     Returns:
         In the unit of the differences; None for fewer than 2 problems.
@@ -265,6 +290,13 @@ def bca_interval(
     Written out instead of scipy.stats.bootstrap because its cost there grows with problems x resamples. Problems with
     the same row are interchangeable, and with n answers a problem has few possible rows, so a resample is one
     multinomial draw of how often each distinct row occurs. Tested against scipy's.
+
+    Args:
+        rows: Problems x columns.
+        statistic: Takes column means, for any number of resamples; returns one number for each.
+        level: Confidence level.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resampling.
     """
     n = len(rows)
     distinct, count = np.unique(rows, axis=0, return_counts=True)
@@ -284,7 +316,13 @@ def bca_interval(
 
 
 def bootstrap_means(rows: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Return the column means of every resample of the rows: resamples x columns."""
+    """Return the column means of every resample of the rows: resamples x columns.
+
+    Args:
+        rows: Problems x columns.
+        resamples: How many are drawn.
+        rng: What draws them.
+    """
     n = len(rows)
     distinct, count = np.unique(rows, axis=0, return_counts=True)
     return np.concatenate(

@@ -7,6 +7,7 @@ are Jinja expressions; both run in a sandbox. Importing this file is cheap.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,9 +16,10 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from w2s_align.errors import Problem, UserError, did_you_mean
 from w2s_align.records import Settings
-from w2s_align.scoring.settings import ScorerSettings
+from w2s_align.scoring.scorers import ScorerSettings
 
 FOLDER = Path(__file__).parent / "tasks"
+"""The shipped tasks, one YAML file each."""
 GENERATORS = ("lab/", "reasoning_gym/")
 """Tasks that are made, not downloaded: any of these names is a task without a file."""
 LM_EVAL = "lm_eval/"
@@ -28,7 +30,7 @@ def _known_metric(metric: str) -> str:
     if metric not in ("mean", "majority", "length_controlled") and not (
         metric.startswith("pass@") and metric[5:].isdigit()
     ):
-        raise ValueError(f"{metric} is no metric; use mean, majority, pass@10, or length_controlled")
+        raise ValueError(f"{metric} is not a metric; use mean, majority, pass@10, or length_controlled")
     return metric
 
 
@@ -50,6 +52,9 @@ class TaskData(Settings):
     """Split with the problems."""
     shots: str | None = None
     """Split with the examples of few-shot prompts. Default: the problems' own; those used are left out."""
+    rows: dict[str, int] = Field({}, exclude=True)
+    """Rows of a split, where they are known: `w2s plan` counts with them. They change no problem, so they are no part
+    of a key."""
     files: dict[str, str] = {}
     """File of a split in the repository, where its name does not say the split."""
     source: str | None = None
@@ -122,6 +127,12 @@ class Task(Settings):
     limit: int | None = Field(None, ge=1)
     """Ask this many problems, drawn by the seed."""
 
+    @property
+    def expected_problems(self) -> int | None:
+        """How many problems are asked, as far as that is known before the data are loaded."""
+        known = [number for number in (self.limit, self.data.rows.get(self.data.split)) if number is not None]
+        return min(known, default=None)
+
 
 class TaskChoice(Settings):
     """A task with settings of your own."""
@@ -151,6 +162,23 @@ class TaskChoice(Settings):
 def shipped_tasks() -> dict[str, Path]:
     """Return the shipped tasks by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+@cache
+def dataset_rows(repo: str, config: str | None, split: str) -> int | None:
+    """Return the rows of a dataset's split, where a shipped task knows them.
+
+    Args:
+        repo: Dataset on the hub.
+        config: Configuration of the dataset; None for its only one.
+        split: Split of the dataset.
+    """
+    known = [task.data.rows for path in shipped_tasks().values() if _is_of(task := _read(path), repo, config)]
+    return next((rows[split] for rows in known if split in rows), None)
+
+
+def _is_of(task: Task, repo: str, config: str | None) -> bool:
+    return (task.data.repo, task.data.config, task.data.configs) == (repo, config, [])
 
 
 def shipped_suites() -> dict[str, Path]:
@@ -190,14 +218,14 @@ def _refuse_idle_options(choice: TaskChoice, task: Task) -> None:
     elif task.data.source is not None and task.data.source.startswith(GENERATORS):
         idle = dict.fromkeys(("shots", "shots_style", "examples", "include_path"), "its problems are generated")
     else:
-        idle = {"include_path": "it is no task of lm-eval", "options": "its problems are not generated"}
+        idle = {"include_path": "it is not a task of lm-eval", "options": "its problems are not generated"}
         if task.kind == "judged":
             idle |= {"scorer": "a judge compares its answers with a reference"}
         if task.kind == "likelihood":
             idle |= dict.fromkeys(("scorer", "metric", "sampling"), "given answers are rated, none is written")
     for name, why in idle.items():
         if getattr(choice, name) is not None:
-            raise UserError(f"tasks: {choice.name} takes no {name}: {why}.", fix="Leave it out.")
+            raise UserError(f"tasks: {choice.name} does not take {name}: {why}.", fix="Leave it out.")
 
 
 def _find(name: str) -> Task:
@@ -223,7 +251,9 @@ def _read(path: Path) -> Task:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"The task file {path} cannot be read: {error}.") from None
     if not isinstance(data, dict):
-        raise UserError(f"The task file {path} is no mapping.", fix="See any file of w2s_align/evaluation/tasks.")
+        raise UserError(
+            f"The task file {path} does not hold a mapping.", fix="See any file of w2s_align/evaluation/tasks."
+        )
     try:
         return Task.model_validate({"name": path.stem, **data})
     except ValidationError as error:
@@ -236,7 +266,7 @@ def _explain(path: Path, place: tuple[int | str, ...], kind: str, message: str) 
     name = ".".join(map(str, place))
     if kind == "extra_forbidden":
         fix = did_you_mean(str(place[-1]), Task.model_fields) if len(place) == 1 else ""
-        return Problem(f"{name} is no option of a task.", fix=fix, where=str(path))
+        return Problem(f"{name} is not an option of a task.", fix=fix, where=str(path))
     return Problem(f"{name}: {message.removeprefix('Value error, ')}.", where=str(path))
 
 

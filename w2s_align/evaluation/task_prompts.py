@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""What names the options of multiple choice."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class _Builder:
             else:
                 kept[prompt.id] = prompt
         if not kept:
-            raise UserError(f"The task {task.name} has no problem: its split {task.data.split} is empty.")
+            raise UserError(f"The task {task.name} has no problems: its split {task.data.split} is empty.")
         counts = {"rows_in": rows_in, "kept": len(kept), "dropped": {k: n for k, n in dropped.items() if n}}
         return Problems(to_table(list(kept.values()), Prompt), counts)
 
@@ -125,7 +126,7 @@ class _Builder:
             choices = [str(choice).strip() for choice in self._value(self.task.choices, fields)]
             gold = int(self._value(self.task.gold or "0", fields))
             if not 0 <= gold < len(choices) <= len(LETTERS):
-                raise UserError(f"The task {self.task.name}, row {index}: {gold} is no position of {choices}.")
+                raise UserError(f"The task {self.task.name}, row {index}: {gold} is not a position in {choices}.")
             order = list(range(len(choices)))
             if self.task.shuffle:
                 digest = hashlib.sha256(json.dumps([self.seed, *choices]).encode()).digest()

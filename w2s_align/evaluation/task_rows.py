@@ -18,6 +18,7 @@ from w2s_align.evaluation.task import Task
 DATA_DIR = "W2S_DATA_DIR"
 """Environment variable that names the mirror folder where the recipe does not."""
 ENDINGS = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
+"""Endings of a mirror's files, in the order in which they are looked for."""
 
 
 def mirror_folder(data_dir: str | None) -> Path | None:
@@ -28,6 +29,12 @@ def mirror_folder(data_dir: str | None) -> Path | None:
 
 def mirror_files(task: Task, split: str, config: str | None, folder: Path) -> list[Path]:
     """Return the files of a split in a mirror folder, the first of the usual layouts that is there.
+
+    Args:
+        task: The task.
+        split: Split of its dataset.
+        config: Configuration of its dataset.
+        folder: The mirror folder.
 
     Raises:
         UserError: There are none, with how to get them.
@@ -56,6 +63,11 @@ def download_command(repo: str, folder: Path | str) -> str:
 
 def task_rows(task: Task, split: str, data_dir: str | None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a split; with several configurations each row says its own as ``config``.
+
+    Args:
+        task: The task.
+        split: Split of its dataset.
+        data_dir: Mirror folder; by default the one of the environment, else the hub.
 
     Raises:
         UserError: The data are not there, with how to get them.

@@ -4,9 +4,9 @@
     scores = score(prompts, responses, "math")      # Arrow tables in, Scores(table, scored, unscored, mean) out
 
 Answer checks, generated code against tests, verifiable instructions, countable features, self-consistency, reward
-models and log-probabilities: all are functions of one shape (``verdicts.py``), listed in ``scorers.py``, with options
-in ``settings.py``. Judges ask a model through generation (``judge.py``); ``combine`` makes one score of several. Light
-to import: libraries and models are loaded when their scorer is opened.
+models and log-probabilities: each is one class in ``scorers/``, and ``scorer.py`` says what all have in common. Judges
+ask a model through generation (``judge.py``); ``combine`` makes one score of several. Light to import: libraries and
+models are loaded when their scorer is opened.
 """
 
 from w2s_align.scoring.answers import extract_answer
@@ -15,20 +15,22 @@ from w2s_align.scoring.combine import combine
 from w2s_align.scoring.judge import Judged, judge
 from w2s_align.scoring.judge_prompts import JudgeSettings
 from w2s_align.scoring.judge_scores import VERDICTS, comparisons
-from w2s_align.scoring.scorers import SCORERS, choose_scorer
-from w2s_align.scoring.settings import ScorerSettings
-from w2s_align.scoring.table import Scores, score, scorer_settings, summarise
-from w2s_align.scoring.verdicts import Verdicts
+from w2s_align.scoring.scorer import Assessment, Outcome, Scorer
+from w2s_align.scoring.scorers import SCORERS, ScorerSettings, scorer_settings
+from w2s_align.scoring.scorers.auto import choose_scorer
+from w2s_align.scoring.table import Scores, score, summarize
 
 __all__ = [
     "SCORERS",
     "VERDICTS",
+    "Assessment",
     "JudgeSettings",
     "Judged",
+    "Outcome",
+    "Scorer",
     "ScorerSettings",
     "Scores",
     "Strengths",
-    "Verdicts",
     "bradley_terry",
     "choose_scorer",
     "combine",
@@ -37,5 +39,5 @@ __all__ = [
     "judge",
     "score",
     "scorer_settings",
-    "summarise",
+    "summarize",
 ]

@@ -105,7 +105,11 @@ def is_choice(text: str) -> bool:
 
 
 def choice_letter(text: str) -> str:
-    """Return the letter of a text that :func:`is_choice`."""
+    """Return the letter of a text that :func:`is_choice`.
+
+    Raises:
+        ValueError: The text is something else.
+    """
     match = _CHOICE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a choice")
@@ -170,7 +174,13 @@ def is_number(text: str) -> bool:
 
 
 def same_number(left: float | int, right: float | int, tolerance: float = 1e-6) -> bool:
-    """Compare two numbers: whole numbers exactly, others within a relative tolerance."""
+    """Compare two numbers.
+
+    Args:
+        left: One of them.
+        right: The other.
+        tolerance: Relative difference up to which they are the same; whole numbers are compared exactly.
+    """
     if isinstance(left, int) and isinstance(right, int):
         return left == right
     try:
@@ -179,7 +189,7 @@ def same_number(left: float | int, right: float | int, tolerance: float = 1e-6) 
         return False
 
 
-def normalise_answer(text: str) -> str:
+def normalize_answer(text: str) -> str:
     """Return a text in the form in which exact answers are compared.
 
     NFKC, case folded, white space collapsed; without surrounding dollar signs, quotes, Markdown marks and closing

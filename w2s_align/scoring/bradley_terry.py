@@ -1,7 +1,7 @@
 """Bradley-Terry strengths from pairwise verdicts: ``P(i beats j) = 1 / (1 + exp(strength_j - strength_i))``.
 
-Reads weighted wins, fits by Newton's method (verifiers.md 7.6), and says where the data do not determine the answer:
-items that were never compared, even indirectly, and items that never lost (or never won) against the others.
+Reads weighted wins, fits by Newton's method (docs/methods/judges.md), and says where the data do not determine the
+answer: items that were never compared, even indirectly, and items that never lost (or never won) against the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from w2s_align.errors import UserError
 
 PRIOR = 0.01
-"""Default weight of the squared strengths: the upper end of 1e-4 to 1e-2, which verifiers.md 7.6 gives."""
+"""Default weight of the squared strengths: the upper end of the usual 1e-4 to 1e-2 (docs/methods/judges.md)."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Strengths:
 def bradley_terry(wins: Sequence[tuple[str, str, float]], *, prior: float = PRIOR) -> Strengths:
     """Fit strengths to wins.
 
-    Maximises ``sum of weight * log P(winner beats loser) - prior * sum of strength**2``.
+    Maximizes ``sum of weight * log P(winner beats loser) - prior * sum of strength**2``.
 
     Args:
         wins: Winner, loser and weight of each win. A tie is two wins of half the weight, one for each side.
@@ -64,7 +64,7 @@ def bradley_terry(wins: Sequence[tuple[str, str, float]], *, prior: float = PRIO
         raise UserError(f"The prior {prior} is not above 0.", fix="Leave it out, or give 1e-4 to 1e-2.")
     for winner, loser, weight in wins:
         if winner == loser or not (weight >= 0 and math.isfinite(weight)):
-            raise UserError(f"{winner} over {loser} with the weight {weight} is no win.")
+            raise UserError(f"{winner} over {loser} with the weight {weight} is not a win.")
     items = sorted({item for winner, loser, _ in wins for item in (winner, loser)})
     index = {item: i for i, item in enumerate(items)}
     won = np.zeros((len(items), len(items)))
@@ -80,7 +80,7 @@ def bradley_terry(wins: Sequence[tuple[str, str, float]], *, prior: float = PRIO
 
 
 def _fit(won: NDArray[np.float64], prior: float) -> NDArray[np.float64]:
-    """Return the maximum of the penalised likelihood: a strictly concave function, so Newton's method finds it."""
+    """Return the maximum of the penalized likelihood: a strictly concave function, so Newton's method finds it."""
     strengths = np.zeros(len(won))
     played = won + won.T
 

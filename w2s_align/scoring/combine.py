@@ -1,8 +1,9 @@
 """Combine the scores of several weak scorers into one, for responses that no single scorer judges well.
 
 Reads rows of ``records.Score`` of several scorers, returns one score per response. ``vote`` turns every score into a
-yes or no and counts (majority, or weighted); ``mean`` brings all scores to the range 0 to 1 first (verifiers.md 1.1).
-A label model that learns how good each scorer is (verifiers.md 1.4) belongs in ``METHODS``, with the same inputs.
+yes or no and counts (majority, or weighted); ``mean`` brings all scores to the range 0 to 1 first, as Weaver does
+(Saad-Falcon et al. 2025, arXiv 2506.18203; docs/methods/label_models.md). A label model that learns how good each
+scorer is belongs in ``METHODS``, with the same inputs.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import pyarrow as pa
 
 from w2s_align.errors import UserError, did_you_mean
-from w2s_align.records import Score
-from w2s_align.scoring.table import Scores, check_scores, summarise
+from w2s_align.scoring.scorer import Assessment, score_table, unscored
+from w2s_align.scoring.table import Scores, check_scores, summarize
 from w2s_align.scoring.votes import weighted_vote
 
 if TYPE_CHECKING:
     import polars as pl
 
 Method: TypeAlias = Literal["vote", "mean"]
+"""Ways to combine."""
 KEYS = ["prompt_id", "sample", "model"]
+"""What tells a response from all others."""
 LOWEST, HIGHEST = 0.05, 0.95
-"""Quantiles of a scorer's values that become 0 and 1 under ``mean`` (verifiers.md 1.1, step 1)."""
+"""Quantiles of a scorer's values that become 0 and 1 under ``mean``, as in Weaver (docs/methods/label_models.md)."""
 
 
 def combine(
@@ -70,7 +73,7 @@ def combine(
             if name not in names:
                 raise UserError(f"{option}: there are no scores of {name}.", fix=did_you_mean(name, names))
     if any(not weight >= 0 for weight in (weights or {}).values()):
-        raise UserError("A weight is negative.", fix="Leave the scorer out, or turn its scores round.")
+        raise UserError("A weight is negative.", fix="Leave the scorer out, or reverse the sign of its scores.")
     twice = frame.filter(pl.struct([*KEYS, "scorer"]).is_duplicated())
     if twice.height:
         raise UserError(
@@ -82,15 +85,15 @@ def combine(
     wide = frame.pivot(on="scorer", index=KEYS, values="value", maintain_order=True)
     weight = {name: 1.0 if weights is None else weights.get(name, 1.0) for name in names}
     values, said = METHODS[method](wide, weight, thresholds or {})
-    columns = {name: wide[name].to_arrow() for name in KEYS} | {
-        "scorer": pa.array([f"combined:{method}"] * wide.height, pa.string()),
-        "value": pa.array(values, pa.float64()),
-        "detail": pa.array([f"{n} of {len(names)} scorers" if n else "no scorer has a value" for n in said]),
-    }
-    return summarise(pa.table(columns).cast(Score.SCHEMA))
+    found = [
+        Assessment(value, f"{n} of {len(names)} scorers") if n else unscored("no scorer has a value")
+        for value, n in zip(values, said, strict=True)
+    ]
+    return summarize(score_table(wide.select(KEYS).to_arrow(), f"combined:{method}", found))
 
 
 Combined: TypeAlias = tuple[list[float | None], list[int]]
+"""The value of every response, and how many scorers had a say in it."""
 
 
 def _vote(wide: pl.DataFrame, weights: Mapping[str, float], thresholds: Mapping[str, float]) -> Combined:

@@ -1,7 +1,7 @@
 """Simple countable features of a text: length, sentences, sections, repetition, script.
 
 Pure functions over one text each, for scores, audits and the controlled experiments in which the delta is a count
-(delta_learning.md 3.2).
+(arXiv 2507.06187, section 3; docs/methods/delta_learning.md).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 from w2s_align.scoring.sentences import count_sentences
 
 Check = Callable[[str, Mapping[str, Any]], bool]
+"""Takes a text and IFEval's arguments; says whether the text follows the instruction."""
 
 _FIXED_ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _POSTSCRIPTS = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}

@@ -1,8 +1,8 @@
 """Let a model judge responses: ratings, True or False, or two side by side in both orders.
 
 Reads prompts and responses, asks through :func:`w2s_align.generation.generate` (any engine; progress survives a kill
-in ``out``), and returns every verdict by itself, the scores made of them, and an account of ties, flips and answers
-that could not be read. A verdict that cannot be read counts for nobody.
+in ``out``), and returns every verdict by itself, the scores made of them, and how reliable they are: ties, flips, and
+answers that could not be read. A verdict that cannot be read counts for nobody.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from w2s_align.scoring.judge_prompts import (
     read_rating,
     read_verdict,
 )
-from w2s_align.scoring.judge_scores import SAME_TEXT, VERDICTS, Account, account_of, scores_of
+from w2s_align.scoring.judge_scores import SAME_TEXT, VERDICTS, Reliability, reliability_of, scores_of
+from w2s_align.scoring.scorer import Outcome
 from w2s_align.scoring.table import Progress, Scores, check_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT_SAMPLING = Sampling(temperature=0, max_tokens=512)
-"""Greedy, one verdict per question (verifiers.md 1.5), with room for some sentences of reasons."""
+"""Greedy, one verdict per question, as in Weaver (arXiv 2506.18203), with room for some sentences of reasons."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class Judged:
     Attributes:
         verdicts: Rows of :data:`~w2s_align.scoring.judge_scores.VERDICTS`: every answer of the judge.
         scores: One score per response, see :func:`~w2s_align.scoring.judge_scores.scores_of`.
-        account: How much of it can be trusted: unreadable answers, ties, flips, model strengths.
+        reliability: How much of it can be trusted: unreadable answers, ties, flips, model strengths.
         generation: The judge's own answers, with tokens and seconds; None when there was nothing to ask.
     """
 
     verdicts: pa.Table
     scores: Scores
-    account: Account
+    reliability: Reliability
     generation: Generation | None
 
 
@@ -92,7 +93,7 @@ def judge(
     """Ask a model about responses.
 
     Args:
-        model: The judge: see :func:`~w2s_align.generation.generate`, as for the arguments below that are not listed.
+        model: The judge: a hub id, a folder, or a server's model name.
         prompts: Rows of :class:`w2s_align.records.Prompt`; gold answers are not read.
         responses: Rows of :class:`w2s_align.records.Response`, of one model or several.
         settings: What is asked.
@@ -100,6 +101,10 @@ def judge(
         out: Folder in which finished answers are kept; the same call goes on from them.
         model_name: What names the judge in scores, as ``judge:<name>``.
         seed: Seed of the judge's samples, and of the pairs that ``max_comparisons`` picks.
+        engine: What runs the judge; see :func:`~w2s_align.generation.generate`, as for the next three.
+        resources: What the engine may use of the machine.
+        engines: Engines that are open already.
+        progress: Called with the questions answered, all questions, and a note.
 
     Raises:
         UserError: Options do not fit together, there is nothing to judge, or the judge cannot be asked.
@@ -145,7 +150,7 @@ def judge(
         )
     verdicts = _verdicts(questions, responses, generation, settings, sampling.n)
     scores = scores_of(verdicts, responses, reasons, settings, f"judge:{name}")
-    return Judged(verdicts, scores, account_of(verdicts, settings), generation)
+    return Judged(verdicts, scores, reliability_of(verdicts, settings), generation)
 
 
 def _unusable(prompts: pa.Table, responses: pa.Table) -> list[str]:
@@ -155,11 +160,11 @@ def _unusable(prompts: pa.Table, responses: pa.Table) -> list[str]:
     reasons = []
     columns = ("prompt_id", "model", "sample", "text", "finish_reason")
     for prompt_id, model, sample, text, finish in zip(*(responses[c].to_pylist() for c in columns), strict=True):
-        reason = ""
+        reason: str = ""
         if prompt_id not in known:
-            reason = "prompt not found"
+            reason = Outcome.NO_PROMPT
         elif text is None or finish == "error":
-            reason = "generation failed"
+            reason = Outcome.NO_RESPONSE
         elif (prompt_id, model, sample) in seen:
             reason = "duplicate"
         seen.add((prompt_id, model, sample))
@@ -206,6 +211,11 @@ def chosen_pairs(rows: Sequence[int], limit: int | None, seed: int) -> list[tupl
 
     The rows are put on a circle in an order drawn with the seed; neighbours are compared first, so that from
     ``len(rows) - 1`` comparisons on every row is connected with every other.
+
+    Args:
+        rows: The responses of one prompt.
+        limit: Most pairs; None for all.
+        seed: Seed of the order.
     """
     pairs = list(combinations(rows, 2))
     if limit is None or limit >= len(pairs):

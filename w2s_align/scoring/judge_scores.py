@@ -1,8 +1,8 @@
-"""From single verdicts of a judge to scores, outcomes of comparisons, and an account of how far to trust them.
+"""From single verdicts of a judge to scores, outcomes of comparisons, and how far both can be trusted.
 
 Reads rows of :data:`VERDICTS`. Scores: the mean rating, the share of True, or Bradley-Terry strengths within the
 prompt. A comparison counts only where both orders could be read; where they contradict each other it is a flip, and a
-flip is never a win (verifiers.md 7.4).
+flip is never a win (docs/methods/judges.md).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.records import Score
 from w2s_align.scoring.bradley_terry import bradley_terry
 from w2s_align.scoring.judge_prompts import JudgeSettings
-from w2s_align.scoring.table import Scores, check_columns, summarise
+from w2s_align.scoring.scorer import Assessment, score_table, unscored
+from w2s_align.scoring.table import Scores, check_columns, summarize
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,13 +46,17 @@ the verdict``, ``the judge failed``, ``the judge's prompt is too long``. ``value
 wrong; 1, 0.5, 0 for win, tie, loss; null when there is none. ``text``: the judge's own words."""
 
 SAME_TEXT = "same text"
+"""The verdict on two equal responses, about which nobody is asked: a tie."""
+READABLE = ("win", "loss", "tie", "rated", "right", "wrong")
+"""The verdicts that a judge gave; all others say why there is none."""
 KEYS = ["prompt_id", "model", "sample", "other_model", "other_sample"]
+"""What tells a comparison from all others."""
 MANY_UNREADABLE, MANY_FLIPS, LEANING = 0.05, 0.25, 0.15
 """From these shares on (and this distance of the first slot's share from one half) there is a warning; our choice."""
 
 
 @dataclass(frozen=True)
-class Account:
+class Reliability:
     """How far verdicts can be trusted.
 
     Attributes:
@@ -60,7 +64,7 @@ class Account:
         unreadable: Share of the answers that have none.
         comparisons: Pairs of responses by outcome, see :func:`comparisons`.
         flip_rate: Share of the comparisons with two readable orders in which the orders contradict each other; None
-            without comparisons. ``tie`` in one order only is no flip.
+            without comparisons. ``tie`` in one order only is not a flip.
         consistency: Share of the same in which both orders say the same.
         first_slot: Share of the verdicts for the response shown first among those for one of the two; 0.5 without
             position bias.
@@ -145,8 +149,8 @@ def scores_of(
     """Return one score per response; null, with the reason, where the judge gave none.
 
     pointwise: the mean over aspects of the mean rating; null where an aspect has no readable rating, as Tülu 3 drops
-    rows with parse failures (delta_learning.md 5.3). verdict: the share of True. pairwise: the Bradley-Terry strength
-    among the responses of the prompt, in nats; flips and half ties count by their mean, as ties do.
+    rows with parse failures (arXiv 2411.15124, section 5.2). verdict: the share of True. pairwise: the Bradley-Terry
+    strength among the responses of the prompt, in nats; flips and half ties count by their mean, as ties do.
 
     Args:
         verdicts: Rows of :data:`VERDICTS`.
@@ -158,19 +162,15 @@ def scores_of(
     found = _strengths(verdicts, settings.prior) if settings.mode == "pairwise" else _means(verdicts, settings)
     nothing = "no comparison with two readable orders" if settings.mode == "pairwise" else "no readable verdict"
     columns = [responses[name].to_pylist() for name in ("prompt_id", "model", "sample")]
-    pairs = [
-        (None, reason) if reason else found.get(key, (None, nothing))
+    assessments = [
+        unscored(reason) if reason else found.get(key, unscored(nothing))
         for reason, key in zip(reasons, zip(*columns, strict=True), strict=True)
     ]
-    names = ("prompt_id", "sample", "model")
-    table = {name: responses[name] for name in names}
-    table |= {"scorer": pa.array([scorer] * len(pairs), pa.string())}
-    table |= {"value": pa.array([value for value, _ in pairs], pa.float64())}
-    table |= {"detail": pa.array([detail for _, detail in pairs], pa.string())}
-    return summarise(pa.table(table).cast(Score.SCHEMA))
+    return summarize(score_table(responses, scorer, assessments))
 
 
-Found = dict[tuple[str, str, int], tuple[float | None, str]]
+Found = dict[tuple[str, str, int], Assessment]
+"""By prompt, model and sample: what the judge says about the response."""
 
 
 def _means(verdicts: pa.Table, settings: JudgeSettings) -> Found:
@@ -186,14 +186,14 @@ def _means(verdicts: pa.Table, settings: JudgeSettings) -> Found:
         usable = [mean for mean in means.values() if mean is not None]
         if settings.mode == "verdict":
             given = aspects[""]
-            detail = f"True in {sum(given):g} of {len(given)} readable answers" if given else "no readable verdict"
-            found[key] = (means[""], detail)
+            if given:
+                found[key] = Assessment(means[""], f"True in {sum(given):g} of {len(given)} readable answers")
         elif len(usable) < len(means):
             silent = ", ".join(aspect for aspect, mean in means.items() if mean is None)
-            found[key] = (None, f"no readable rating of {silent}")
+            found[key] = unscored(f"no readable rating of {silent}")
         else:
             detail = ", ".join(f"{aspect} {mean:g}" for aspect, mean in means.items())
-            found[key] = (sum(usable) / len(usable), detail)
+            found[key] = Assessment(sum(usable) / len(usable), detail)
     return found
 
 
@@ -215,20 +215,18 @@ def _strengths(verdicts: pa.Table, prior: float) -> Found:
         strengths = bradley_terry(wins, prior=prior)
         for name, strength in strengths.values.items():
             detail = ", ".join(f"{n} {outcome}" for outcome, n in sorted(tally[name].items()))
-            found[str(prompt_id), *names[name]] = (strength, detail)
+            found[str(prompt_id), *names[name]] = Assessment(strength, detail)
     return found
 
 
-def account_of(verdicts: pa.Table, settings: JudgeSettings) -> Account:
+def reliability_of(verdicts: pa.Table, settings: JudgeSettings) -> Reliability:
     """Count verdicts and, for a pairwise judge, how often it agreed with itself, and how strong the models are."""
     counts = dict(sorted(Counter(verdicts["verdict"].to_pylist()).items()))
     asked = sum(n for verdict, n in counts.items() if verdict != SAME_TEXT)
-    readable = ("win", "loss", "tie", "rated", "right", "wrong")
-    unreadable = (
-        sum(n for verdict, n in counts.items() if verdict not in (*readable, SAME_TEXT)) / asked if asked else 0.0
-    )
+    lost = sum(n for verdict, n in counts.items() if verdict not in (*READABLE, SAME_TEXT))
+    unreadable = lost / asked if asked else 0.0
     if settings.mode != "pairwise":
-        return Account(counts, unreadable)
+        return Reliability(counts, unreadable)
     import polars as pl
 
     table = comparisons(verdicts)
@@ -246,7 +244,7 @@ def account_of(verdicts: pa.Table, settings: JudgeSettings) -> Account:
             wins[model, other] += value
             wins[other, model] += 1 - value
     strengths = bradley_terry([(*pair, weight) for pair, weight in sorted(wins.items())], prior=settings.prior)
-    return Account(
+    return Reliability(
         counts,
         unreadable,
         outcomes,

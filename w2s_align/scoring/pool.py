@@ -1,10 +1,10 @@
 """A pool of worker processes in which no single item can hang or kill the job.
 
-Runs a check, such as those of :mod:`w2s_align.scoring.worker`, over many items on several cores. Every item has a
-time limit that is enforced from outside by killing the worker, because the libraries' own limits are alarm signals
-that fail outside the main thread and inside C code (https://github.com/huggingface/Math-Verify/issues/50). An item
-that hangs, exhausts its memory or crashes its worker costs itself and nothing else: its worker is replaced and the
-other items go on.
+Runs a check, such as those of :mod:`w2s_align.scoring.scorers.library_checks`, over many items on several cores.
+Every item has a time limit that is enforced from outside by killing the worker, because the libraries' own limits are
+alarm signals that fail outside the main thread and inside C code
+(https://github.com/huggingface/Math-Verify/issues/50). An item that hangs, exhausts its memory or crashes its worker
+costs itself and nothing else: its worker is replaced and the other items go on.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 START_TIMEOUT_S = 120.0
 """A worker imports its library before its first item; on a busy machine that can take long."""
 CHUNK = 32
+"""Most items sent to a worker at once: more would save no time, and leave cores idle at the end."""
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 
 
@@ -60,7 +61,7 @@ class WorkerPool:
         """Check all items and return their answers in order.
 
         Args:
-            items: JSON-serialisable values, one per item.
+            items: JSON-serializable values, one per item.
             progress: Called with the number of items done so far.
 
         Returns:
@@ -72,7 +73,7 @@ class WorkerPool:
         """
         answers: list[dict[str, Any] | None] = [None] * len(items)
         todo: deque[int] = deque(range(len(items)))
-        # Small chunks spread a short list over all workers; long ones amortise the pipe.
+        # Small chunks spread a short list over all workers; long ones amortize the pipe.
         chunk = max(1, min(CHUNK, len(items) // (4 * self.processes)))
         wanted = min(self.processes, -(-len(items) // chunk))
         while len(self._workers) < wanted:

@@ -24,10 +24,12 @@ from typing import Literal
 _CHILD = Path(__file__).with_name("sandbox_child.py")
 _FENCED = re.compile(r"```(?:python|py|python3)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL | re.IGNORECASE)
 MAX_OUTPUT = 2**20
+"""Bytes of printed output that are compared; what a program prints beyond that is cut."""
 
 Rung = Literal["compile error", "runtime error", "failed", "passed"]
+"""How far code got."""
 LADDER: dict[Rung, float] = {"compile error": -2.0, "runtime error": -1.0, "failed": 0.0, "passed": 1.0}
-"""Outcomes from worst to best with the values that HERON gives them (verifiers.md 3)."""
+"""Outcomes from worst to best with the values that HERON gives them (docs/methods/heron.md)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def run_tests(code: str, tests: list[str], *, timeout_s: float = 10.0, memory_mb
         memory_mb: Address space of the process in MiB.
     """
     stages, _, trouble = _run(code, tests, None, timeout_s, memory_mb)
-    return _judge(stages, len(tests), trouble)
+    return _result(stages, len(tests), trouble)
 
 
 def run_io(code: str, cases: list[tuple[str, str]], *, timeout_s: float = 10.0, memory_mb: int = 512) -> CodeResult:
@@ -80,7 +82,7 @@ def run_io(code: str, cases: list[tuple[str, str]], *, timeout_s: float = 10.0, 
     passed, worst = 0, CodeResult("passed", 0, len(cases))
     for given, expected in cases:
         stages, output, trouble = _run(code, [], given, timeout_s, memory_mb)
-        result = _judge(stages, 0, trouble)
+        result = _result(stages, 0, trouble)
         if result.rung == "passed" and _lines(output) != _lines(expected):
             result = CodeResult("failed", 0, 0, f"printed {output[:100]!r}")
         passed += result.rung == "passed"
@@ -164,7 +166,7 @@ def _stages(report: bytes, nonce: str) -> list[dict[str, str]]:
     return stages
 
 
-def _judge(stages: list[dict[str, str]], tests: int, trouble: str) -> CodeResult:
+def _result(stages: list[dict[str, str]], tests: int, trouble: str) -> CodeResult:
     outcomes = {stage["stage"]: stage for stage in stages if stage["stage"] != "test"}
     if "compile" not in outcomes:
         return CodeResult("compile error", 0, tests, trouble or "the code could not be read")

@@ -44,6 +44,7 @@ FORBIDDEN = (
     "syslog.syslog",
     "webbrowser.open",
 )
+"""Audit events that are refused always: network, processes, native code, limits."""
 CHANGES = (
     "os.remove",
     "os.rename",

@@ -18,16 +18,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
 
 from w2s_align.errors import UserError
-from w2s_align.records import Score, Settings
-from w2s_align.scoring.scorers import SCORERS, WHOLE_TABLE
-from w2s_align.scoring.settings import ScorerSettings
-from w2s_align.scoring.verdicts import BatchScorer, Verdicts
+from w2s_align.records import Score
+from w2s_align.scoring.scorer import Assessment, BatchScorer, Outcome, Scorer, score_table, unscored
+from w2s_align.scoring.scorers import scorer_settings
 
 BATCH_ROWS = 4096
+"""Responses per batch: what a kill can cost, and few enough that a batch of any scorer fits into memory."""
 Progress = Callable[[int, int, str], None]
+"""Takes what is done, all there is, and a note."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Scores:
 def score(
     prompts: pa.Table,
     responses: pa.Table,
-    scorer: str | Settings,
+    scorer: str | Scorer,
     progress: Progress | None = None,
     folder: Path | None = None,
     batch_rows: int = BATCH_ROWS,
@@ -64,8 +64,8 @@ def score(
     Args:
         prompts: Rows of :class:`w2s_align.records.Prompt`.
         responses: Rows of :class:`w2s_align.records.Response`.
-        scorer: Name of a scorer (``math``, ``feature:sentences``), or its options (a class of
-            ``w2s_align.scoring.settings``).
+        scorer: Name of a scorer (``math``, ``feature:sentences``), or a scorer with its options (a class of
+            ``w2s_align.scoring.scorers``).
         progress: Called with the responses done, all responses, and a note.
         folder: Where finished batches are kept; with the same inputs a second call goes on from them.
         batch_rows: Responses per batch.
@@ -74,55 +74,31 @@ def score(
     Raises:
         UserError: There is no such scorer, a package that it needs is not installed, or a table lacks a column.
     """
-    settings = scorer_settings(scorer)
-    kind = str(settings.name)  # type: ignore[attr-defined]
-    label = name or str(getattr(settings, "label", kind))
-    if kind in WHOLE_TABLE:
+    scorer = scorer_settings(scorer)
+    if scorer.whole_table:
         batch_rows = max(responses.num_rows, 1)
     check_columns(prompts, "prompts", ("id", "messages", "answer", "task", "meta"))
     check_columns(responses, "responses", ("prompt_id", "sample", "model", "text", "finish_reason"))
     asked = _questions(prompts, responses)
     parts: list[pa.Table] = []
-    with SCORERS[kind](settings) as score_batch:
+    with scorer.open() as score_batch:
         for start in range(0, responses.num_rows, batch_rows):
             rows = responses.slice(start, batch_rows)
             questions = asked.slice(start, batch_rows)
-            parts.append(_kept_batch(folder, settings, prompts, questions, rows, start, label, score_batch))
+            label = name or scorer.label
+            parts.append(_kept_batch(folder, scorer, prompts, questions, rows, start, label, score_batch))
             if progress:
-                progress(start + rows.num_rows, responses.num_rows, kind)
+                progress(start + rows.num_rows, responses.num_rows, scorer.name)
     table = pa.concat_tables([Score.SCHEMA.empty_table(), *parts]).combine_chunks()
-    return summarise(table)
+    return summarize(table)
 
 
-def summarise(table: pa.Table) -> Scores:
+def summarize(table: pa.Table) -> Scores:
     """Count the scored and unscored rows of a score table."""
     missing = pc.is_null(table["value"])
-    reasons = Counter(table.filter(missing)["detail"].to_pylist())
+    reasons = Counter(table.filter(missing)["outcome"].to_pylist())
     scored = table.num_rows - sum(reasons.values())
     return Scores(table, scored, dict(sorted(reasons.items())), pc.mean(table["value"]).as_py())
-
-
-def scorer_settings(scorer: str | Settings) -> Settings:
-    """Return the options of a scorer, given its name or the options themselves.
-
-    Raises:
-        UserError: There is no scorer of that name, or it needs options.
-    """
-    if isinstance(scorer, Settings):
-        return scorer
-    name, _, feature = scorer.partition(":")
-    if name not in SCORERS:
-        raise UserError(f"There is no scorer {scorer!r}.", fix=f"Use one of: {', '.join(SCORERS)}.")
-    options = {"name": name, "feature": feature} if feature else {"name": name}
-    try:
-        settings: Settings = TypeAdapter(ScorerSettings).validate_python(options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        what = ".".join(str(part) for part in problem["loc"][1:])
-        raise UserError(
-            f"The scorer {scorer!r} cannot be used by its name alone: {what}: {problem['msg']}."
-        ) from error
-    return settings
 
 
 def check_columns(table: pa.Table, kind: str, columns: Sequence[str]) -> None:
@@ -146,7 +122,7 @@ def check_columns(table: pa.Table, kind: str, columns: Sequence[str]) -> None:
 
 
 def check_scores(scores: pa.Table) -> None:
-    """Refuse a table of scores that lacks a column, or whose values are no numbers.
+    """Refuse a table of scores that lacks a column, or whose values are not numbers.
 
     Raises:
         UserError: See above.
@@ -166,7 +142,7 @@ def _questions(prompts: pa.Table, responses: pa.Table) -> pa.ChunkedArray:
 
 def _kept_batch(
     folder: Path | None,
-    settings: Settings,
+    scorer: Scorer,
     prompts: pa.Table,
     questions: pa.ChunkedArray,
     rows: pa.Table,
@@ -177,7 +153,7 @@ def _kept_batch(
     """Score one batch, or read it back when an earlier call with the same inputs kept it."""
     if folder is None:
         return _score_batch(prompts, questions, rows, name, score_batch)
-    digest = _digest(settings, prompts.take(questions.drop_null()), rows)
+    digest = _digest(scorer, prompts.take(questions.drop_null()), rows)
     path = folder / f"scores-{start:012d}-{digest}.parquet"
     if path.exists():
         return pq.read_table(path, schema=Score.SCHEMA)
@@ -189,8 +165,9 @@ def _kept_batch(
     return table
 
 
-def _digest(settings: Settings, prompts: pa.Table, rows: pa.Table) -> str:
-    digest = hashlib.sha256(settings.model_dump_json().encode())
+def _digest(scorer: Scorer, prompts: pa.Table, rows: pa.Table) -> str:
+    # The columns belong to it, so that no batch is taken over from a version that had fewer.
+    digest = hashlib.sha256(f"{Score.SCHEMA.names} {scorer.model_dump_json()}".encode())
     for table, columns in (
         (prompts, ("id", "answer", "task", "meta")),
         (rows, ("prompt_id", "sample", "model", "text")),
@@ -206,25 +183,16 @@ def _score_batch(
 ) -> pa.Table:
     """Score one batch; rows that no scorer can judge get their reason here, so that scorers never see them."""
     known = pc.is_valid(questions).to_pylist()
-    texts = rows["text"].to_pylist()
-    reasons = rows["finish_reason"].to_pylist()
-    values: list[float | None] = [None] * rows.num_rows
-    details = [""] * rows.num_rows
+    found: list[Assessment] = []
     usable: list[int] = []
-    for row, (has_prompt, text, reason) in enumerate(zip(known, texts, reasons, strict=True)):
-        if not has_prompt:
-            details[row] = "prompt not found"
-        elif text is None or reason == "error":
-            details[row] = "generation failed"
-        else:
+    rows_read = zip(known, rows["text"].to_pylist(), rows["finish_reason"].to_pylist(), strict=True)
+    for row, (has_prompt, text, finish) in enumerate(rows_read):
+        if has_prompt and text is not None and finish != "error":
             usable.append(row)
+        found.append(unscored(Outcome.NO_RESPONSE if has_prompt else Outcome.NO_PROMPT))
     if usable:
-        verdicts: Verdicts = score_batch(prompts.take(questions.take(usable)), rows.take(usable))
-        for row, value, detail in zip(usable, verdicts.values, verdicts.details, strict=True):
-            if value is not None and not math.isfinite(value):
-                value, detail = None, f"the scorer gave {value}"
-            values[row], details[row] = value, detail
-    columns = {field: rows[field] for field in ("prompt_id", "sample", "model")}
-    columns |= {"scorer": pa.array([name] * rows.num_rows, pa.string())}
-    columns |= {"value": pa.array(values, pa.float64()), "detail": pa.array(details, pa.string())}
-    return pa.table(columns, schema=Score.SCHEMA)
+        scored = score_batch(prompts.take(questions.take(usable)), rows.take(usable))
+        for row, one in zip(usable, scored, strict=True):
+            finite = one.value is None or math.isfinite(one.value)
+            found[row] = one if finite else unscored(f"the scorer gave {one.value}")
+    return score_table(rows, name, found)

@@ -1,20 +1,18 @@
-"""What several answers to one prompt say together: votes, majorities, confidence.
+"""What several answers to one prompt say together: their final answers in a countable form, and weighted votes.
 
-Reads responses, extracts their final answers without looking at any gold answer, and counts. Self-consistency as a
-score, majority and weighted votes over sources, and the building blocks of the rules that trust a model's own
-confidence. A label model that learns how good each source is belongs beside :func:`weighted_vote`, with the same
-inputs and output.
+Reads responses, and extracts their final answers without looking at any gold answer. A label model that learns how
+good each source is belongs beside :func:`weighted_vote`, with the same inputs and output.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
 
-from w2s_align.scoring.answers import extract_answer, normalise_answer, parse_number
+from w2s_align.scoring.answers import extract_answer, normalize_answer, parse_number
 
 AnswerKind: TypeAlias = Literal["number", "text"]
 """What a final answer looks like: it steers where it is looked for, see :func:`w2s_align.scoring.extract_answer`."""
@@ -23,36 +21,26 @@ AnswerKind: TypeAlias = Literal["number", "text"]
 def final_answer(text: str | None, kind: AnswerKind = "number") -> str:
     """Return the final answer of a response in the form in which answers are counted; "" when it has none.
 
-    Numbers are written in one way (``1,000.0`` as ``1000``), other answers normalised.
+    Numbers are written in one way (``1,000.0`` as ``1000``), other answers normalized.
     """
     if not text:
         return ""
     found = extract_answer(text, gold="0" if kind == "number" else "text")
-    if found is None:
-        return ""
-    value = parse_number(found)
+    return "" if found is None else countable(found)
+
+
+def countable(answer: str) -> str:
+    """Return an answer in the form in which answers are counted: numbers in one way, other answers normalized."""
+    value = parse_number(answer)
+    # Above 2**53 not every whole number is a float, so that the nearest one would be counted instead.
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
-    return normalise_answer(found) if value is None else repr(value)
+    return normalize_answer(answer) if value is None else repr(value)
 
 
 def final_answers(responses: pa.Table, kind: AnswerKind = "number") -> pa.Array:
     """Return the final answer of every response of a table: see :func:`final_answer`."""
     return pa.array([final_answer(text, kind) for text in responses["text"].to_pylist()], pa.string())
-
-
-def majority(answers: Sequence[str]) -> tuple[str, float]:
-    """Return the most common answer and its share of all answers; of equals the one seen first (w2s_reasoning.md 1.3).
-
-    "" (no answer) counts like any other answer, so that it stays in the denominator.
-
-    Raises:
-        ValueError: There are no answers.
-    """
-    if not answers:
-        raise ValueError("a majority needs at least one answer")
-    ((answer, count),) = Counter(answers).most_common(1)
-    return answer, count / len(answers)
 
 
 def weighted_vote(

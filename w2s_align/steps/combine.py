@@ -36,7 +36,11 @@ class Combine(Step):
     uses_seed: ClassVar[bool] = False
 
     def check(self) -> None:
-        """Refuse thresholds where nothing is voted, and weights below zero."""
+        """Refuse thresholds where nothing is voted, and weights below zero.
+
+        Raises:
+            UserError: See above.
+        """
         if self.thresholds and self.method != "vote":
             raise UserError("thresholds belong to method: vote.", fix="Leave them out.")
         negative = [name for name, weight in self.weights.items() if not weight >= 0]

@@ -18,9 +18,9 @@ from w2s_align.evaluation.results import Role
 from w2s_align.evaluation.task import LM_EVAL, Task, TaskChoice, load_suite, load_task
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import NAME, ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
-from w2s_align.records import Settings
+from w2s_align.records import Score, Settings, record_columns
 from w2s_align.scoring.judge import DEFAULT_SAMPLING
-from w2s_align.scoring.settings import ScorerSettings
+from w2s_align.scoring.scorers import ScorerSettings
 from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.generate import Generate, GenerateResources
@@ -95,11 +95,15 @@ class Evaluate(Step):
     """What generating each arm's answers may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "results"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym", "scipy")
 
     def choices(self) -> dict[str, TaskChoice]:
-        """Return the tasks with their settings, by name."""
+        """Return the tasks with their settings, by name.
+
+        Raises:
+            UserError: A task stands there twice, or does not exist.
+        """
         listed = [*self._of_suite(judged=self.judge is not None), *self.tasks]
         found = [TaskChoice(name=entry) if isinstance(entry, str) else entry for entry in listed]
         named = {load_task(choice).name: choice for choice in found}
@@ -128,7 +132,11 @@ class Evaluate(Step):
         return {name: load_task(choice) for name, choice in self.choices().items()}
 
     def check(self) -> None:
-        """Refuse arms, roles, tasks and settings that do not fit together, and tasks whose data are missing."""
+        """Refuse arms, roles, tasks and settings that do not fit together, and tasks whose data are missing.
+
+        Raises:
+            UserError: See above.
+        """
         from w2s_align.scoring import scorer_settings
 
         for scorer in (self.scorer, *self.best_of):
@@ -192,12 +200,12 @@ class Evaluate(Step):
     def _check_arms(self) -> None:
         for name in (*self.arms, *self.sampling):
             if not NAME.fullmatch(name):
-                raise UserError(f"{name!r} is no name of an arm or a setting.", fix="Use letters, digits, - and _.")
+                raise UserError(f"{name!r} cannot name an arm or a setting.", fix="Use letters, digits, - and _.")
         if self.baseline not in self.arms:
-            raise UserError(f"baseline: {self.baseline} is no arm.", fix=did_you_mean(self.baseline, self.arms))
+            raise UserError(f"baseline: {self.baseline} is not an arm.", fix=did_you_mean(self.baseline, self.arms))
         for name in self.roles:
             if name not in self.arms:
-                raise UserError(f"roles: {name} is no arm.", fix=did_you_mean(name, self.arms))
+                raise UserError(f"roles: {name} is not an arm.", fix=did_you_mean(name, self.arms))
         missing = [name for name in self.arms if name not in self.roles]
         if missing:
             raise UserError(
@@ -366,28 +374,21 @@ class Evaluate(Step):
         tasks = self.definitions()
         parts: list[pa.Table] = []
         own, _ = open_scorer(self.scorer, "scorer", work)
-        best_of = [open_scorer(scorer, f"best_of.{index}", work) for index, scorer in enumerate(self.best_of)]
-        choosers: dict[str, list[pa.Table]] = {name or self._label(scorer): [] for scorer, name in best_of}
+        opened = [open_scorer(scorer, f"best_of.{index}", work) for index, scorer in enumerate(self.best_of)]
+        best_of = [(scorer, name or scorer_settings(scorer).label) for scorer, name in opened]
+        choosers: dict[str, list[pa.Table]] = {name: [] for _, name in best_of}
         for asked in evaluated.answers(arm, index, setting):
             if asked.scores is not None:
-                parts.append(asked.scores)
+                parts.append(record_columns(Score, asked.scores))
                 continue
             check = tasks[asked.task].scorer if asked.task in tasks else own
             parts.append(score(asked.problems, asked.responses, check).table)
             for scorer, name in best_of:
                 if asked.responses.num_rows > asked.problems.num_rows:
-                    chosen = score(asked.problems, asked.responses, scorer_settings(scorer), name=name).table
-                    choosers[name or self._label(scorer)].append(chosen)
+                    choosers[name].append(score(asked.problems, asked.responses, scorer, name=name).table)
         responses = pa.concat_tables([asked.responses for asked in evaluated.answers(arm, index, setting)])
         made = {name: pa.concat_tables(found) for name, found in choosers.items() if found}
         return Answers(pa.concat_tables(parts), responses, made)
-
-    @staticmethod
-    def _label(scorer: str | ScorerSettings) -> str:
-        from w2s_align.scoring import scorer_settings
-
-        settings = scorer_settings(scorer)
-        return str(getattr(settings, "label", None) or settings.name)  # type: ignore[attr-defined]
 
 
 def _labelled(scores: pa.Table, **labels: str) -> pa.Table:

@@ -93,8 +93,8 @@ class JudgeStep(Step, JudgeSettings):
         work.write(judged.verdicts, "verdicts")
         work.write(scores.table, "scores")
         work.counts.update(rows_in=scores.table.num_rows, kept=scores.scored, dropped=scores.unscored)
-        work.result.update(mean=scores.mean, judge=dataclasses.asdict(judged.account))
-        work.warnings += judged.account.warnings
+        work.result.update(mean=scores.mean, judge=dataclasses.asdict(judged.reliability))
+        work.warnings += judged.reliability.warnings
         if judged.generation is not None:
             account = judged.generation.to_json()
             work.warnings += account.pop("warnings")

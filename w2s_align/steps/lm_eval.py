@@ -50,7 +50,11 @@ class LmEvalStep(Step):
     libraries: ClassVar[tuple[str, ...]] = ("lm-eval", "torch", "transformers")
 
     def check(self) -> None:
-        """Refuse a folder of task files that is not there."""
+        """Refuse a folder of task files that is not there.
+
+        Raises:
+            UserError: See above.
+        """
         if self.include_path is not None and not Path(self.include_path).expanduser().is_dir():
             raise UserError(
                 f"There is no folder {self.include_path}.", why="It should hold the files of lm-eval tasks."

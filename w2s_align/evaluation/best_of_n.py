@@ -1,8 +1,8 @@
-"""What several answers to a problem are worth when one has to be chosen: by majority, or by any scorer.
+"""What several answers to a problem are worth when one is chosen, by majority or by any scorer.
 
 Reads tables of ``Score.SCHEMA``, returns one number per problem. The gap between "some answer is right" and "the
 chosen one is right" is the generation-verification gap: what a better verifier could still win (Saad-Falcon et al.
-2025, Weaver).
+2025, arXiv 2506.18203).
 """
 
 from __future__ import annotations
@@ -15,38 +15,25 @@ import pyarrow as pa
 
 from w2s_align.evaluation.metrics import majority_at_n
 from w2s_align.evaluation.statistics import Floats
-from w2s_align.scoring.answers import normalise_answer, parse_number
-
-ANSWER_SCORERS = ("exact", "numeric", "choice", "math", "reasoning_gym", "lab")
-"""Scorers whose detail is the extracted answer, so that votes can be counted."""
-NOT_FOUND = "no answer found"
+from w2s_align.scoring.scorer import Outcome
+from w2s_align.scoring.votes import countable
 
 
-def final_answers(scores: pa.Table) -> list[str | None] | None:
-    """Return the extracted answer of every row in one form, or None when these scores do not keep answers.
+def counted_answers(scores: pa.Table) -> list[str | None] | None:
+    """Return the answer of every row in the form in which answers are counted, or None when scores keep no answers.
 
-    None within the list: no answer was found, or the row could not be scored.
+    None within the list: no answer was found, or the row could not be scored. Scores keep answers where every row with
+    a value has one, or says that there is none.
     """
     if not scores.num_rows:
         return None
     found: list[str | None] = []
-    for scorer, detail, value in zip(
-        scores["scorer"].to_pylist(), scores["detail"].to_pylist(), scores["value"].to_pylist(), strict=True
-    ):
-        name = scorer
-        if scorer == "auto" and value is not None:
-            name, _, detail = detail.partition(": ")
-        if name not in ANSWER_SCORERS and value is not None:
+    columns = (scores[name].to_pylist() for name in ("value", "answer", "outcome"))
+    for value, answer, outcome in zip(*columns, strict=True):
+        if value is not None and answer is None and outcome != Outcome.NO_ANSWER:
             return None
-        found.append(None if value is None or detail in (NOT_FOUND, "") else _one_form(detail))
+        found.append(countable(answer) if answer and value is not None else None)
     return found
-
-
-def _one_form(answer: str) -> str:
-    value = parse_number(answer)
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)
-    return normalise_answer(answer) if value is None else repr(value)
 
 
 def majority_values(scores: pa.Table, ids: Sequence[str]) -> tuple[Floats, Floats] | None:
@@ -60,7 +47,7 @@ def majority_values(scores: pa.Table, ids: Sequence[str]) -> tuple[Floats, Float
         Two arrays, NaN for a problem without a scored answer; None when the scores do not keep answers, or are not
         all 0 or 1.
     """
-    answers = final_answers(scores)
+    answers = counted_answers(scores)
     values = scores["value"].to_pylist()
     if answers is None or any(v is not None and v not in (0.0, 1.0) for v in values):
         return None
@@ -114,8 +101,13 @@ def agreement(
     """Return how often a student gives its teacher's answer: in all, where the teacher is right, and where it is
     wrong.
 
-    Imitating the teacher's mistakes shows in the last one (Burns et al. 2023, section 5). Answers that were not
-    found agree with nothing.
+    Imitating the teacher's mistakes shows in the last one (Burns et al. 2023, arXiv 2312.09390, section 5). Answers
+    that were not found agree with nothing.
+
+    Args:
+        student: The student's answer to each problem.
+        teacher: The teacher's, in the same order.
+        teacher_right: The teacher's score: 1 for right, 0 for wrong; other problems are left out.
     """
     same = [float(a is not None and a == b) for a, b in zip(student, teacher, strict=True)]
     known = [i for i, value in enumerate(teacher_right) if value in (0.0, 1.0)]

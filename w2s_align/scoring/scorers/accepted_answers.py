@@ -1,0 +1,117 @@
+"""Answers with several accepted forms: DROP's F1, and whether an accepted answer occurs in the text (PopQA).
+
+The accepted answers stand in ``Prompt.meta["references"]``: a list of texts, or for ``f1`` of lists of spans, or the
+JSON text of such a list.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from w2s_align.scoring.answers import extract_answer
+from w2s_align.scoring.scorer import WITHOUT_ANSWER, Assessment, BatchScorer, Outcome, Scorer, unscored
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+class F1Scorer(Scorer):
+    """The words of the final answer are those of an accepted one (F1 of DROP). Reads ``meta``: ``references``."""
+
+    name: Literal["f1"] = "f1"
+
+    @contextmanager
+    def open(self) -> Iterator[BatchScorer]:
+        """Score the overlap of words between the final answer and the nearest accepted one.
+
+        Source: Dua et al. 2019, arXiv 1903.00161, section 5.
+        """
+
+        def check(accepted: list[Any], text: str) -> Assessment:
+            found = extract_answer(text, gold="text")
+            if found is None:
+                return WITHOUT_ANSWER
+            spans = [[str(span) for span in one] if isinstance(one, list) else [str(one)] for one in accepted]
+            return Assessment(max(overlap(found, one) for one in spans), found, found)
+
+        yield lambda prompts, responses: _check(prompts, responses, check)
+
+
+class ContainsScorer(Scorer):
+    """An accepted answer occurs in the response (PopQA). Reads ``Prompt.meta``: ``references``, a list of texts."""
+
+    name: Literal["contains"] = "contains"
+
+    @contextmanager
+    def open(self) -> Iterator[BatchScorer]:
+        """Score 1 where an accepted answer occurs in the text as whole words, upper and lower case alike, else 0."""
+
+        def check(accepted: list[Any], text: str) -> Assessment:
+            body = f" {' '.join(normalized_words(text.rsplit('</think>', 1)[-1]))} "
+            for answer in accepted:
+                words = " ".join(normalized_words(str(answer)))
+                if words and f" {words} " in body:
+                    return Assessment(1.0, str(answer))
+            return Assessment(0.0)
+
+        yield lambda prompts, responses: _check(prompts, responses, check)
+
+
+def _check(prompts: pa.Table, responses: pa.Table, check: Callable[[list[Any], str], Assessment]) -> list[Assessment]:
+    found = []
+    for encoded, text in zip(prompts["meta"].to_pylist(), responses["text"].to_pylist(), strict=True):
+        accepted = json.loads(encoded).get("references")
+        if isinstance(accepted, str):
+            accepted = json.loads(accepted)
+        found.append(check(accepted, text) if accepted else unscored(Outcome.NO_GOLD))
+    return found
+
+
+def normalized_words(text: str) -> list[str]:
+    """Return the words of a text in lower case, without articles and punctuation; numbers in one form."""
+    words = []
+    for part in re.split(r"[\s-]+", text.lower()):
+        bare = part.strip(string.punctuation)
+        number = _number(bare)
+        word = number if number is not None else "".join(c for c in bare if c not in string.punctuation)
+        if word and not _ARTICLES.fullmatch(word):
+            words.append(word)
+    return words
+
+
+def overlap(answer: str, accepted: list[str]) -> float:
+    """Return DROP's F1 of one answer and one accepted answer of one or several spans.
+
+    An answer is one span, so of several accepted spans it can match one; where the accepted span has numbers, one of
+    them must be in the answer.
+
+    Args:
+        answer: The answer given.
+        accepted: The spans of one accepted answer.
+    """
+    given = Counter(normalized_words(answer))
+    best = max(_f1(given, Counter(normalized_words(span))) for span in accepted)
+    joined = _f1(given, Counter(word for span in accepted for word in normalized_words(span)))
+    return max(best / len(accepted), joined if len(accepted) > 1 else 0.0)
+
+
+def _f1(given: Counter[str], gold: Counter[str]) -> float:
+    numbers = {word for word in gold if _number(word) is not None}
+    shared = sum((given & gold).values())
+    if not shared or (numbers and not numbers & set(given)):
+        return 0.0
+    return 2 * shared / (sum(given.values()) + sum(gold.values()))
+
+
+def _number(word: str) -> str | None:
+    try:
+        return str(float(word.replace(",", ""))) if word and word[0] in "+-.0123456789" else None
+    except ValueError:
+        return None
