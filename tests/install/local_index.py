@@ -1,8 +1,8 @@
 """A package index on 127.0.0.1 with wheels that are metadata and nothing else: enough to resolve, and to install.
 
 It stands in for PyTorch's own index, which the tests must not need: what only that index carries, the CPU builds with
-their local versions, is made here. ``python tests/install/local_index.py FOLDER`` writes the wheels alone, for uv's and
-pip's ``--find-links`` (scripts/lock.sh).
+their local versions, is made here. ``python tests/install/local_index.py FOLDER`` writes the wheels alone, for
+``--find-links`` of uv and pip (scripts/lock.sh).
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ def write_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any"
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{name.replace('-', '_')}-{version}"
     wheel = folder / f"{stem}-{tag}.whl"
-    metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {n}" for n in needs)]
+    metadata = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {version}",
+        *(f"Requires-Dist: {n}" for n in needs),
+    ]
     about = f"{stem}.dist-info"
     with zipfile.ZipFile(wheel, "w") as made:
         made.writestr(f"{about}/METADATA", "\n".join(metadata) + "\n")

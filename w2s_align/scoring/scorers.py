@@ -124,7 +124,7 @@ def reasoning_gym(settings: ReasoningGymSettings) -> Iterator[BatchScorer]:
 
     Reads ``Prompt.meta``: ``{"reasoning_gym": <data set name>, "entry": <the data set's item>}``.
     """
-    _require("reasoning_gym", "reasoning-gym", "the reasoning_gym scorer")
+    _require("reasoning_gym", "reasoning-gym", "the reasoning_gym scorer", extra="reasoning_gym")
     with WorkerPool("w2s_align.scoring.worker:reasoning_gym_check", settings.timeout_s, settings.processes) as pool:
 
         def score_batch(prompts: pa.Table, responses: pa.Table) -> Verdicts:
@@ -296,8 +296,8 @@ def _pooled(pool: WorkerPool, items: list[Any], reason: str) -> Verdicts:
     return Verdicts.of(verdicts)
 
 
-def _require(module: str, package: str, purpose: str) -> None:
+def _require(module: str, package: str, purpose: str, extra: str = "eval") -> None:
     from importlib.util import find_spec
 
     if find_spec(module) is None:
-        raise missing_package(package, "eval", purpose)
+        raise missing_package(package, extra, purpose)
