@@ -93,7 +93,7 @@ find_python() {
 
 # Sets build: cuda, cpu, or none where vLLM has no wheels.
 choose_build() {
-    local why='' libc
+    local why='' libc need
     build=${W2S_BUILD:-}
     if [ -z "$build" ]; then
         build=cpu
@@ -103,10 +103,12 @@ choose_build() {
     fi
     case "$(uname -s) $(uname -m)" in
         "Linux x86_64" | "Linux aarch64")
+            # What vLLM asks for has wheels from these versions on: llguidance, and for GPUs on arm64 tilelang.
+            need=2.31
+            [ "$build $(uname -m)" != "cuda aarch64" ] || need=2.34
             libc=$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d ' ' -f 2)
-            case "$libc" in
-                '' | [01].* | 2.[0-9] | 2.[12][0-9] | 2.30) why="vLLM needs glibc 2.31, and here is ${libc:-another C library}" ;;
-            esac
+            [ -n "$libc" ] && [ "${libc%%.*}" = 2 ] && [ "${libc#*.}" -ge "${need#*.}" ] ||
+                why="vLLM needs glibc $need, and here is ${libc:-another C library}"
             ;;
         *) why="vLLM has no wheels for $(uname -s) on $(uname -m)" ;;
     esac

@@ -163,6 +163,7 @@ def test_without_the_cpu_build_of_torch_transformers_answers(checkout: Path, tmp
         ("Linux", "ppc64le", "glibc 2.39", "vLLM has no wheels for Linux on ppc64le"),
         ("Linux", "x86_64", "glibc 2.28", "vLLM needs glibc 2.31, and here is 2.28"),
         ("Linux", "aarch64", "glibc 2.31", ""),
+        ("Linux", "x86_64", "", "vLLM needs glibc 2.31, and here is another C library"),
         ("Linux", "x86_64", "glibc 2.41", ""),
     ],
 )
