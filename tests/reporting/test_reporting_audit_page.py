@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import pytest
-from browser import CHROMIUM, DRIVER, Browser
+from browser import NEEDS_BROWSER, Browser
 
 from w2s_align.interchange import import_pairs
 from w2s_align.pairing import Filters, best_worst, model_order
@@ -14,9 +14,6 @@ from w2s_align.reporting.audit_page import AuditPage, PairSample, render_audit_p
 
 HOSTILE = (
     "</title></style><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> & &lt;"
-)
-NEEDS_BROWSER = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed (apt-get install chromium-driver)"
 )
 
 

@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-from browser import CHROMIUM, DRIVER, Browser
+from browser import NEEDS_BROWSER, Browser
 from rich.console import Console
 from simulated_study import study
 
@@ -68,7 +68,7 @@ def test_runs_that_do_not_differ_say_so(sweep):
     assert "None: the recipes are the same" in article.sections[0].text[0]
 
 
-@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
+@NEEDS_BROWSER
 def test_an_article_in_a_real_browser(tmp_path):
     parts = [Section(HOSTILE, [HOSTILE], tables=[Table([HOSTILE, "b"], [[HOSTILE, "1"]], HOSTILE)], code=HOSTILE)]
     page = write_article(Article(HOSTILE, HOSTILE, HOSTILE, parts, caveats=[HOSTILE]), tmp_path)[0]

@@ -5,15 +5,12 @@ import re
 import time
 
 import pytest
-from browser import CHROMIUM, DRIVER, Browser
+from browser import NEEDS_BROWSER, Browser
 from simulated_report import report_data
 
 from w2s_align.reporting import Answer, Sample, write_report
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"><!-- & &lt;"
-NEEDS_BROWSER = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed (apt-get install chromium-driver)"
-)
 
 
 def hostile_sample(arms):

@@ -155,8 +155,7 @@ def test_a_value_that_is_no_number_is_unscored(monkeypatch):
 
 
 def test_reasoning_gym_wants_exactly_one():
-    import reasoning_gym
-
+    reasoning_gym = pytest.importorskip("reasoning_gym")
     entry = reasoning_gym.create_dataset("basic_arithmetic", size=1, seed=1)[0]
     meta = {"reasoning_gym": "basic_arithmetic", "entry": entry}
     prompt = Prompt.of(entry["question"], answer=entry["answer"], meta=meta)

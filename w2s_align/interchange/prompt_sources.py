@@ -190,7 +190,7 @@ def _reasoning_gym_rows(name: str, limit: int, share: float, seed: int, options:
     try:
         import reasoning_gym
     except ImportError:
-        raise missing_package("reasoning-gym", "eval", f"the source reasoning_gym/{name}") from None
+        raise missing_package("reasoning-gym", "reasoning_gym", f"the source reasoning_gym/{name}") from None
 
     known = reasoning_gym.factory.DATASETS
     if name not in known:

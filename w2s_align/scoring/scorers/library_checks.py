@@ -60,7 +60,7 @@ class ReasoningGymScorer(Scorer):
     @contextmanager
     def open(self) -> Iterator[BatchScorer]:
         """Score 1 where the data set accepts the extracted final answer, else 0."""
-        _require("reasoning_gym", "reasoning-gym", self.name)
+        _require("reasoning_gym", "reasoning-gym", self.name, extra="reasoning_gym")
         with WorkerPool(f"{__name__}:reasoning_gym_check", self.timeout_s, self.processes) as pool:
 
             def score_batch(prompts: pa.Table, responses: pa.Table) -> list[Assessment]:
@@ -137,6 +137,6 @@ def _check_in(pool: WorkerPool, items: Sequence[Any], otherwise: str) -> list[As
     return found
 
 
-def _require(module: str, package: str, scorer: str) -> None:
+def _require(module: str, package: str, scorer: str, extra: str = "eval") -> None:
     if find_spec(module) is None:
-        raise missing_package(package, "eval", f"the {scorer} scorer")
+        raise missing_package(package, extra, f"the {scorer} scorer")
