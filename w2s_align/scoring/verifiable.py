@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from w2s_align.scoring.instructions import CHECKS, follows
 from w2s_align.scoring.sandbox import LADDER, extract_code, run_io, run_tests
+from w2s_align.scoring.sandbox.extract import called_names
 from w2s_align.scoring.settings import CodeSettings, InstructionsSettings
 from w2s_align.scoring.verdicts import BatchScorer, Verdicts
 
@@ -27,14 +28,20 @@ def code(settings: CodeSettings) -> Iterator[BatchScorer]:
     limits: dict[str, Any] = {"timeout_s": settings.timeout_s, "memory_mb": settings.memory_mb}
 
     def check(row: tuple[str, str]) -> tuple[float | None, str]:
-        meta, text = json.loads(row[0]), extract_code(row[1])
+        meta = json.loads(row[0])
+        setup = str(meta.get("setup") or "")
         if meta.get("tests"):
-            tests = [test if isinstance(test, str) else str(test) for test in meta["tests"]]
-            result = run_tests(f"{meta.get('setup', '')}\n{text}", tests, **limits)
+            given = meta["tests"]
+            tests = [given] if isinstance(given, str) else [str(test) for test in given]
+            program = extract_code(row[1], called_names(tests), setup)
+            result = run_tests(program, tests, setup=setup, **limits)
         elif meta.get("cases"):
-            result = run_io(text, [(case["input"], case["output"]) for case in meta["cases"]], **limits)
+            cases = [(str(case["input"]), str(case["output"])) for case in meta["cases"]]
+            result = run_io(extract_code(row[1]), cases, **limits)
         else:
             return None, "no tests"
+        if not result.scored:
+            return None, result.detail
         values = {
             "all": result.rung == "passed",
             "fraction": result.passed / result.tests,
