@@ -2,13 +2,14 @@
 
 import contextlib
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from w2s_align.records import Prompt, Response, to_table
 from w2s_align.scoring import score
-from w2s_align.scoring.sandbox import extract_code, run_io, run_tests
+from w2s_align.scoring.sandbox import extract_code, run, run_io, run_tests
 from w2s_align.scoring.scorers.code import CodeScorer
 
 TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", "assert add('a', 'b') == 'ab'"]
@@ -28,7 +29,7 @@ TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", "assert add('a', 'b'
         ("def add(a, b) return a", "compile error", 0, "SyntaxError: expected ':' (answer.py, line 1)"),
         ("raise KeyError('x')", "runtime error", 0, "KeyError: 'x'"),
         ("import os; os._exit(0)", "runtime error", 0, "the code ended the process"),
-        ("import sys; sys.exit(0)", "runtime error", 0, "the code ended the process (0)"),
+        ("import sys; sys.exit(0)", "runtime error", 0, "NameError: name 'add' is not defined"),
         ("def add(a, b):\n  import os; os._exit(0)", "runtime error", 0, "the code ended the process"),
     ],
 )
@@ -37,9 +38,11 @@ def test_outcomes(code, rung, passed, detail):
     assert (result.rung, result.passed, result.tests, result.detail) == (rung, passed, 3, detail)
 
 
-def test_infinite_loop_is_killed():
+def test_infinite_loop_is_killed_on_time():
+    start = time.monotonic()
     assert run_tests("while True: pass", TESTS, timeout_s=1).detail == "time-out"
     assert run_tests("import time\ndef add(a, b): time.sleep(60)", TESTS, timeout_s=1).detail == "time-out"
+    assert time.monotonic() - start < 15
 
 
 def test_memory_hog():
@@ -49,7 +52,8 @@ def test_memory_hog():
     assert result.rung == "runtime error"
 
 
-def test_files_outside_the_folder_are_refused(tmp_path):
+def test_files_outside_the_folder_are_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "ISOLATE", "none")  # behind namespaces there is nothing to refuse: the file is not there
     victim = tmp_path / "victim"
     victim.write_text("precious")
     for code in (
@@ -112,8 +116,8 @@ def test_a_bounded_storm_of_processes_starts_none():
 
 
 def test_a_flood_of_output_is_cut():
-    result = run_tests("while True: print('x' * 1000)", [], timeout_s=20)
-    assert (result.rung, result.detail) == ("runtime error", "OSError: [Errno 27] File too large")
+    result = run_tests("while True: print('x' * 1000)", [], timeout_s=1)  # beside tests nobody reads it
+    assert (result.rung, result.detail) == ("runtime error", "time-out")
 
 
 def test_programs_that_read_and_print():
@@ -125,11 +129,45 @@ def test_programs_that_read_and_print():
     assert run_io("print(", [("", "4")]).rung == "compile error"
 
 
-def test_extract_code():
-    text = "First\n```python\nx = 1\n```\nthen\n```\ny = 2\n```\nend"
-    assert extract_code(text) == "y = 2"
-    assert extract_code("```py\nunfinished = 1") == "unfinished = 1"
-    assert extract_code("x = 1") == "x = 1"
+ADD = "def add(a, b):\n    return a + b"
+USAGE = "print(add(2, 3))"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("First\n```python\nx = 1\n```\nthen\n```\ny = 2\n```\nend", "x = 1"),
+        ("```py\nunfinished = 1", "unfinished = 1"),
+        ("x = 1", "x = 1"),
+        (f"```python\n{ADD}\n```\nUsage:\n```python\n{USAGE}\n```", ADD),
+        (f"```python\n{ADD}\n```\nOutput:\n```\nTrue\n```", ADD),
+        (f"```python\n{ADD}\n```\nOutput:\n```text\nx = 5\n```", ADD),
+        (f"```\n{ADD}\n```\n```bash\npython add.py\n```", ADD),
+        (f"```python\n{ADD} + 1\n```\nNo:\n```python\n{ADD}\n```", ADD),
+        (
+            "```python\ndef plus(a, b): return a + b\n```\n```python\ndef add(a, b): return plus(a, b)\n```",
+            "def plus(a, b): return a + b\n\ndef add(a, b): return plus(a, b)",
+        ),
+        (
+            "```python\nimport math\n```\n```python\ndef add(a, b): return math.fsum((a, b))\n```",
+            "import math\n\ndef add(a, b): return math.fsum((a, b))",
+        ),
+        (f"1. So:\n\n   ```python\n   {ADD.replace(chr(10), chr(10) + '   ')}\n   ```", ADD),
+        (f"~~~python\n{ADD}\n~~~", ADD),
+        (f"````python\n{ADD}\n````", ADD),
+        (f"``` python title=add.py\n{ADD}\n```", ADD),
+        (f"```{{.python}}\n{ADD}\n```\n```python\n{ADD}\n```", ADD),
+        (f"```Python\r\n{ADD.replace(chr(10), chr(13) + chr(10))}\r\n```", ADD),
+        (f"<think>```python\nadd = 1\n```</think>```python\n{ADD}\n```", ADD),
+        (f"<think>maybe\n```python\n{ADD}\n```", ""),
+        ("```json\n{}\n```", ""),
+        (f"{ADD}\n\nThis function adds two numbers.", f"{ADD}\n"),
+        (f"Here is the function:\n\n{ADD}\n\nIt adds.", f"{ADD}\n"),
+        (f"```python\n{ADD}\n```\n```python\n>>> add(1, 2)\n3\n```", ADD),
+    ],
+)
+def test_extract_code(text, expected):
+    assert extract_code(text, {"add"} if "add" in text else ()) == expected
 
 
 def test_code_scorer():
@@ -155,7 +193,7 @@ def test_code_scorer():
     assert details == [
         "passed (3 of 3)",
         "failed (1 of 3): a test failed",
-        "compile error (0 of 3): SyntaxError: invalid syntax (answer.py, line 2)",
+        "compile error (0 of 3): SyntaxError: invalid syntax (answer.py, line 1)",
         "no tests",
     ]
 

@@ -78,6 +78,10 @@ class Scorer(Settings):
         """What ``Score.scorer`` says."""
         return self.name
 
+    def warnings(self) -> list[str]:
+        """Return what a user should know before it runs on this machine."""
+        return []
+
     @property
     def runs_transformers(self) -> bool:
         """Whether transformers runs its models in the calling process."""

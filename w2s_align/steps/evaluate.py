@@ -382,6 +382,7 @@ class Evaluate(Step):
                 parts.append(record_columns(Score, asked.scores))
                 continue
             check = tasks[asked.task].scorer if asked.task in tasks else own
+            work.warnings += [text for text in scorer_settings(check).warnings() if text not in work.warnings]
             parts.append(score(asked.problems, asked.responses, check).table)
             for scorer, name in best_of:
                 if asked.responses.num_rows > asked.problems.num_rows:

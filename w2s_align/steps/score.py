@@ -64,10 +64,11 @@ class ScoreStep(Step):
 
     def run(self, work: Work) -> None:
         """Score, going on from the batches that an earlier try finished."""
-        from w2s_align.scoring import score
+        from w2s_align.scoring import score, scorer_settings
 
         responses = work.inputs["responses"]
         scorer, name = open_scorer(self.scorer, "scorer", work)
+        work.warnings += scorer_settings(scorer).warnings()
         scores = score(
             responses.prompts().table(),
             responses.table(),

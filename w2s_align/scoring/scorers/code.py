@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from w2s_align.scoring.sandbox import LADDER, extract_code, run_io, run_tests
+from w2s_align.scoring.sandbox import LADDER, extract_code, missing_protections, run_io, run_tests
+from w2s_align.scoring.sandbox.extract import called_names
 from w2s_align.scoring.scorer import Assessment, BatchScorer, Scorer, unscored
 
 
@@ -42,16 +43,29 @@ class CodeScorer(Scorer):
                 pool.map(self._check, prompts["meta"].to_pylist(), responses["text"].to_pylist())
             )
 
+    def warnings(self) -> list[str]:
+        """Say which fence around generated code this machine does not have."""
+        return [
+            f"Generated code runs without this protection: {missing}. Use a container or a virtual machine for code that "
+            "you do not trust."
+            for missing in missing_protections()
+        ]
+
     def _check(self, encoded: str, response: str) -> Assessment:
-        meta, text = json.loads(encoded), extract_code(response)
+        meta = json.loads(encoded)
+        setup = str(meta.get("setup") or "")
         limits: dict[str, Any] = {"timeout_s": self.timeout_s, "memory_mb": self.memory_mb}
         if meta.get("tests"):
-            tests = [test if isinstance(test, str) else str(test) for test in meta["tests"]]
-            result = run_tests(f"{meta.get('setup', '')}\n{text}", tests, **limits)
+            given = meta["tests"]
+            tests = [given] if isinstance(given, str) else [str(test) for test in given]
+            result = run_tests(extract_code(response, called_names(tests), setup), tests, setup=setup, **limits)
         elif meta.get("cases"):
-            result = run_io(text, [(case["input"], case["output"]) for case in meta["cases"]], **limits)
+            cases = [(str(case["input"]), str(case["output"])) for case in meta["cases"]]
+            result = run_io(extract_code(response), cases, **limits)
         else:
             return unscored("no tests")
+        if not result.scored:
+            return unscored("the tests cannot be read", result.detail)
         values = {
             "all": result.rung == "passed",
             "fraction": result.passed / result.tests,
