@@ -220,7 +220,7 @@ class Link:
         raise ValueError("a value that cannot be read")
 
 
-SHARED = set()
+SHARED: set[type] = set()
 """Classes that both sides have defined from the same text, so that their instances may travel by value."""
 
 
@@ -406,7 +406,7 @@ def named_exception(error):
     return [*named_class(type(error)), text[:2000].encode("utf-8", "replace").decode()]
 
 
-_REBUILT = {}
+_REBUILT: dict[str, type] = {}
 
 
 def rebuilt_class(content):

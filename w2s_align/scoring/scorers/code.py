@@ -46,8 +46,8 @@ class CodeScorer(Scorer):
     def warnings(self) -> list[str]:
         """Say which fence around generated code this machine does not have."""
         return [
-            f"Generated code runs without this protection: {missing}. Use a container or a virtual machine for code that "
-            "you do not trust."
+            f"Generated code runs without this protection: {missing}. Use a container or a virtual machine for code "
+            "that you do not trust."
             for missing in missing_protections()
         ]
 
