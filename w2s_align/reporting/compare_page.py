@@ -9,11 +9,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from w2s_align.evaluation.conclusion import ALPHA
 from w2s_align.evaluation.run_comparison import Cell, Row, RunComparison
 from w2s_align.reporting.article import Article, Section, Table
 from w2s_align.reporting.figure import Plot
 from w2s_align.reporting.lines import Line, Panel, Tone, lines_plot
-from w2s_align.reporting.text import ALPHA, DASH, Words, p_value, role_name, setting_name
+from w2s_align.reporting.text import DASH, Words, p_value, role_name, setting_name
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,6 +26,7 @@ MOST_PANELS = 3
 LOG_RATIO = 20
 """Largest over smallest value from which an axis is logarithmic: swept values are usually powers of ten."""
 PLOT_NOTE = "Intervals are over problems; the dotted line is the untouched student."
+"""Said above every plot of values."""
 TONES: tuple[Tone, ...] = ("accent", "ink", "warn", "soft")
 """Tones of the lines, in their order; they repeat."""
 

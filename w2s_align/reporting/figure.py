@@ -1,4 +1,4 @@
-"""One plot: as SVG in a page, coloured by the page's own variables, and as files that read on white and on black.
+"""One plot: as SVG in a page, colored by the page's own variables, and as files that read on white and on black.
 
 Every plot has the same width, so that letters and lines have one size on a page. Matplotlib is imported when the first
 is drawn.

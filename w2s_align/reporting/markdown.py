@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from w2s_align.evaluation.conclusion import ALPHA
 from w2s_align.reporting.data import PairAudit, ReportData, StepCost
 from w2s_align.reporting.drawings import Drawings
 from w2s_align.reporting.text import (
-    ALPHA,
     BY_NAMES,
     DASH,
     MINUS,

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from w2s_align.evaluation.conclusion import ALPHA
+
 if TYPE_CHECKING:
     from w2s_align.evaluation.results import Estimate, PartArm
 
@@ -14,8 +16,6 @@ DASH = "\N{EN DASH}"
 """Shown where there is no value: an empty cell would look like a mistake."""
 MINUS = "\N{MINUS SIGN}"
 """A hyphen is too short beside a plus sign, and a line may break after it."""
-ALPHA = 0.05
-"""Adjusted p-values below it are marked as differences, as in the verdict."""
 ROLE_NAMES = {"student": "untouched student", "treatment": "tuned student", "ceiling": "ceiling (gold labels)"}
 """Roles whose name alone does not say what the arm is; the others are shown as they are."""
 SETTING_NAMES = {"greedy": "Greedy decoding", "sampled": "Sampled answers", "standard": "Each task's own decoding"}
@@ -62,10 +62,6 @@ class Words:
     def signed_interval(self, low: float | None, high: float | None) -> str:
         """An interval of a difference, e.g. ``+75.1 to +84.2``."""
         return DASH if low is None else f"{self.signed(low)} to {self.signed(high)}"
-
-    def counted(self, difference: float | None) -> str:
-        """A difference with its unit: ``+3.1 points`` for shares."""
-        return self.signed(difference) + (" points" if self.unit == "share" else "")
 
 
 def number(value: float | None, signed: bool = False) -> str:

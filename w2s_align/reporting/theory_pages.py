@@ -6,6 +6,7 @@ Reads what w2s_align.lab.theory_study and w2s_align.lab.sections return; makes a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from w2s_align.lab.sections import SectionsSettings
@@ -164,31 +165,20 @@ def _chances_table(chances: Sequence[Chance]) -> Table:
 def _numbers(study: TheoryStudy) -> dict[str, Any]:
     cases = [
         {
-            "shared": case.geometry.shared,
-            "predicted": {
-                "best": case.geometry.best_cosine,
-                "time": case.geometry.best_time,
-                "limit": case.geometry.limit,
-            },
-            **{
-                method: {"best": case.best(method)[0], "time": case.best(method)[1], "end": case.last(method)}
-                for method in NAMES
-            },
+            "shared": g.shared,
+            "predicted": {"best": g.best_cosine, "time": g.best_time, "limit": g.limit},
+            **{m: dict(zip(("best", "time"), case.best(m), strict=True), end=case.last(m)) for m in NAMES},
         }
         for case in study.cases
+        for g in [case.geometry]
     ]
     chances = [
-        {
-            "start": c.geometry.start,
-            "better": c.geometry.better,
-            "worse": c.geometry.worse,
-            "dimension": c.dimension,
-            "formula": c.formula,
-            "drawn": c.drawn,
-        }
+        {"start": g.start, "better": g.better, "worse": g.worse}
+        | {"dimension": c.dimension, "formula": c.formula, "drawn": c.drawn}
         for c in study.chances
+        for g in [c.geometry]
     ]
-    checks = [{"name": c.name, "held": c.held, "detail": c.detail} for c in study.checks]
+    checks = [asdict(check) for check in study.checks]
     return {"cases": cases, "chances": chances, "gains": study.gains, "checks": checks}
 
 
