@@ -10,7 +10,8 @@ from fake_hub import FakeHub
 
 from w2s_align.errors import UserError
 from w2s_align.hub import check_push
-from w2s_align.pairing import export_pairs, model_order
+from w2s_align.interchange import export_pairs
+from w2s_align.pairing import model_order
 
 SECRET = "hf_secretsecretsecret"
 PUSH = """

@@ -47,7 +47,7 @@ def test_audit_by_hand(make):
     }
     assert found.wrong_order == 0.5
     assert found.sources == {"weak > weaker": 4}
-    assert found.licences == {"weak": "not stated", "weaker": "not stated"}
+    assert found.licenses == {"weak": "not stated", "weaker": "not stated"}
     assert found.tasks == {"gsm8k": 4}
     assert found.dropped["prompt: identical"]["rows"] == 1
     assert found.dropped["pair: identical"]["examples"] == [
@@ -55,8 +55,8 @@ def test_audit_by_hand(make):
     ]
     assert found.warnings == [
         "There are only 4 pairs: shares and means below are rough.",
-        "Chosen is shorter in 100 % of pairs (in tokens): length may be what is learned.",
-        "1 of the 2 pairs with exactly one right answer are in the wrong order (50 %).",
+        "Chosen is shorter in 100% of pairs (in tokens): length may be what is learned.",
+        "1 of the 2 pairs with exactly one right answer are in the wrong order (50%).",
     ]
     assert "weak > weaker: 4" in str(found)
 
@@ -89,7 +89,7 @@ def test_many_lost_prompts_are_told(make):
     )
     weaker = make.responses([(p, "v", 0, f"no_ {p}") for p in names])
     warnings = model_order(weak, weaker, make.prompts(names)).audit().warnings
-    assert "50 % of the prompts have no pair, mostly because of: no chosen response." in warnings
+    assert "50% of the prompts have no pair, mostly because of: no chosen response." in warnings
 
 
 def test_audit_of_a_bare_table_counts_characters(make):

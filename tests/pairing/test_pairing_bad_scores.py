@@ -6,10 +6,11 @@ import pyarrow as pa
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.pairing import Level, best_worst, correctness, judge, ranked_scores, score_gap, select_correct
+from w2s_align.pairing import Level, best_worst, correctness, judge, ranked_scores, score_gap
 from w2s_align.scoring import VERDICTS, combine
 from w2s_align.scoring import judge as ask_judge
 from w2s_align.scoring.judge_prompts import JudgeSettings
+from w2s_align.scoring.select import select_correct
 
 
 def rank(responses, scores, prompts):
@@ -89,4 +90,4 @@ def test_verdicts_without_any_comparison_make_no_pair(make, tables):
         make.id("c"): "not judged",
         make.id("d"): "no response",
     }
-    assert pairs.counts["comparisons"] == 0
+    assert pairs.counts.comparisons == {}

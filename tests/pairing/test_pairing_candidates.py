@@ -6,7 +6,7 @@ import unicodedata
 import polars as pl
 import pytest
 
-from w2s_align.pairing.candidates import normalised
+from w2s_align.pairing.candidates import normalized
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,6 @@ from w2s_align.pairing.candidates import normalised
         " \n ",
     ],
 )
-def test_normalised_is_nfkc_lower_case_and_single_spaces(text):
+def test_normalized_is_nfkc_lower_case_and_single_spaces(text):
     expected = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).lower()).strip()
-    assert normalised(pl.Series([None, text, "a"])).to_list() == [None, expected, "a"]
+    assert normalized(pl.Series([None, text, "a"])).to_list() == [None, expected, "a"]

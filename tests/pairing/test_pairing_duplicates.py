@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.pairing import decontaminate, drop_near_duplicates, find_leaks, near_duplicates
+from w2s_align.pairing import find_leaks, near_duplicates
+from w2s_align.pairing.decontaminate import user_texts
 from w2s_align.records import Prompt, to_table
 
 
@@ -62,14 +63,13 @@ def test_chains_make_one_group():
     assert near_duplicates(pa.array(texts[::3]), threshold=0.8).num_rows == 0
 
 
-def test_drop_near_duplicates():
+def test_only_the_user_turns_of_prompts_are_compared():
     turns = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "what is two plus two ?"}]
-    prompts = to_table([Prompt.of("What is two plus two?"), Prompt.of("Name a colour."), Prompt.of(turns)])
-    result = drop_near_duplicates(prompts)
-    assert result.prompts["id"].to_pylist() == prompts["id"].to_pylist()[:2]
-    assert result.duplicates.to_pylist() == [
-        {"prompt_id": prompts["id"][2].as_py(), "kept_id": prompts["id"][0].as_py(), "jaccard": 1.0}
-    ]
+    prompts = to_table([Prompt.of("What is two plus two?"), Prompt.of("Name a color."), Prompt.of(turns)])
+    assert near_duplicates(user_texts(prompts)).to_pylist() == [{"row": 2, "kept": 0, "jaccard": 1.0}]
+
+
+def test_a_threshold_out_of_range_is_refused():
     with pytest.raises(UserError, match="threshold is 0"):
         near_duplicates(pa.array(["a"]), threshold=0.0)
 
@@ -95,7 +95,7 @@ def test_scores_by_hand():
     ]
     assert leaks.shares == {"bench": 1.0}
     assert leaks.warnings == [
-        "100.0% of the items of bench occur in the training texts: the set is contaminated (above 2 %)."
+        "100.0% of the items of bench occur in the training texts: the set is contaminated (above 2%)."
     ]
 
 
@@ -125,14 +125,14 @@ def test_common_phrases_match_nothing():
     assert leaks.table.num_rows == 0 and leaks.common_ngrams == 7
 
 
-def test_planted_leaks_are_found_and_removed():
+def test_planted_leaks_are_found():
     draw = random.Random(1)
     items = [text(draw, 40) for _ in range(200)]
     prompts = [Prompt.of(text(draw, 60)) for _ in range(500)]
     planted = [Prompt.of(f"{text(draw, 10)} {item} {text(draw, 5)}") for item in items[:50]]
     light = [Prompt.of(edited(draw, item, 0.03)) for item in items[50:80]]
-    kept, leaks = decontaminate(to_table(prompts + planted + light), {"bench": items})
-    assert kept["id"].to_pylist()[:500] == [prompt.id for prompt in prompts]
-    assert set(range(500, 550)) <= set(leaks.table["row"].to_pylist())
+    leaks = find_leaks(user_texts(to_table(prompts + planted + light)), {"bench": items})
+    found = set(leaks.table["row"].to_pylist())
+    assert not found & set(range(500)) and set(range(500, 550)) <= found
     assert len(leaks.table) >= 75
     assert leaks.shares["bench"] == len(leaks.table) / 200

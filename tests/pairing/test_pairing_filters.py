@@ -102,12 +102,12 @@ def lengths(make, gaps, **options):
 def test_length_gap(make):
     pairs = lengths(make, [100, 101, -100, -101, 0], filters=Filters(max_length_gap=100))
     assert [question for question, _, _ in make.short(pairs)] == ["0", "2", "4"]
-    assert pairs.counts["pairs dropped: length gap"] == 2
+    assert pairs.counts.lost("pair", "length gap") == 2
     weak, weaker = make.responses([("a", "w", 0, "12345")]), make.responses([("a", "v", 0, "1")])
     with pytest.raises(UserError, match="length in tokens of 1 pairs is not known"):
         model_order(weak, weaker, make.prompts("a"), filters=Filters(max_length_gap=1))
     by_chars = Filters(max_length_gap=3, length_unit="chars")
-    assert model_order(weak, weaker, make.prompts("a"), filters=by_chars).counts["pairs"] == 0
+    assert model_order(weak, weaker, make.prompts("a"), filters=by_chars).counts.kept["pair"] == 0
 
 
 def test_matched_lengths_leave_no_length_signal(make):
@@ -115,8 +115,8 @@ def test_matched_lengths_leave_no_length_signal(make):
     plain = lengths(make, gaps)
     assert plain.audit().lengths["tokens"]["longer_wins"] == pytest.approx(34 / 52)
     pairs = lengths(make, gaps, filters=Filters(match_lengths=True))
-    assert pairs.counts["pairs"] == 10 + 10 + 4 + 4 + 3
-    assert pairs.counts["pairs dropped: length match"] == pairs.counts["prompts dropped: length match"] == 24
+    assert pairs.counts.kept["pair"] == 10 + 10 + 4 + 4 + 3
+    assert pairs.counts.lost("pair", "length match") == pairs.counts.lost("prompt", "length match") == 24
     assert pairs.audit().lengths["tokens"]["longer_wins"] == 0.5
     again = lengths(make, gaps, filters=Filters(match_lengths=True), seed=0)
     assert again.table.equals(pairs.table)
@@ -129,7 +129,7 @@ def test_near_identical(make):
     weaker = make.responses([("a", "v", 0, f"{words} End."), ("b", "v", 0, f"{words} end"), ("c", "v", 0, "words")])
     pairs = model_order(weak, weaker, make.prompts("abc"), filters=Filters(near_identical=0.95))
     assert make.dropped(pairs, "pair") == {make.id("b"): "near-identical"}  # 19 of 20 words; a shares 19 of 21
-    assert pairs.counts["pairs"] == 2
+    assert pairs.counts.kept["pair"] == 2
 
 
 def test_delta_limits(make):
@@ -166,14 +166,14 @@ def test_prompts_that_contain_an_evaluation_item_are_dropped_with_their_pairs(ma
     pairs, ids = pairs_of(make, prompts, evaluations=items)
     assert make.dropped(pairs, "prompt") == {ids[prompts[i]]: "contaminated" for i in (0, 1, 3)}
     details = [row["detail"] for row in pairs.dropped.to_pylist() if row["unit"] == "pair"]
-    assert details[0] == "w #0 over v #0: 100 % of the words of item 0 of apples"
-    assert details[1] == details[2] == "w #0 over v #0: 100 % of the words of item 0 of sums"
-    assert pairs.counts["pairs"] == 1 and pairs.counts["pairs dropped: contaminated"] == 3
+    assert details[0] == "w #0 over v #0: 100% of the words of item 0 of apples"
+    assert details[1] == details[2] == "w #0 over v #0: 100% of the words of item 0 of sums"
+    assert pairs.counts.kept["pair"] == 1 and pairs.counts.lost("pair", "contaminated") == 3
     audit = pairs.audit()
     assert audit.contamination == {"apples": 0.5, "sums": 1.0}
-    assert "50.0 % of the items of apples stood in prompts" in " ".join(audit.warnings)
+    assert "50.0% of the items of apples stood in prompts" in " ".join(audit.warnings)
     clean, _ = pairs_of(make, prompts, evaluations={"other": ["an item that is in none of these prompts at all"]})
-    assert clean.counts["pairs"] == 4 and clean.audit().contamination == {"other": 0.0}
+    assert clean.counts.kept["pair"] == 4 and clean.audit().contamination == {"other": 0.0}
 
 
 def test_of_prompts_that_repeat_each_other_one_with_a_pair_is_kept(make):
@@ -183,7 +183,7 @@ def test_of_prompts_that_repeat_each_other_one_with_a_pair_is_kept(make):
     pair = next(row for row in pairs.dropped.to_pylist() if row["unit"] == "pair")
     assert pair["detail"] == f"w #0 over v #0: repeats {ids[LONG]} (Jaccard index 1.0)"
     loose, _ = pairs_of(make, prompts, filters=Filters(near_duplicate_prompts=0.5))
-    assert loose.counts["pairs dropped: near-duplicate prompt"] == 3
+    assert loose.counts.lost("pair", "near-duplicate prompt") == 3
     # the first of the group has no pair: the second stays for it
     from w2s_align.records import Prompt, Response, to_table
 

@@ -174,10 +174,5 @@ def text(row, side):
 
 
 def check_sums(counts):
-    for whole, kept, unit in (
-        ("prompts", "prompts with pairs", "prompts dropped: "),
-        ("responses", "responses usable", "responses dropped: "),
-    ):
-        assert counts[whole] == counts[kept] + sum(n for name, n in counts.items() if name.startswith(unit))
-    dropped = sum(n for name, n in counts.items() if name.startswith("pairs dropped: "))
-    assert counts["pairs found"] == counts["pairs"] + counts["pairs over the cap"] + dropped
+    for unit in ("prompt", "response", "pair"):
+        assert counts.given[unit] == counts.kept[unit] + counts.lost(unit)

@@ -1,5 +1,6 @@
 """The pair rules against tables worked by hand."""
 
+import json
 import random
 
 import pyarrow as pa
@@ -7,6 +8,7 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.pairing import (
+    Counts,
     Filters,
     Level,
     best_random,
@@ -45,15 +47,9 @@ def test_model_order(make):
         }
     ]
     assert pairs.dropped.num_rows == 0
-    assert pairs.counts == {
-        "prompts": 3,
-        "prompts with pairs": 3,
-        "responses": 6,
-        "responses usable": 6,
-        "pairs found": 3,
-        "pairs": 3,
-        "pairs over the cap": 0,
-    }
+    every = {"prompt": 3, "response": 6, "pair": 3}
+    assert pairs.counts == Counts(given=every, kept=every)
+    assert Counts.from_json(json.loads(json.dumps(pairs.counts.to_json()))) == pairs.counts
 
 
 def awkward(make):
@@ -111,14 +107,10 @@ def test_every_lost_row_has_its_reason_and_the_sums_add_up(make):
 
 def check_sums(pairs):
     counts = pairs.counts
-
-    def dropped(unit):
-        return sum(number for name, number in counts.items() if name.startswith(f"{unit} dropped: "))
-
-    assert counts["prompts"] == counts["prompts with pairs"] + dropped("prompts")
-    assert counts["responses"] == counts["responses usable"] + dropped("responses")
-    assert counts["pairs found"] == counts["pairs"] + counts["pairs over the cap"] + dropped("pairs")
-    assert pairs.table.num_rows == counts["pairs"] == pairs.lengths.num_rows == len(pairs.tasks)
+    assert set(counts.given) == set(counts.kept) == {"prompt", "response", "pair"}
+    for unit in counts.given:
+        assert counts.given[unit] == counts.kept[unit] + counts.lost(unit)
+    assert pairs.table.num_rows == counts.kept["pair"] == pairs.lengths.num_rows == len(pairs.tasks)
 
 
 def test_filters_can_be_switched_off(make):
@@ -280,7 +272,7 @@ def test_repeated_prompts_are_used_once_and_counted(make):
     responses, scores = scored(make)
     pairs = score_gap(responses, scores, make.prompts("aba"))
     assert make.short(pairs) == [("a", "a0", "a2")]
-    assert pairs.counts["prompts"] == 3 and pairs.counts["prompts dropped: repeated prompt"] == 1
+    assert pairs.counts.given["prompt"] == 3 and pairs.counts.lost("prompt", "repeated prompt") == 1
     check_sums(pairs)
 
 
@@ -292,7 +284,7 @@ def test_prompts_that_end_with_another_role_are_refused_and_counted(make):
     weaker = to_table([Response(prompt, 0, "v", "bad") for prompt in prompts["id"].to_pylist()])
     pairs = model_order(weak, weaker, prompts)
     assert make.short(pairs) == [("a", "good", "bad")]
-    assert pairs.counts["prompts dropped: last turn is not the user's"] == 2
+    assert pairs.counts.lost("prompt", "last turn is not the user's") == 2
     check_sums(pairs)
 
 

@@ -5,13 +5,8 @@ import random
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.pairing import (
-    select_agreeing,
-    select_confident,
-    select_correct,
-    select_incorrect,
-    self_confidence,
-)
+from w2s_align.pairing import self_confidence
+from w2s_align.scoring.select import select_agreeing, select_confident, select_correct, select_incorrect
 
 
 def one(make, own, weak, **options):
@@ -116,7 +111,7 @@ def test_select_agreeing(make):
         make.id("d"): "no second response",
         make.id("e"): "no first response",
     }
-    assert both.counts["prompts kept"] == 1 and both.counts["responses kept"] == 2
+    assert both.counts.kept["prompt"] == 1 and both.counts.kept["response"] == 2
     assert select_agreeing(weak, strong, prompts, keep="second").table["text"].to_pylist() == ["is 1"]
     padded = select_agreeing(weak, strong, prompts, pad_to=2)
     assert len(padded.table) == 2 and padded.table["prompt_id"][0].as_py() == make.id("a")
@@ -146,11 +141,11 @@ def test_select_by_score_and_confidence(make):
     prompts = make.prompts("abc")
     kept = select_confident(responses, prompts, threshold=0.6, per_prompt=2)
     assert len(kept.table) == 2 and all(text.endswith("7") for text in kept.table["text"].to_pylist())
-    assert kept.counts["prompts dropped: low confidence"] == 1 and kept.counts["prompts dropped: no response"] == 1
+    assert kept.counts.lost("prompt", "low confidence") == 1 and kept.counts.lost("prompt", "no response") == 1
     scores = make.scores(
         [("a", "m", i, value) for i, value in enumerate([1.0, 0.0, None, 1.0, 0.5])] + [("b", "m", 0, 0.0)]
     )
     assert select_correct(responses, scores, prompts).table["sample"].to_pylist() == [0, 3]
     wrong = select_incorrect(responses, scores, prompts)
     assert wrong.table["sample"].to_pylist() == [1, 4, 0]
-    assert wrong.counts["responses dropped: unscored"] == 3
+    assert wrong.counts.lost("response", "unscored") == 3

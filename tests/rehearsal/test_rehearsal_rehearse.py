@@ -149,12 +149,12 @@ def test_stand_in_rows_have_the_shape_of_their_dataset() -> None:
     ],
 )
 def test_stand_in_rows_of_every_layout_become_pairs(options: str, pairs: int, tmp_path: Path) -> None:
-    from w2s_align.pairing import import_pairs
+    from w2s_align.interchange import import_pairs
 
     text = f"name: layouts\nsteps:\n  pairs: {{kind: import_pairs, {options}}}\n"
     config: Any = rehearsal(parse_document(text, "layouts.yaml"), tmp_path).recipe.nodes["pairs"].config
     made = import_pairs(config.source, limit=config.limit, columns=config.columns)
-    assert made.table.num_rows == pairs and not made.counts.get("dropped")
+    assert made.table.num_rows == pairs and not made.counts.lost("row") and not made.counts.lost("prompt")
 
 
 def test_a_reward_model_is_stood_in_for_by_one(tmp_path: Path) -> None:

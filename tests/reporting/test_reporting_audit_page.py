@@ -6,7 +6,8 @@ import re
 import pytest
 from browser import CHROMIUM, DRIVER, Browser
 
-from w2s_align.pairing import Filters, best_worst, import_pairs, model_order
+from w2s_align.interchange import import_pairs
+from w2s_align.pairing import Filters, best_worst, model_order
 from w2s_align.records import Prompt, Response, Score, to_table
 from w2s_align.reporting.audit_page import AuditPage, PairSample, render_audit_page, write_audit_page
 
@@ -20,7 +21,7 @@ NEEDS_BROWSER = pytest.mark.skipif(
 
 def page_of(pairs, name="pairs", gold=None):
     audit = pairs.audit(gold, {"org/weak": "cc-by-nc-4.0"})
-    return AuditPage.of(name, audit.to_json(), pairs.table, pairs.lengths, pairs.counts)
+    return AuditPage.of(name, audit.to_json(), pairs.table, pairs.lengths, pairs.counts.totals())
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_the_page_says_what_there_is_to_know(opened, hostile):
     assert warnings == [re.sub(r"\s+", " ", text) for text in hostile.audit["warnings"]]
     assert any("length may be what is learned" in warning for warning in warnings)
     assert any("Not for commercial use" in warning for warning in warnings)
-    assert "cc-by-nc-4.0" in texts(browser, "#licences td")
+    assert "cc-by-nc-4.0" in texts(browser, "#licenses td")
     assert len(texts(browser, ".sample")) == 8 + 3 * 3
     assert browser.run("return document.querySelectorAll('figure svg').length") == 2
     reasons = texts(browser, "details.dropped summary")

@@ -23,8 +23,8 @@ steps:
     source: FOLDER/prefs.jsonl
     decontaminate: [$rivers]
     filters: {refusal: true}
-    generator_licences: {unknown: mit}
-  kto: {kind: export, pairs: $pairs, format: unpaired, licence: mit}
+    generator_licenses: {unknown: mit}
+  kto: {kind: export, pairs: $pairs, format: unpaired, license: mit}
   chats: {kind: export, pairs: $pairs, format: sft, side: rejected, title: "Bad answers"}
   plain: {kind: export, pairs: $pairs}
 """
@@ -64,7 +64,7 @@ def test_imported_pairs_are_filtered_counted_and_audited(run: Run) -> None:
     assert "1 of 5 rows cannot be read, the first at prefs.jsonl line 2." in warnings
     assert "100.0 % of the items of rivers stood in prompts" in warnings
     audit = pairs.manifest["result"]["audit"]
-    assert audit["tasks"] == {"s0": 1, "s3": 1} and audit["licences"] == {"unknown": "mit"}
+    assert audit["tasks"] == {"s0": 1, "s3": 1} and audit["licenses"] == {"unknown": "mit"}
     assert "line 2" in audit["dropped"]["row: not JSON"]["examples"][0]
     page = (pairs.path / "audit.html").read_text(encoding="utf-8")
     assert "Eight minutes in boiling water." in page and "prefs.jsonl line 2" in page
@@ -91,7 +91,7 @@ def test_show_has_the_audit_as_a_table_and_reads_no_more_than_it_shows(
     shown = capsys.readouterr().out
     assert "[red]Red[/]" in shown and "Eight minutes" not in shown
     assert "rows 1 to 1 of 2" in shown
-    for line in ("licences  unknown", "leaks     rivers", "row: not JSON"):
+    for line in ("licenses  unknown", "leaks     rivers", "row: not JSON"):
         assert line in shown
     assert "audit.html" in shown
     show_target("imported/pairs", runs, 7, 3)

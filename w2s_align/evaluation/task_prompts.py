@@ -51,7 +51,7 @@ def task_problems(task: Task, *, seed: int = 0, data_dir: str | None = None) -> 
     """
     source = task.data.source or ""
     if source.startswith(GENERATORS):
-        from w2s_align.interchange.sources import load_prompts
+        from w2s_align.interchange.prompt_sources import load_prompts
 
         loaded = load_prompts(source, split="test", limit=task.limit or 200, seed=seed, options=task.data.options)
         return Problems(loaded.table, loaded.counts)

@@ -74,25 +74,22 @@ def _rows(task: Task, split: str, config: str | None, data_dir: str | None) -> I
         for path in mirror_files(task, split, config, folder):
             yield from _whole(path)
         return
-    import datasets
+    from w2s_align.interchange.readers import hub_dataset
 
-    files = {"data_files": {split: task.data.files[split]}} if split in task.data.files else {}
-    try:
-        dataset = datasets.load_dataset(task.data.repo, None if files else config, split=split, **files)
-    except Exception as error:  # a dozen classes, all of them with a usable sentence
-        raise UserError(
-            f"The task {task.name} cannot load {task.data.repo} (config {config}, split {split}): {error}",
-            fix="On a machine without a network, give a mirror folder: data_dir: DATA (or --data-dir DATA), filled by "
-            f"{download_command(task.data.repo or '', 'DATA')}. A gated dataset needs `hf auth login`.",
-        ) from None
-    yield from dataset
+    files = {split: task.data.files[split]} if split in task.data.files else None
+    repo = task.data.repo or ""
+    fix = (
+        "On a machine without a network, give a mirror folder: data_dir: DATA (or --data-dir DATA), filled by "
+        f"{download_command(repo, 'DATA')}."
+    )
+    yield from hub_dataset(repo, None if files else config, split, data_files=files, fix=fix)
 
 
 def _whole(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file, all of which must be there: a benchmark with a hole is another benchmark."""
-    from w2s_align.interchange.sources import file_rows
+    from w2s_align.interchange.readers import Broken, file_rows
 
     for number, row in enumerate(file_rows(path)):
-        if isinstance(row, str):
-            raise UserError(f"{path}: row {number + 1} cannot be read: {row}.", fix="Get the file anew.")
+        if isinstance(row, Broken):
+            raise UserError(f"{path}: row {number + 1} cannot be read: {row.reason}.", fix="Download the file again.")
         yield row

@@ -1,72 +1,56 @@
-"""Pairing: the module that makes the delta. Rules, filters, controls, audits and the export of preference pairs.
+"""Pairing: the module that makes the delta. Rules, filters, controls and audits of preference pairs.
 
     from w2s_align.pairing import model_order
     pairs = model_order(weak, weaker, prompts)       # Arrow tables in, Pairs(table, dropped, counts) out
-    print(pairs.audit())
+    pairs.table                                      # Pair rows, in the order of the prompts
+    pairs.counts, pairs.dropped                      # nothing is lost in silence
+    print(pairs.audit())                             # delta, lengths, warnings in words
+
+Rules that compare scores read ``responses`` of all models and their ``scores``; with scores of several scorers,
+``scorer`` says which one to use. All rules take the same :class:`Options`.
 
 Light to import: polars and huggingface_hub are loaded inside the functions that use them.
 """
 
-from collections.abc import Callable
-
-from w2s_align.interchange.convert import to_sft, to_unpaired
-from w2s_align.interchange.export import CardFacts, export_pairs
-from w2s_align.interchange.imports import import_pairs
-from w2s_align.pairing.assemble import Pairs
+from w2s_align.pairing.assemble import Options, Pairs
 from w2s_align.pairing.audit import Audit, audit
 from w2s_align.pairing.controls import CONTROLS, Control, reverse
-from w2s_align.pairing.decontaminate import Leaks, decontaminate, find_leaks
-from w2s_align.pairing.duplicates import Deduplicated, drop_near_duplicates, near_duplicates
-from w2s_align.pairing.pairs import (
-    MODEL_AND_SCORE_RULES,
-    Options,
-    best_random,
-    best_worst,
-    correctness,
-    max_delta,
-    model_order,
-    ranked_scores,
-    score_gap,
-    self_over_weaker,
-    worst_of_weak,
-)
-from w2s_align.pairing.rules.judged import judge
-from w2s_align.pairing.rules.score_rules import Level
+from w2s_align.pairing.counts import Counts
+from w2s_align.pairing.decontaminate import Leaks, find_leaks
+from w2s_align.pairing.duplicates import near_duplicates
+from w2s_align.pairing.rule import Rule, ScoreRule
+from w2s_align.pairing.rules import RULES
+from w2s_align.pairing.rules.best_random import best_random
+from w2s_align.pairing.rules.best_worst import best_worst
+from w2s_align.pairing.rules.correctness import correctness
+from w2s_align.pairing.rules.judge import judge
+from w2s_align.pairing.rules.max_delta import max_delta
+from w2s_align.pairing.rules.model_order import model_order
+from w2s_align.pairing.rules.ranked_scores import Level, ranked_scores
+from w2s_align.pairing.rules.score_gap import score_gap
 from w2s_align.pairing.rules.self_confidence import self_confidence
+from w2s_align.pairing.rules.self_over_weaker import self_over_weaker
+from w2s_align.pairing.rules.worst_of_weak import worst_of_weak
 from w2s_align.pairing.settings import Filters
-from w2s_align.scoring.select import (
-    Selected,
-    select_agreeing,
-    select_confident,
-    select_correct,
-    select_incorrect,
-)
-
-RULES: dict[str, Callable[..., Pairs]] = {**MODEL_AND_SCORE_RULES, "self_confidence": self_confidence, "judge": judge}
-"""All pair rules by name."""
 
 __all__ = [
     "CONTROLS",
     "RULES",
     "Audit",
-    "CardFacts",
     "Control",
-    "Deduplicated",
+    "Counts",
     "Filters",
     "Leaks",
     "Level",
     "Options",
     "Pairs",
-    "Selected",
+    "Rule",
+    "ScoreRule",
     "audit",
     "best_random",
     "best_worst",
     "correctness",
-    "decontaminate",
-    "drop_near_duplicates",
-    "export_pairs",
     "find_leaks",
-    "import_pairs",
     "judge",
     "max_delta",
     "model_order",
@@ -74,13 +58,7 @@ __all__ = [
     "ranked_scores",
     "reverse",
     "score_gap",
-    "select_agreeing",
-    "select_confident",
-    "select_correct",
-    "select_incorrect",
     "self_confidence",
     "self_over_weaker",
-    "to_sft",
-    "to_unpaired",
     "worst_of_weak",
 ]

@@ -6,15 +6,16 @@ Reads a table of the Pair schema (lengths, gold scores and dropped rows when the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from w2s_align.interchange import licenses as licences
+from w2s_align.pairing.counts import count_dropped
 from w2s_align.pairing.decontaminate import CONTAMINATED_SHARE
+from w2s_align.pairing.licenses import find_licenses, license_warnings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,11 +23,19 @@ if TYPE_CHECKING:
     from w2s_align.pairing.decontaminate import Leaks
 
 LONGER_WINS_ALARM = 0.60
-"""Share of pairs with the longer side chosen, and AUC of the length alone, above which length may be what is learned
-(verifiers.md 9, point 4)."""
+"""Share of pairs that "the longer one is better" gets right above which length may be what is learned: our choice, see
+docs/methods/data_filters.md."""
 WRONG_ORDER_ALARM = 0.25
+"""Share of the decided pairs in the wrong order above which the labels are called noisy: with a quarter of the signs
+wrong the mean delta is half of what it would be."""
 DROPPED_ALARM = 0.20
+"""Share of the prompts without a pair above which the pairs may be another population than the prompts."""
+FEW_PAIRS = 100
+"""Below this many pairs the 95% interval of a share is wider than 20 points."""
 EXAMPLES = 3
+"""Dropped rows of each reason that are shown."""
+MOST_ROWS = 8
+"""Lines of text for sources, tasks and gold each; the rest is summed up in one."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class Audit:
         pairs: Number of pairs.
         prompts: Number of different prompts.
         delta: Of ``score_chosen - score_rejected``: ``scored`` (pairs that have it), ``mean``, ``low`` and ``high``
-            (95 % interval of the mean), ``sd``, ``quantiles`` (at 5, 25, 50, 75 and 95 %), ``positive`` (share above
+            (95% interval of the mean), ``sd``, ``quantiles`` (at 5, 25, 50, 75 and 95%), ``positive`` (share above
             0). Empty without scores.
         lengths: For ``chars`` and, where known, ``tokens``: mean and median of both sides, ``mean_gap``,
             ``unequal`` (share of the pairs whose lengths differ), ``longer_wins`` (share of these whose longer side is
@@ -48,7 +57,7 @@ class Audit:
         wrong_order: Share in the wrong order of the pairs with exactly one right answer; None without any.
         sources: Pairs by ``chosen model > rejected model``.
         tasks: Pairs by task.
-        licences: Licence of every model that wrote responses, ``not stated`` where nobody says it.
+        licenses: License of every model that wrote responses, ``not stated`` where nobody says it.
         contamination: For each evaluation set that was looked for, the share of its items that prompts contained;
             the pairs of these prompts are dropped.
         dropped: For ``unit: reason`` the number of rows and up to three examples.
@@ -63,7 +72,7 @@ class Audit:
     wrong_order: float | None = None
     sources: dict[str, int] = field(default_factory=dict)
     tasks: dict[str, int] = field(default_factory=dict)
-    licences: dict[str, str] = field(default_factory=dict)
+    licenses: dict[str, str] = field(default_factory=dict)
     contamination: dict[str, float] = field(default_factory=dict)
     dropped: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -78,10 +87,51 @@ class Audit:
         return cls(**{item.name: values[item.name] for item in fields(cls) if item.name in values})
 
     def __str__(self) -> str:
-        """Return the audit as aligned lines of text."""
-        from w2s_align.pairing.audit_text import describe
+        """Return the audit as a few aligned lines of plain text, warnings first."""
+        lines, before = [f"warning: {warning}" for warning in self.warnings], ""
+        for part, name, text in self.rows():
+            lines.append(f"{part if part != before else '':<10}{name}{': ' if name and text else ''}{text}")
+            before = part
+        return "\n".join(lines)
 
-        return describe(self)
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the lines of the audit without its warnings: part, name, and text."""
+        yield "pairs", "", f"{self.pairs:,} on {self.prompts:,} prompts"
+        yield from _delta_rows(self.delta)
+        for unit, facts in self.lengths.items():
+            name = "characters" if unit == "chars" else unit
+            yield (
+                "length",
+                name,
+                f"chosen {facts['chosen_mean']:.0f}, rejected {facts['rejected_mean']:.0f} on average",
+            )
+            alone = f"length alone is right in {_percent(facts['baseline'])} of pairs, AUC {facts['auc']:.2f}"
+            yield "length", "", f"of unequal ones, longer is chosen in {_percent(facts['longer_wins'])}; {alone}"
+        if self.wrong_order is not None:
+            yield "gold", "wrong order", f"{_percent(self.wrong_order)} of the pairs with exactly one right answer"
+        for part, counts in (("gold", self.gold), ("sources", self.sources), ("tasks", self.tasks)):
+            for name, count in list(counts.items())[:MOST_ROWS]:
+                yield part, name or "(none)", f"{count:,}"
+            if len(counts) > MOST_ROWS:
+                yield part, f"{len(counts) - MOST_ROWS} others", f"{sum(list(counts.values())[MOST_ROWS:]):,}"
+        for name, license in self.licenses.items():
+            yield "licenses", name, license
+        for name, share in self.contamination.items():
+            yield "leaks", name, f"{_percent(share)} of its items occurred in prompts, whose pairs are dropped"
+        for name, entry in self.dropped.items():
+            example = entry["examples"][0].split("\n")[0]
+            yield "dropped", name, f"{entry['rows']:,}, e.g. {example}"
+
+
+def _delta_rows(delta: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if delta:
+        interval = f"({delta['low']:.3g} to {delta['high']:.3g})"
+        yield "delta", "mean", f"{delta['mean']:.3g} {interval}, {_percent(delta['positive'])} above 0"
+        yield "delta", "quantiles", "  ".join(f"{q}%: {value:.3g}" for q, value in delta["quantiles"].items())
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
 
 
 def audit(
@@ -92,7 +142,7 @@ def audit(
     gold_scores: pa.Table | None = None,
     dropped: pa.Table | None = None,
     leaks: Leaks | None = None,
-    generator_licences: Mapping[str, str] | None = None,
+    generator_licenses: Mapping[str, str] | None = None,
 ) -> Audit:
     """Describe a table of pairs.
 
@@ -103,7 +153,7 @@ def audit(
         gold_scores: Scores (:class:`w2s_align.records.Score`) of the responses by an answer check; 1 is right.
         dropped: Rows that the rule and the filters dropped (``Pairs.dropped``).
         leaks: What of evaluation sets was found in the prompts.
-        generator_licences: Licences of the models that wrote the responses, as far as they are known.
+        generator_licenses: Licenses of the models that wrote the responses, as far as they are known.
     """
     import polars as pl
 
@@ -121,12 +171,13 @@ def audit(
         "wrong_order": _wrong_order(gold),
         "sources": _tally(pl.select(pl.format("{} > {}", frame["chosen_model"], frame["rejected_model"])).to_series()),
         "tasks": _tally(pl.Series(pl.from_arrow(tasks))) if tasks is not None else {},
-        "licences": licences.generator_licences(models, generator_licences or {}),
+        "licenses": find_licenses(models, generator_licenses or {}),
         "contamination": dict(leaks.shares) if leaks else {},
         "dropped": _dropped(dropped) if dropped is not None else {},
     }
     prompts = frame["prompt_id"].n_unique()
-    return Audit(frame.height, prompts, **facts, warnings=_warnings(frame.height, prompts, facts))
+    lost = count_dropped(dropped).get("prompt", {}) if dropped is not None else {}
+    return Audit(frame.height, prompts, **facts, warnings=_warnings(frame.height, prompts, facts, lost))
 
 
 def _chars(chats: pa.ChunkedArray) -> pa.Array:
@@ -235,19 +286,19 @@ def _dropped(dropped: pa.Table) -> dict[str, dict[str, Any]]:
     }
 
 
-def _warnings(pairs: int, prompts: int, facts: dict[str, Any]) -> list[str]:
-    """Say in words what the numbers mean for a training run."""
+def _warnings(pairs: int, prompts: int, facts: dict[str, Any], lost: Mapping[str, int]) -> list[str]:
+    """Say in words what the numbers mean for a training run; ``lost`` counts the prompts without a pair by reason."""
     if not pairs:
         return ["There are no pairs."]
     found = []
-    if pairs < 100:
+    if pairs < FEW_PAIRS:
         found.append(f"There are only {pairs} pairs: shares and means below are rough.")
     delta = facts["delta"]
     if delta and delta["high"] <= 0:
         found.append(f"The mean delta is {delta['mean']:.3g}: the rejected side is the better one.")
     elif delta and delta["low"] <= 0:
         found.append(
-            f"The mean delta is {delta['mean']:.3g} and its 95 % interval contains 0: there may be no delta to learn."
+            f"The mean delta is {delta['mean']:.3g} and its 95% interval contains 0: there may be no delta to learn."
         )
     unit = "tokens" if "tokens" in facts["lengths"] else "chars"
     lengths = facts["lengths"][unit]
@@ -256,28 +307,23 @@ def _warnings(pairs: int, prompts: int, facts: dict[str, Any]) -> list[str]:
     for side, wins, alone in (("longer", longer, right), ("shorter", 1 - longer, 1 - right)):
         if alone > LONGER_WINS_ALARM:
             share = 100 * wins * lengths["unequal"]
-            found.append(f"Chosen is {side} in {share:.0f} % of pairs (in {unit}): length may be what is learned.")
+            found.append(f"Chosen is {side} in {share:.0f}% of pairs (in {unit}): length may be what is learned.")
     found += [
-        f"{100 * share:.1f} % of the items of {name} stood in prompts (above 2 %, a set is contaminated): these pairs "
-        "are dropped."
+        f"{100 * share:.1f}% of the items of {name} occurred in prompts (above 2%, a set is contaminated): these "
+        "pairs are dropped."
         for name, share in facts["contamination"].items()
         if share > CONTAMINATED_SHARE
     ]
-    found += licences.licence_warnings(facts["licences"])
+    found += license_warnings(facts["licenses"])
     gold, wrong = facts["gold"], facts["wrong_order"]
     if wrong is not None and wrong > WRONG_ORDER_ALARM:
         decided = gold["right over wrong"] + gold["wrong over right"]
         found.append(
             f"{gold['wrong over right']} of the {decided} pairs with exactly one right answer are in the wrong order "
-            f"({100 * wrong:.0f} %)."
+            f"({100 * wrong:.0f}%)."
         )
-    lost = sum(entry["rows"] for name, entry in facts["dropped"].items() if name.startswith("prompt: "))
-    if lost > DROPPED_ALARM * (lost + prompts):
-        reasons = {
-            name.removeprefix("prompt: "): entry["rows"]
-            for name, entry in facts["dropped"].items()
-            if "prompt: " in name
-        }
-        worst = max(reasons, key=lambda reason: reasons[reason])
-        found.append(f"{100 * lost / (lost + prompts):.0f} % of the prompts have no pair, mostly because of: {worst}.")
+    share = sum(lost.values()) / (sum(lost.values()) + prompts)
+    if share > DROPPED_ALARM:
+        worst = max(lost, key=lambda reason: lost[reason])
+        found.append(f"{100 * share:.0f}% of the prompts have no pair, mostly because of: {worst}.")
     return found

@@ -1,7 +1,7 @@
 """Candidates: what the pair rules see of the responses.
 
 Joins responses (and scores) to prompts and reduces every response to one light row: whose it is, how long, its score,
-and a digest of its normalised text. Rules work on these rows alone; the texts stay in their Arrow columns and are
+and a digest of its normalized text. Rules work on these rows alone; the texts stay in their Arrow columns and are
 only touched again, by index, when the final table is made. That is what keeps a million prompts small.
 """
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 RESPONSE_COLUMNS = ("prompt_id", "sample", "model", "text", "finish_reason", "completion_tokens")
+"""Columns of a table of responses that are read; the others may be missing."""
 CHUNK_ROWS = 200_000
-"""Texts are normalised this many at a time: the working copies of a chunk are all the extra memory that it takes."""
+"""Texts are normalized this many at a time: the working copies of a chunk are all the extra memory that it takes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Candidates:
     Attributes:
         frame: One row per usable response: ``row`` (index into ``responses``), ``prompt`` (index into ``prompts``),
             ``source`` (index of the table it came from), ``model``, ``sample``, ``chars``, ``tokens`` (null when
-            unknown), ``digest`` (of the normalised text), ``score`` (null without scores).
+            unknown), ``digest`` (of the normalized text), ``score`` (null without scores).
         faults: Unusable responses: the same columns and ``reason``.
         prompts: The usable prompts, each id once.
         responses: All responses, in the order of ``row``.
@@ -129,7 +130,7 @@ def _usable_prompts(prompts: pa.Table) -> tuple[pa.Table, pl.DataFrame]:
 def text_features(texts: pa.ChunkedArray, filters: Filters) -> pl.DataFrame:
     """Return what is known of every text: ``chars``, ``blank``, ``digest`` and ``flag`` (null where nothing is wrong).
 
-    Two texts have the same digest when they are the same after normalisation: Unicode NFKC, lower case, every run of
+    Two texts have the same digest when they are the same after normalization: Unicode NFKC, lower case, every run of
     white space as one space. The digest is only ever compared within one call, never stored.
     """
     import polars as pl
@@ -142,7 +143,7 @@ def text_features(texts: pa.ChunkedArray, filters: Filters) -> pl.DataFrame:
                 {
                     "chars": text.str.len_chars(),
                     "blank": text.str.strip_chars() == "",
-                    "digest": normalised(text).hash(0),
+                    "digest": normalized(text).hash(0),
                     "flag": flag_texts(text, filters),
                 }
             ).with_columns(pl.when(pl.Series(text.is_not_null())).then(pl.col("digest")))
@@ -150,7 +151,7 @@ def text_features(texts: pa.ChunkedArray, filters: Filters) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def normalised(text: pl.Series) -> pl.Series:
+def normalized(text: pl.Series) -> pl.Series:
     """Return texts in the form in which they are compared: NFKC, lower case, runs of white space as one space."""
     import polars as pl
 
@@ -225,3 +226,19 @@ def _reason(filters: Filters, *, scored: bool) -> pl.Expr:
     if scored:
         reason = reason.when(pl.col("score").is_null()).then(pl.lit("unscored"))
     return reason.otherwise(None)
+
+
+def vote_shares(candidates: Candidates, answers: pl.Series) -> pl.DataFrame:
+    """Return for each prompt and answer its ``share`` of the strong model's samples and its ``first`` sample.
+
+    All samples vote, also those that cannot be part of a pair: a sample that was cut at the token limit has no answer,
+    and that is part of the model's confidence.
+    """
+    import polars as pl
+
+    unusable = candidates.faults.filter(pl.col("reason").is_in(["failed", "empty", "truncated"]))
+    columns = ["prompt", "source", "sample", "row"]
+    voters = pl.concat([candidates.frame.select(columns), unusable.select(columns)]).filter(pl.col("source") == 0)
+    voters = voters.with_columns(answer=answers.gather(voters["row"]))
+    counts = voters.group_by("prompt", "answer").agg(n=pl.len(), first=pl.col("sample").min())
+    return counts.with_columns(share=pl.col("n") / pl.col("n").sum().over("prompt"))

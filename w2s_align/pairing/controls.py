@@ -1,27 +1,27 @@
 """The controls of any pair rule, by one switch: what happens when the pairs carry no delta, or the wrong one?
 
 ``reversed`` swaps chosen and rejected. ``tied`` keeps the chosen side and takes as the rejected side another response
-of the same quality, so that there is no delta (the "3 over 3" run of the delta learning paper, section 3;
-delta_learning.md 3.2). ``shuffled`` swaps half of the pairs by a coin that is seeded with the prompt's id, so that
-labels carry no information.
+of the same quality, so that there is no delta (the "3 over 3" run of the delta learning paper, section 3,
+https://arxiv.org/abs/2507.06187; docs/methods/delta_learning.md). ``shuffled`` swaps half of the pairs by a coin that
+is seeded with the prompt's id, so that labels carry no information.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2s_align.errors import UserError
 from w2s_align.pairing.candidates import Candidates
-from w2s_align.pairing.rules.model_rules import in_random_order, random_draws
+from w2s_align.pairing.selection import in_random_order, random_draws
 
 if TYPE_CHECKING:
     import polars as pl
 
 Control: TypeAlias = Literal["none", "reversed", "tied", "shuffled"]
-CONTROLS: tuple[Control, ...] = ("none", "reversed", "tied", "shuffled")
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 _SIDES = (
     ("chosen", "rejected"),
@@ -29,6 +29,7 @@ _SIDES = (
     ("chosen_sample", "rejected_sample"),
     ("score_chosen", "score_rejected"),
 )
+"""Columns of a pair that trade places when it is reversed."""
 
 
 def reverse(pairs: pa.Table) -> pa.Table:
@@ -77,6 +78,11 @@ def tie(pairs: pl.DataFrame, candidates: Candidates, seed: int) -> tuple[pl.Data
     Same quality is: the same score (all scores, for a rule that ranks by several), for a rule that used scores; else
     the same source and model as the chosen response (another sample of it). The partner has another text; which one
     it is is drawn with the seed.
+
+    Args:
+        pairs: The pairs that the rule made.
+        candidates: Where partners are looked for.
+        seed: Seed of the draw.
 
     Returns:
         The tied pairs, and the prompts (``prompt``, ``reason``) for which there is no partner.

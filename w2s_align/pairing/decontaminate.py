@@ -1,8 +1,9 @@
 """Decontamination: which training texts contain evaluation items, by shared n-grams, without a search server.
 
-The rule of Tülu 3 (delta_learning.md 7.3): a word of an evaluation item is matched by a training text when an 8-gram
-around it occurs in that text; an item has leaked into a text when more than half of its words are matched by that one
-text. The words are runs of letters and digits in lower case (the original uses spaCy's tokens, with punctuation).
+The rule of Tülu 3 (https://arxiv.org/abs/2411.15124, section 3.2; docs/methods/data_filters.md): a word of an
+evaluation item is matched by a training text when an 8-gram around it occurs in that text; an item has leaked into a
+text when more than half of its words are matched by that one text. The words are runs of letters and digits in lower
+case (the original uses spaCy's tokens, with punctuation).
 """
 
 from __future__ import annotations
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
     import polars as pl
 
 CHUNK_ROWS = 50_000
+"""Texts that are searched at a time: the working copies of a chunk are all the extra memory that it takes."""
+NGRAM_WORDS = 8
+"""Words per n-gram in Tülu 3: shorter ones match common phrases, longer ones (13 in GPT-3) miss light edits."""
+LEAKED_SHARE = 0.5
+"""Tülu 3: an item has leaked into a text that matches more than this share of its words."""
+COMMON = 100
+"""N-grams that occur in more fields than this are phrases that the items share ("Answer the following question")."""
 CONTAMINATED_SHARE = 0.02
-"""A training set is contaminated when it covers more than this share of an evaluation set (delta_learning.md 7.3)."""
+"""Tülu 3: a training set is contaminated when it covers more than this share of an evaluation set."""
 
 Items: TypeAlias = Sequence[str | Sequence[str]]
 """Evaluation items: each one text, or several fields whose scores are averaged."""
@@ -38,7 +46,7 @@ class Leaks:
         shares: For each evaluation set the share of its items that leaked into any text.
         short_items: Fields with fewer words than an n-gram: they are compared as whole texts.
         common_ngrams: N-grams that were ignored because too many items contain them.
-        warnings: Evaluation sets of which more than 2 % leaked, in words.
+        warnings: Evaluation sets of which more than 2% leaked, in words.
     """
 
     table: pa.Table
@@ -52,9 +60,9 @@ def find_leaks(
     texts: pa.ChunkedArray | pa.Array,
     evaluations: Mapping[str, Items],
     *,
-    n: int = 8,
-    threshold: float = 0.5,
-    common: int = 100,
+    n: int = NGRAM_WORDS,
+    threshold: float = LEAKED_SHARE,
+    common: int = COMMON,
 ) -> Leaks:
     """Find evaluation items that occur in training texts.
 
@@ -65,6 +73,9 @@ def find_leaks(
         threshold: An item has leaked into a text when its score there is above this.
         common: An n-gram that more fields than this contain is a common phrase (an instruction that every item
             repeats) and matches nothing.
+
+    Raises:
+        UserError: ``threshold`` or ``n`` is out of range.
     """
     import polars as pl
 
@@ -98,25 +109,11 @@ def find_leaks(
     counts = dict(hit.iter_rows())
     shares = {name: counts.get(name, 0) / max(len(items), 1) for name, items in evaluations.items()}
     warnings = [
-        f"{share:.1%} of the items of {name} occur in the training texts: the set is contaminated (above 2 %)."
+        f"{share:.1%} of the items of {name} occur in the training texts: the set is contaminated (above 2%)."
         for name, share in shares.items()
         if share > CONTAMINATED_SHARE
     ]
     return Leaks(leaked.to_arrow(), shares, short.height, too_common.height, warnings)
-
-
-def decontaminate(
-    prompts: pa.Table, evaluations: Mapping[str, Items], *, n: int = 8, threshold: float = 0.5, common: int = 100
-) -> tuple[pa.Table, Leaks]:
-    """Remove the prompts whose user turns contain an evaluation item; see :func:`find_leaks`.
-
-    Returns:
-        The prompts kept, and what was found (``row`` counts the prompts given).
-    """
-    leaks = find_leaks(user_texts(prompts), evaluations, n=n, threshold=threshold, common=common)
-    keep = np.ones(prompts.num_rows, bool)
-    keep[leaks.table["row"].to_numpy()] = False
-    return prompts.filter(pa.array(keep)), leaks
 
 
 def user_texts(prompts: pa.Table) -> pa.ChunkedArray:

@@ -1,12 +1,11 @@
 """Near-duplicates among texts: MinHash signatures, banded buckets, and the true Jaccard index to confirm.
 
-Reads texts or prompts, returns which rows repeat an earlier one. All signatures are computed by columns; a million
+Reads texts, returns which rows repeat an earlier one. All signatures are computed by columns; a million
 prompts take minutes and a few hundred bytes each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,24 +19,13 @@ if TYPE_CHECKING:
     import polars as pl
 
 PERMUTATIONS = 128
+"""Random functions of a signature: the usual number (datasketch's default), with a standard error of the Jaccard index
+of at most 1 / (2 * sqrt(128)) = 0.044."""
 RECALL = 0.99
 """Bands are made as long as they can be while a pair exactly at the threshold still meets in one with this
 probability."""
 CHUNK_ROWS = 50_000
-
-
-@dataclass(frozen=True)
-class Deduplicated:
-    """Prompts without near-duplicates.
-
-    Attributes:
-        prompts: The prompts kept: the first of every group, in their order.
-        duplicates: ``prompt_id`` of a dropped prompt, ``kept_id`` of the one that stays for it, ``jaccard`` of it and
-            the earlier prompt that it was matched with.
-    """
-
-    prompts: pa.Table
-    duplicates: pa.Table
+"""Texts whose n-grams are hashed at a time: the working copies of a chunk are all the extra memory that it takes."""
 
 
 def near_duplicates(texts: pa.ChunkedArray | pa.Array, *, threshold: float = 0.7, words: int = 3) -> pa.Table:
@@ -45,7 +33,7 @@ def near_duplicates(texts: pa.ChunkedArray | pa.Array, *, threshold: float = 0.7
 
     Two texts are near-duplicates when the Jaccard index of their sets of word n-grams is at least ``threshold``, or
     when a chain of such pairs connects them. Light edits of a text of 80 words lower the index of 5-grams to about
-    0.6 (verifiers.md 9.2), which is why the default n-gram is shorter.
+    0.6 by our measurement (docs/methods/data_filters.md), which is why the default n-gram is shorter.
 
     Args:
         texts: The texts.
@@ -55,6 +43,9 @@ def near_duplicates(texts: pa.ChunkedArray | pa.Array, *, threshold: float = 0.7
     Returns:
         ``row`` of each repeating text, ``kept`` (the first row of its group) and ``jaccard`` (with the row that it
         was matched with). Texts without any word never match.
+
+    Raises:
+        UserError: The threshold is out of range.
     """
     if not 0 < threshold <= 1:
         raise UserError(f"The threshold is {threshold}.", fix="Use a Jaccard index above 0 and up to 1, e.g. 0.7.")
@@ -73,19 +64,6 @@ def near_duplicates(texts: pa.ChunkedArray | pa.Array, *, threshold: float = 0.7
         edges, np.concatenate([nothing.astype(np.uint64), *grams]), np.concatenate([nothing, *sizes]), threshold
     )
     return _groups(edges, len(texts))
-
-
-def drop_near_duplicates(prompts: pa.Table, *, threshold: float = 0.7, words: int = 3) -> Deduplicated:
-    """Keep the first prompt of every group of near-duplicates; the user turns are compared (see
-    :func:`near_duplicates`)."""
-    from w2s_align.pairing.decontaminate import user_texts
-
-    found = near_duplicates(user_texts(prompts), threshold=threshold, words=words)
-    keep = np.ones(prompts.num_rows, bool)
-    keep[found["row"].to_numpy()] = False
-    ids = prompts["id"]
-    columns = {"prompt_id": ids.take(found["row"]), "kept_id": ids.take(found["kept"]), "jaccard": found["jaccard"]}
-    return Deduplicated(prompts.filter(pa.array(keep)), pa.table(columns))
 
 
 def _distinct(part: Shingles) -> Shingles:

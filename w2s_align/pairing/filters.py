@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from w2s_align.errors import UserError
-from w2s_align.pairing.candidates import CHUNK_ROWS, Candidates, normalised
-from w2s_align.pairing.rules.model_rules import random_draws
+from w2s_align.pairing.candidates import CHUNK_ROWS, Candidates, normalized
+from w2s_align.pairing.selection import random_draws
 from w2s_align.pairing.settings import Filters
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _word_overlap(wide: pl.DataFrame, candidates: Candidates) -> pl.Series:
         part = wide.slice(start, CHUNK_ROWS)
         words = pl.DataFrame(
             {
-                side: normalised(pl.Series(pl.from_arrow(texts.take(part[side].to_arrow()))))
+                side: normalized(pl.Series(pl.from_arrow(texts.take(part[side].to_arrow()))))
                 .str.split(" ")
                 .list.unique()
                 for side in ("chosen", "rejected")

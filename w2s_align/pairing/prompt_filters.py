@@ -70,7 +70,7 @@ def _contaminated(prompts: pl.DataFrame, leaks: Leaks) -> pl.DataFrame:
     return worst.select(
         prompts["prompt"].gather(worst["row"]).alias("prompt"),
         reason=pl.lit("contaminated"),
-        note=pl.format("{} % of the words of item {} of {}", share, "item", "evaluation"),
+        note=pl.format("{}% of the words of item {} of {}", share, "item", "evaluation"),
     )
 
 

@@ -1,7 +1,8 @@
 """What is wrong with the text of a response: the flags behind the text filters.
 
-Each flag is one expression over a column of texts (rules of thumb of the Tülu 3 and Olmo 3 pipelines,
-delta_learning.md 7.4). ``flag_texts`` names the first that holds.
+Each flag is one expression over a column of texts: rules of thumb of the Tülu 3 and Olmo 3 pipelines
+(https://arxiv.org/abs/2411.15124, https://arxiv.org/abs/2512.13961 appendix A; docs/methods/data_filters.md).
+``flag_texts`` names the first that holds.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = (
     r"<\|[A-Za-z_][A-Za-z0-9_ ]{0,40}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:pad|unk|eos|bos)>"
 )
+"""Tokens of the chat templates in use (ChatML, Llama 2 and 3, Gemma) where they stand in a text as text."""
 REFUSAL = (
     r"(?i)^\W*(?:(?:i'm|i am) (?:really |very |truly )?sorry\b|sorry,|i apologi[sz]e\b|"
     r"(?:unfortunately,? )?(?:i|we) (?:can't|cannot|can not|won't|will not|am unable to|am not able to)\b|"
     r"i'm (?:not able|unable) to\b|as an ai\b)"
 )
+"""How refusals begin; only beginnings, because a helpful response may say later what it cannot do."""
 FOREIGN_SHARE = 0.05
+"""Share of letters of another script from which a text is in the wrong one: a quoted word or name stays below."""
 LEAST_FUNCTION_WORDS = 5
+"""Below this many function words a text is too short, or too much formula or code, to tell its language."""
 FUNCTION_WORDS = {
     "de": "und der die das ist nicht ein eine zu den mit auf für von dem sich auch wird sind werden oder wenn aber",
     "en": "the and of to is that it with for are this be or was not you have from which by on as an if but",
@@ -34,6 +39,8 @@ FUNCTION_WORDS = {
 }
 """Frequent words of languages in Latin script that tell them apart."""
 RUN, SENTENCES, PARAGRAPHS = 4, 40, 10
+"""A text repeats itself with a sentence so often in a row, a sentence so often in all, or a paragraph so often.
+Refrains and lists stay below; models that loop go far beyond."""
 
 
 def flag_texts(texts: pl.Series, filters: Filters) -> pl.Series:

@@ -21,7 +21,7 @@ class Filters(Settings):
     repetition: bool = False
     """Drop responses that repeat themselves: a sentence 4 times in a row or 40 times in all, a paragraph 10 times."""
     script: Literal["latin", "cyrillic", "greek", "han", "arabic", "hebrew", "hangul", "devanagari"] | None = None
-    """Drop responses with 5 % or more of their letters in another script."""
+    """Drop responses with 5% or more of their letters in another script."""
     language: Literal["de", "en", "es", "fr", "it", "nl", "pt"] | None = None
     """Drop responses whose function words are mostly those of another of these languages; a text with fewer than 5
     function words (a number, a formula, code) is of no language and stays."""

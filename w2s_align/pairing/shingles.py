@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+"""2**64 divided by the golden ratio, made odd: Knuth's multiplicative hashing, which spreads neighbors far apart."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Choose responses to train on: by agreement of two models, by correctness, by a model's own confidence.
 
-Reads responses (and scores), returns the responses kept, with the same account of what was dropped as a pair rule
-gives. Only :func:`select_correct` and :func:`select_incorrect` use scores; the others read no gold answer.
+Reads responses (and scores), returns the responses kept, with the same list and counts of what was dropped as a pair
+rule gives. Only :func:`select_correct` and :func:`select_incorrect` use scores; the others read no gold answer.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from w2s_align.pairing.assemble import dropped_counts, dropped_rows
-from w2s_align.pairing.candidates import Candidates, make_candidates
-from w2s_align.pairing.rules.model_rules import in_random_order, prompts_without, random_draws
-from w2s_align.pairing.rules.self_confidence import vote_shares
+from w2s_align.pairing.candidates import Candidates, make_candidates, vote_shares
+from w2s_align.pairing.counts import Counts, count_dropped
+from w2s_align.pairing.dropped import dropped_rows
+from w2s_align.pairing.selection import in_random_order, prompts_without, random_draws
 from w2s_align.pairing.settings import Filters
 from w2s_align.records import Response
 from w2s_align.scoring.votes import AnswerKind, final_answers
@@ -29,13 +29,14 @@ class Selected:
 
     Attributes:
         table: Rows of :class:`w2s_align.records.Response`, in the order of the prompts.
-        dropped: Rows of :data:`w2s_align.pairing.assemble.DROPPED`.
-        counts: ``prompts`` = ``prompts kept`` + all ``prompts dropped: <reason>``.
+        dropped: Rows of :data:`w2s_align.pairing.dropped.DROPPED`.
+        counts: What went in, what is left and what was dropped, of prompts and responses. A response that was not
+            selected although nothing is wrong with it is neither kept nor dropped.
     """
 
     table: pa.Table
     dropped: pa.Table
-    counts: dict[str, int]
+    counts: Counts
 
 
 def select_agreeing(
@@ -49,7 +50,9 @@ def select_agreeing(
     seed: int = 0,
     truncated: bool = False,
 ) -> Selected:
-    """Keep prompts to which two models give the same final answer: stage I (w2s_reasoning.md 1.2, step 5 and 9).
+    """Keep prompts to which two models give the same final answer: stage I of weak-to-strong reasoning.
+
+    Source: https://arxiv.org/abs/2407.13647; docs/methods/weak_to_strong_reasoning.md.
 
     Args:
         first: One response per prompt, e.g. of the weak model.
@@ -97,14 +100,36 @@ def select_agreeing(
 def select_correct(
     responses: pa.Table, scores: pa.Table, prompts: pa.Table, *, right_at: float = 1.0, scorer: str | None = None
 ) -> Selected:
-    """Keep the responses whose score is at least ``right_at``: rejection sampling with an answer check."""
+    """Keep the responses whose score is at least ``right_at``: rejection sampling with an answer check.
+
+    Args:
+        responses: The responses.
+        scores: Their scores (:class:`w2s_align.records.Score`).
+        prompts: The prompts.
+        right_at: A response is right from this score on.
+        scorer: Which scorer's scores to use, when there are several.
+
+    Raises:
+        UserError: A table lacks a column, or the scores are of several scorers.
+    """
     return _by_score(responses, scores, prompts, scorer, right_at, want_right=True)
 
 
 def select_incorrect(
     responses: pa.Table, scores: pa.Table, prompts: pa.Table, *, right_at: float = 1.0, scorer: str | None = None
 ) -> Selected:
-    """Keep the responses whose score is below ``right_at``; unscored ones are dropped, not taken for wrong."""
+    """Keep the responses whose score is below ``right_at``; unscored ones are dropped, not taken for wrong.
+
+    Args:
+        responses: The responses.
+        scores: Their scores (:class:`w2s_align.records.Score`).
+        prompts: The prompts.
+        right_at: A response is right from this score on.
+        scorer: Which scorer's scores to use, when there are several.
+
+    Raises:
+        UserError: A table lacks a column, or the scores are of several scorers.
+    """
     return _by_score(responses, scores, prompts, scorer, right_at, want_right=False)
 
 
@@ -168,10 +193,12 @@ def _by_score(
 def _selected(candidates: Candidates, rows: pl.DataFrame, lost: pl.DataFrame) -> Selected:
     table = candidates.responses.take(rows["row"].to_arrow())
     dropped = dropped_rows(candidates, lost, None)
-    counts = {
-        "prompts": candidates.prompts.num_rows + candidates.refused.height,
-        "prompts kept": rows["prompt"].n_unique(),
-        "responses": candidates.responses.num_rows,
-        "responses kept": rows.height,
-    }
-    return Selected(table.cast(Response.SCHEMA), dropped, counts | dropped_counts(dropped))
+    counts = Counts(
+        given={
+            "prompt": candidates.prompts.num_rows + candidates.refused.height,
+            "response": candidates.responses.num_rows,
+        },
+        kept={"prompt": rows["prompt"].n_unique(), "response": rows.height},
+        dropped=count_dropped(dropped),
+    )
+    return Selected(table.cast(Response.SCHEMA), dropped, counts)

@@ -5,10 +5,12 @@ Reads pairs; writes data/train-*.parquet in one of TRL's formats and README.md (
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from w2s_align.errors import UserError
 from w2s_align.recipe.schema import ArtifactType, PairsRef, Resources
+from w2s_align.steps.pair_files import LICENSE_OPTIONS
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -27,8 +29,8 @@ class Export(Step):
     """Title of the dataset card. Default: the step's name."""
     language: list[str] = []
     """Languages as ISO 639-1 codes, for the card."""
-    licence: str | None = None
-    """Licence of the dataset, as the hub writes it, e.g. apache-2.0. Default: that of the pairs."""
+    license: str | None = None
+    """License of the dataset, as the hub writes it, e.g. apache-2.0. Default: that of the pairs."""
     push_to_hub: str | None = None
     """Dataset on the hub (owner/name) to push to, with the token in HF_TOKEN or of `hf auth login`."""
     private: bool = True
@@ -38,6 +40,7 @@ class Export(Step):
 
     writes: ClassVar[ArtifactType] = "dataset"
     uses_seed: ClassVar[bool] = False
+    renamed: ClassVar[Mapping[str, str]] = LICENSE_OPTIONS
 
     def check(self) -> None:
         """Refuse a side without sft, and a push without a token."""
@@ -50,20 +53,20 @@ class Export(Step):
 
     def run(self, work: Work) -> None:
         """Write the folder, then push it."""
-        from w2s_align.pairing import Audit, CardFacts, export_pairs
+        from w2s_align.interchange import CardFacts, export_pairs
+        from w2s_align.pairing import Audit, Counts
 
         pairs = work.inputs["pairs"]
         audit = Audit.from_json(pairs.manifest["result"]["audit"])
-        licence = pairs.manifest["options"].get("licence")
         facts = CardFacts(
             name=self.title or work.name,
-            license=self.licence or licence or "other",
-            generator_licenses=audit.licences,
+            license=self.license or pairs.manifest["options"].get("license") or "other",
+            generator_licenses=audit.licenses,
             language=self.language,
-            made_by=f"By a step of the kind `{pairs.kind}` of w2s-align.",
+            made_by=f"By a step of kind `{pairs.kind}` of w2s-align.",
         )
         table = pairs.table("train")
-        counts = pairs.manifest["counts"].get("detail")
+        counts = Counts.from_json(pairs.manifest["counts"]["detail"])
         export_pairs(table, work.out, facts, audit=audit, counts=counts, format=self.format, side=self.side)
         work.counts.update(rows_in=table.num_rows, kept=table.num_rows * (2 if self.format == "unpaired" else 1))
         if self.push_to_hub is not None:

@@ -6,6 +6,7 @@ Writes the files of an artifact of pairs (see pair_files.py).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from w2s_align.artifacts.identity import file_digest, hub_revision, looks_local
 from w2s_align.errors import UserError
 from w2s_align.pairing import Control, Filters
 from w2s_align.recipe.schema import ArtifactType, Resources
-from w2s_align.steps.pair_files import EvaluationRef, evaluation_items, write_pairs
+from w2s_align.steps.pair_files import LICENSE_OPTIONS, EvaluationRef, evaluation_items, write_pairs
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -57,14 +58,15 @@ class ImportPairs(Step):
     words (the rule of Tülu 3), are dropped."""
     pairs_per_prompt: int | None = Field(None, ge=1)
     """At most this many pairs of one prompt. Default: all that the data has (of ratings: one)."""
-    licence: str | None = None
-    """Licence of the pairs, for the dataset card."""
-    generator_licences: dict[str, str] = {}
-    """Licence of models that wrote responses, by name, for audit and dataset card. Default: what their cards say."""
+    license: str | None = None
+    """License of the pairs, for the dataset card."""
+    generator_licenses: dict[str, str] = {}
+    """License of models that wrote responses, by name, for audit and dataset card. Default: what their cards say."""
     resources: Resources = Resources(gpus=0)
     """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "pairs"
+    renamed: ClassVar[Mapping[str, str]] = LICENSE_OPTIONS
 
     @field_validator("source")
     @classmethod
@@ -89,7 +91,7 @@ class ImportPairs(Step):
                 fix="Paths are relative to the current folder, or to the recipe's.",
             )
         if path.exists():
-            from w2s_align.interchange.batches import data_files
+            from w2s_align.interchange.readers import data_files
 
             data_files(path)
         if self.layout in ("pairs", "labels") and (self.rule != "best_worst" or self.margin):
@@ -97,13 +99,15 @@ class ImportPairs(Step):
                 f"The layout {self.layout} takes no rule and no margin.",
                 fix="They are for ratings; filters.min_delta drops pairs with a small difference of scores.",
             )
+        if self.rule == "best_random" and self.margin:
+            raise UserError("The rule best_random does not take margin.", fix="It belongs to best_worst, score_gap.")
 
     def identity(self) -> dict[str, Any]:
         """Return the digest of local files, or the revision of a hub dataset."""
         path = Path(self.source).expanduser()
         if not path.exists():
             return {"revision": hub_revision(self.source, "dataset", self.revision)}
-        from w2s_align.interchange.batches import data_files
+        from w2s_align.interchange.readers import data_files
 
         digests = [file_digest(file) for file in data_files(path)]
         return {"files": hashlib.sha256("\n".join(digests).encode()).hexdigest()}
@@ -114,12 +118,12 @@ class ImportPairs(Step):
 
     def run(self, work: Work) -> None:
         """Read, filter, audit and write the pairs."""
-        from w2s_align.pairing import import_pairs
+        from w2s_align.interchange import import_pairs
 
         per_prompt = {} if self.pairs_per_prompt is None else {"pairs_per_prompt": self.pairs_per_prompt}
         pairs = import_pairs(
             Path(self.source).expanduser() if Path(self.source).expanduser().exists() else self.source,
-            shape=None if self.layout == "auto" else self.layout,
+            layout=None if self.layout == "auto" else self.layout,
             columns=self.columns,
             rule=self.rule,
             margin=self.margin,
@@ -136,8 +140,8 @@ class ImportPairs(Step):
             evaluations=evaluation_items(work, "decontaminate", len(self.decontaminate)),
             **per_prompt,
         )
-        broken = pairs.counts["rows"] - pairs.counts["rows read"]
+        rows, broken = pairs.counts.given["row"], pairs.counts.lost("row")
         if broken:
             first = next(row["detail"] for row in pairs.dropped.slice(0, broken).to_pylist() if row["unit"] == "row")
-            work.warnings.append(f"{broken:,} of {pairs.counts['rows']:,} rows cannot be read, the first at {first}.")
-        write_pairs(work, pairs, licence=self.licence, generator_licences=self.generator_licences)
+            work.warnings.append(f"{broken:,} of {rows:,} rows cannot be read, the first at {first}.")
+        write_pairs(work, pairs, license=self.license, generator_licenses=self.generator_licenses)

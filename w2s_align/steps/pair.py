@@ -1,19 +1,23 @@
 """pair: preference pairs with a known delta, from the responses of a weak and a weaker model, or from scores.
 
 Reads responses (and the prompts behind them), scores where the rule needs them, prompts of evaluation sets to keep
-out; writes the files of an artifact of pairs (see pair_files.py).
+out; writes the files of an artifact of pairs (see pair_files.py). The rules, their options and what they read are
+those of ``w2s_align.pairing.RULES``: each is declared in its own file there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
 
 from w2s_align.errors import UserError
-from w2s_align.pairing import Control, Filters, Level
+from w2s_align.pairing import RULES, Control, Filters, Rule
+from w2s_align.pairing.rule import Input
 from w2s_align.recipe.schema import ArtifactType, Resources, ResponsesRef, ScoresRef
-from w2s_align.steps.pair_files import EvaluationRef, evaluation_items, write_pairs
+from w2s_align.steps.pair_files import LICENSE_OPTIONS, EvaluationRef, evaluation_items, write_pairs
 from w2s_align.steps.step import Step
 from w2s_align.steps.tables import join_tables, prompts_behind
 from w2s_align.steps.work import Work
@@ -23,90 +27,15 @@ if TYPE_CHECKING:
 
     from w2s_align.pairing import Pairs
 
-BY_MODEL, BY_SCORE, BY_CONFIDENCE = ("chosen", "rejected"), ("responses", "scores"), ("own", "weak")
-READS: dict[str, tuple[str, ...]] = {
-    "model_order": BY_MODEL,
-    "self_over_weaker": BY_MODEL,
-    "score_gap": BY_SCORE,
-    "correctness": BY_SCORE,
-    "best_worst": BY_SCORE,
-    "best_random": BY_SCORE,
-    "worst_of_weak": BY_SCORE,
-    "max_delta": BY_SCORE,
-    "ranked_scores": BY_SCORE,
-    "judge": BY_SCORE,
-    "self_confidence": BY_CONFIDENCE,
-}
-"""Which fields name the input of each rule."""
 
-TAKES: dict[str, tuple[str, ...]] = {
-    "score_gap": ("margin", "pick", "scorer"),
-    "correctness": ("right_at", "scorer"),
-    "best_worst": ("margin", "scorer"),
-    "best_random": ("scorer",),
-    "worst_of_weak": ("margin", "weak_models", "scorer"),
-    "max_delta": ("scorer",),
-    "ranked_scores": ("levels",),
-    "self_confidence": ("keep_at", "reject_at", "answer"),
-}
-"""Options that only some rules take."""
-
-
-class PairStep(Step):
+class _PairStep(Step):
     """Build preference pairs by a rule, and say how large and how clean the delta is."""
 
     kind: Literal["pair"] = "pair"
-    rule: Literal[
-        "model_order",
-        "self_over_weaker",
-        "score_gap",
-        "correctness",
-        "best_worst",
-        "best_random",
-        "worst_of_weak",
-        "max_delta",
-        "ranked_scores",
-        "judge",
-        "self_confidence",
-    ]
-    """Which model wrote it, from chosen and rejected: model_order (delta learning), self_over_weaker. Which score it
-    has, from responses and scores: score_gap, correctness (right over wrong), best_worst (Olmo 3, with weak models
-    among the candidates), best_random (Tülu 3), worst_of_weak (over the worst of some models), max_delta (the two
-    models that are furthest apart), ranked_scores (several scorers in order of importance, HERON). Which one a
-    pairwise judge prefers in both orders, from responses and scores: judge. What the strong model is sure of, from
-    own and weak: self_confidence (weak-to-strong reasoning, stage II)."""
-    chosen: ResponsesRef | None = None
-    """Responses of the better model, for rules by model."""
-    rejected: ResponsesRef | None = None
-    """Responses of the worse model, for rules by model."""
-    responses: list[ResponsesRef] = []
-    """Candidates of all models, for rules by score."""
-    scores: list[ScoresRef] = []
-    """Their scores, for rules by score; for the rule judge, steps of the kind judge with mode: pairwise."""
-    own: ResponsesRef | None = None
-    """Several samples of the strong model for each prompt (self_confidence; the paper: 10 at temperature 1)."""
-    weak: ResponsesRef | None = None
-    """One response of the weak model for each prompt (self_confidence)."""
+    if TYPE_CHECKING:
+        rule: str
     gold: list[ScoresRef] = []
     """Scores against gold answers, for the audit alone: the pairs are the same without them."""
-    margin: float = Field(0.0, ge=0)
-    """Least difference of the scores (score_gap, best_worst, worst_of_weak)."""
-    pick: Literal["largest", "smallest", "random"] = "largest"
-    """Which gap of several to take first (score_gap)."""
-    right_at: float = 1.0
-    """A response is right from this score on (correctness)."""
-    weak_models: list[str] = []
-    """Models whose worst response is rejected (worst_of_weak)."""
-    scorer: str | None = None
-    """Which scorer's scores to use, when scores has several; its name stands in the scores."""
-    levels: list[Level] = []
-    """Scorers, most important first: the first that differs by more than its margin decides (ranked_scores)."""
-    keep_at: float = Field(0.6, gt=0, le=1)
-    """Least share of the strong model's majority answer for any pair (self_confidence)."""
-    reject_at: float = Field(0.8, gt=0, le=1)
-    """Least share of it at which a weak response with another answer is rejected (self_confidence)."""
-    answer: Literal["number", "text"] = "number"
-    """What final answers look like (self_confidence)."""
     control: Control = "none"
     """reversed: chosen and rejected swapped. tied: both sides of equal quality. shuffled: labels by coin."""
     filters: Filters = Filters()
@@ -116,38 +45,45 @@ class PairStep(Step):
     words (the rule of Tülu 3), are dropped."""
     pairs_per_prompt: int = Field(1, ge=1)
     """At most this many pairs of one prompt."""
-    licence: str | None = None
-    """Licence of the pairs, for the dataset card; the generators' licences decide."""
-    generator_licences: dict[str, str] = {}
-    """Licence of models that wrote responses, by name, for audit and dataset card. Default: what their cards say."""
+    license: str | None = None
+    """License of the pairs, for the dataset card; the generators' licenses decide."""
+    generator_licenses: dict[str, str] = {}
+    """License of models that wrote responses, by name, for audit and dataset card. Default: what their cards say."""
     resources: Resources = Resources(gpus=0)
     """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "pairs"
     version: ClassVar[int] = 2
+    renamed: ClassVar[Mapping[str, str]] = LICENSE_OPTIONS
+    rules: ClassVar[Mapping[str, type[Rule]]] = {}
+    """The rules that there are, by name."""
+
+    def content(self) -> dict[str, Any]:
+        """Leave out what the rule does not read or take: another rule, or a new one, does not change its key."""
+        own = {*self.rules[self.rule].model_fields, *(read.name for read in self.rules[self.rule].inputs)}
+        others = {*_options(self.rules), *_inputs(self.rules)} - own
+        return {name: value for name, value in super().content().items() if name not in others}
 
     def check(self) -> None:
-        """Refuse a rule without its inputs, and inputs that the rule does not read."""
-        needed = READS[self.rule]
+        """Refuse a rule without its inputs, and inputs and options that the rule does not have."""
+        rule = self.rules[self.rule]
+        needed = [each.name for each in rule.inputs]
         for name in needed:
             if not getattr(self, name):
                 raise UserError(f"The rule {self.rule} needs {name}.", fix=f"Add {name}: $step")
-        for name in dict.fromkeys(name for names in READS.values() for name in names):
+        for name in _inputs(self.rules):
             if name not in needed and getattr(self, name):
                 raise UserError(f"The rule {self.rule} does not read {name}.", fix=f"It reads {' and '.join(needed)}.")
-        for name in sorted({option for options in TAKES.values() for option in options}):
-            if name not in TAKES.get(self.rule, ()) and getattr(self, name) != type(self).model_fields[name].default:
-                rules = ", ".join(rule for rule, options in TAKES.items() if name in options)
-                raise UserError(f"The rule {self.rule} does not take {name}.", fix=f"It belongs to {rules}.")
-        if self.rule == "ranked_scores" and not self.levels:
-            raise UserError(
-                "The rule ranked_scores needs levels.",
-                fix="levels: [{scorer: exact}, {scorer: judge:rater, margin: 1}]",
-            )
-        if self.rule == "worst_of_weak" and not self.weak_models:
-            raise UserError("The rule worst_of_weak needs weak_models.", fix="weak_models: [<model of the responses>]")
-        if self.rule == "self_confidence" and self.keep_at > self.reject_at:
-            raise UserError(f"keep_at {self.keep_at:g} is above reject_at {self.reject_at:g}.", fix="Swap them.")
+        for name, owners in sorted(_options(self.rules).items()):
+            if self.rule not in owners and getattr(self, name) != type(self).model_fields[name].default:
+                raise UserError(
+                    f"The rule {self.rule} does not take {name}.", fix=f"It belongs to {', '.join(owners)}."
+                )
+        self._rule()
+
+    def _rule(self) -> Rule:
+        rule = self.rules[self.rule]
+        return rule.of(**{name: getattr(self, name) for name in rule.model_fields})
 
     def process(self) -> str | None:
         """Share a process with other steps that only handle rows: starting one takes longer than a small table."""
@@ -155,47 +91,118 @@ class PairStep(Step):
 
     def run(self, work: Work) -> None:
         """Build, audit and write the pairs."""
+        gold = [work.inputs[f"gold.{index}"].table() for index in range(len(self.gold))]
         write_pairs(
             work,
             self._build(work),
-            gold=self._scores(work, "gold"),
-            licence=self.licence,
-            generator_licences=self.generator_licences,
+            gold=join_tables(gold) if gold else None,
+            license=self.license,
+            generator_licenses=self.generator_licenses,
         )
 
     def _build(self, work: Work) -> Pairs:
-        from w2s_align import pairing
+        rule = self._rule()
+        behind = [
+            work.inputs[place] for each in rule.inputs if each.holds == "responses" for place in self._places(each)
+        ]
+        return rule.make(
+            [self._table(work, each) for each in rule.inputs],
+            prompts_behind(behind),
+            {
+                "filters": self.filters,
+                "control": self.control,
+                "pairs_per_prompt": self.pairs_per_prompt,
+                "seed": self.seed or 0,
+                "evaluations": evaluation_items(work, "decontaminate", len(self.decontaminate)),
+            },
+        )
 
-        options: dict[str, Any] = {name: getattr(self, name) for name in TAKES.get(self.rule, ())}
-        options |= {"filters": self.filters, "control": self.control, "pairs_per_prompt": self.pairs_per_prompt}
-        options["seed"] = self.seed or 0
-        options["evaluations"] = evaluation_items(work, "decontaminate", len(self.decontaminate))
-        rule = pairing.RULES[self.rule]
-        if READS[self.rule] != BY_SCORE:
-            sides = [work.inputs[name] for name in READS[self.rule]]
-            return rule(sides[0].table(), sides[1].table(), prompts_behind(sides), **options)
-        sources = [work.inputs[f"responses.{index}"] for index in range(len(self.responses))]
-        scores = self._verdicts(work) if self.rule == "judge" else self._scores(work, "scores")
-        return rule(join_tables([s.table() for s in sources]), scores, prompts_behind(sources), **options)
+    def _places(self, read: Input) -> list[str]:
+        """Return the places in ``work.inputs`` that an input of the rule stands for."""
+        return [f"{read.name}.{i}" for i in range(len(getattr(self, read.name)))] if read.many else [read.name]
 
-    def _scores(self, work: Work, name: str) -> pa.Table | None:
-        tables = [work.inputs[f"{name}.{index}"].table() for index in range(len(getattr(self, name)))]
-        return join_tables(tables) if tables else None
-
-    def _verdicts(self, work: Work) -> pa.Table:
-        """Return the verdicts behind the scores.
+    def _table(self, work: Work, read: Input) -> pa.Table:
+        """Return the rows of an input of the rule.
 
         Raises:
-            UserError: Scores are not those of a judge.
+            UserError: The rule reads verdicts, and scores are not those of a judge.
         """
         tables = []
-        for index in range(len(self.scores)):
-            place = f"scores.{index}"
-            if work.inputs[place].kind != "judge":
+        for place in self._places(read):
+            artifact = work.inputs[place]
+            if read.holds == "verdicts" and artifact.kind != "judge":
                 raise UserError(
-                    f"The rule judge reads verdicts, and ${work.sources[place]} is a step of the kind "
-                    f"{work.inputs[place].kind}.",
-                    fix="Name a step of the kind judge with mode: pairwise, or use the rule best_worst.",
+                    f"The rule {self.rule} reads verdicts, and ${work.sources[place]} is a step of kind "
+                    f"{artifact.kind}.",
+                    fix="Name a step of kind judge with mode: pairwise, or use the rule best_worst.",
                 )
-            tables.append(work.inputs[place].table("verdicts"))
+            tables.append(artifact.table("verdicts") if read.holds == "verdicts" else artifact.table())
         return join_tables(tables)
+
+
+def pair_step(rules: Mapping[str, type[Rule]]) -> type[_PairStep]:
+    """Return the ``pair`` step for some rules: its options are those that all rules share, and theirs.
+
+    Args:
+        rules: The rules by name.
+
+    Raises:
+        TypeError: Two rules have an option of the same name with another type or default.
+    """
+    fields: dict[str, Any] = {"rule": (Literal[tuple(rules)], Field(description=_rules_help(rules)))}
+    for name, read in _inputs(rules).items():
+        reference = ResponsesRef if read.holds == "responses" else ScoresRef
+        fields[name] = (
+            (list[reference], Field([], description=read.help))  # type: ignore[valid-type]
+            if read.many
+            else (reference | None, Field(None, description=read.help))
+        )
+    for name, owners in _options(rules).items():
+        info = _shared_field(name, [rules[owner] for owner in owners])
+        described = f"{(info.description or '').removesuffix('.')} ({', '.join(owners)})."
+        fields[name] = (info.annotation, FieldInfo.merge_field_infos(info, description=described))
+    # Fields of the last base come first: a rule and what it reads before what all rules share.
+    make: Any = create_model
+    own = make("_RuleOptions", __base__=Step, **fields)
+    step: type[_PairStep] = make("PairStep", __base__=(_PairStep, own), __module__=__name__, __doc__=_PairStep.__doc__)
+    step.rules = rules
+    return step
+
+
+def _inputs(rules: Mapping[str, type[Rule]]) -> dict[str, Input]:
+    """Return what the rules read, each field once; of several rules that read it the first describes it."""
+    found: dict[str, Input] = {}
+    for rule in rules.values():
+        for read in rule.inputs:
+            found.setdefault(read.name, read)
+    return found
+
+
+def _options(rules: Mapping[str, type[Rule]]) -> dict[str, list[str]]:
+    """Return the options that only some rules take, with the names of these rules."""
+    found: dict[str, list[str]] = {}
+    for rule in rules.values():
+        for name in rule.model_fields:
+            found.setdefault(name, []).append(rule.name)
+    return found
+
+
+def _shared_field(name: str, owners: list[type[Rule]]) -> FieldInfo:
+    first = owners[0].model_fields[name]
+    for owner in owners[1:]:
+        other = owner.model_fields[name]
+        if (first.annotation, first.default, first.metadata) != (other.annotation, other.default, other.metadata):
+            raise TypeError(f"the rules {owners[0].name} and {owner.name} declare the option {name} differently")
+    return first
+
+
+def _rules_help(rules: Mapping[str, type[Rule]]) -> str:
+    """Return the help of the option ``rule``: for each set of inputs its rules, with what they say of themselves."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for rule in rules.values():
+        names = tuple(read.name for read in rule.inputs)
+        groups.setdefault(names, []).append(f"{rule.name}, {(rule.__doc__ or '').strip()}")
+    return " ".join(f"From {' and '.join(names)}: {'; '.join(lines)}." for names, lines in groups.items())
+
+
+PairStep = pair_step(RULES)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 EvaluationRef: TypeAlias = Annotated[str, Reads(("prompts",), named=True)]
 """Prompts of an evaluation set; the step's name is shown beside what was found of it."""
 
+LICENSE_OPTIONS = {"licence": "It is called license.", "generator_licences": "It is called generator_licenses."}
+"""What options were called in older recipes."""
+
 MOST_DRAWN = 20_000
 """Pairs whose lengths and deltas are drawn; more would not change the picture."""
 
@@ -46,33 +49,44 @@ def write_pairs(
     pairs: Pairs,
     *,
     gold: pa.Table | None = None,
-    licence: str | None = None,
-    generator_licences: Mapping[str, str],
+    license: str | None = None,
+    generator_licenses: Mapping[str, str],
 ) -> None:
     """Audit pairs and write all files of their artifact, with counts and warnings.
+
+    Args:
+        work: The step at work.
+        pairs: What it made.
+        gold: Scores against gold answers, for the audit.
+        license: License of the pairs, for the dataset card.
+        generator_licenses: Licenses of the models that wrote the responses, as far as the user states them.
 
     Raises:
         UserError: There are no pairs.
     """
     import pyarrow.parquet as pq
 
-    from w2s_align.pairing import CardFacts, export_pairs
+    from w2s_align.interchange import CardFacts, export_pairs
 
-    audit = pairs.audit(gold, generator_licences)
+    audit, counts = pairs.audit(gold, generator_licenses), pairs.counts
     if not pairs.table.num_rows:
         raise UserError(
             f"{work.name} made no pair.",
-            why=f"Counts: {in_words(pairs.counts)}.",
+            why=f"Counts: {in_words(counts.lines())}.",
             fix="Look at the responses with `w2s show`, loosen the filters, or give more prompts.",
         )
-    facts = CardFacts(name=work.name, license=licence or "other", generator_licenses=audit.licences)
-    export_pairs(pairs.table, work.out, facts, audit=audit, counts=pairs.counts)
+    facts = CardFacts(name=work.name, license=license or "other", generator_licenses=audit.licenses)
+    export_pairs(pairs.table, work.out, facts, audit=audit, counts=counts)
     pq.write_table(pairs.dropped, work.out / "dropped.parquet")
     pq.write_table(pairs.lengths, work.out / "lengths.parquet")
     _write_page(work, pairs, audit)
-    rows_in = pairs.counts.get("rows", pairs.counts["prompts"])
-    work.counts.update(rows_in=rows_in, kept=pairs.counts["pairs"], dropped=_dropped(pairs.counts))
-    work.counts["detail"] = pairs.counts
+    work.counts.update(
+        rows_in=counts.given.get("row", counts.given["prompt"]),
+        kept=counts.kept["pair"],
+        # Prompts that ended without a pair, and rows that could not be read; a row may hold a prompt again.
+        dropped={**counts.dropped.get("row", {}), **counts.dropped.get("prompt", {})},
+        detail=counts.to_json(),
+    )
     work.result["audit"] = json.loads(json.dumps(audit.to_json()))
     work.warnings += audit.warnings
 
@@ -80,13 +94,6 @@ def write_pairs(
 def _write_page(work: Work, pairs: Pairs, audit: Audit) -> None:
     from w2s_align.reporting.audit_page import AuditPage, write_audit_page
 
-    page = AuditPage.of(work.name, audit.to_json(), pairs.table, pairs.lengths, pairs.counts, MOST_DRAWN)
+    totals = pairs.counts.totals()
+    page = AuditPage.of(work.name, audit.to_json(), pairs.table, pairs.lengths, totals, MOST_DRAWN)
     write_audit_page(page, work.out / "audit.html")
-
-
-def _dropped(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return the prompts that ended without a pair and the rows that could not be read, by reason."""
-    found: dict[str, int] = {}
-    for prefix in ("rows dropped: ", "prompts dropped: "):
-        found |= {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
-    return found

@@ -69,7 +69,7 @@ class Prompts(Step):
         """Refuse a part without a held-out share, a file that is not there, and a task that cannot be generated."""
         if self.part == "test" and self.hold_out == 0:
             raise UserError("part: test needs a held-out share.", fix="Add hold_out: 0.1, for example.")
-        from w2s_align.interchange.sources import check_generated
+        from w2s_align.interchange.prompt_sources import check_generated
 
         check_generated(self.source, self.split, self.limit, self.options)
         path = Path(self.source).expanduser()
@@ -96,7 +96,7 @@ class Prompts(Step):
 
     def run(self, work: Work) -> None:
         """Load the prompts and write them."""
-        from w2s_align.interchange.sources import load_prompts
+        from w2s_align.interchange.prompt_sources import load_prompts
 
         loaded = load_prompts(
             self.source,

@@ -17,7 +17,7 @@ from w2s_align.steps.tables import join_tables, prompts_behind
 from w2s_align.steps.work import Work, in_words
 
 if TYPE_CHECKING:
-    from w2s_align.pairing import Selected
+    from w2s_align.scoring.select import Selected
 
 TAKES: dict[str, tuple[str, ...]] = {
     "agreement": ("other", "keep", "answer", "pad_to", "truncated"),
@@ -28,7 +28,7 @@ TAKES: dict[str, tuple[str, ...]] = {
 """Options of each way to select."""
 
 NEEDS = {"agreement": "other", "correct": "scores", "incorrect": "scores"}
-"""What a way to select cannot do without."""
+"""The input that a way to select needs."""
 
 
 class Select(Step):
@@ -69,11 +69,11 @@ class Select(Step):
         """Refuse missing inputs, and options that belong to another way to select."""
         needed = NEEDS.get(self.by)
         if needed and not getattr(self, needed):
-            raise UserError(f"To select by {self.by} needs {needed}.", fix=f"Add {needed}: $step")
+            raise UserError(f"Selecting by {self.by} needs {needed}.", fix=f"Add {needed}: $step")
         for name in sorted({option for options in TAKES.values() for option in options} - set(TAKES[self.by])):
             if getattr(self, name) != type(self).model_fields[name].default:
                 ways = ", ".join(way for way, options in TAKES.items() if name in options)
-                raise UserError(f"To select by {self.by} takes no {name}.", fix=f"It belongs to {ways}.")
+                raise UserError(f"Selecting by {self.by} does not take {name}.", fix=f"It belongs to {ways}.")
 
     def run(self, work: Work) -> None:
         """Select, and account for what was left out."""
@@ -83,33 +83,33 @@ class Select(Step):
         if not selected.table.num_rows:
             raise UserError(
                 f"No response is left by {self.by}.",
-                why=f"Counts: {in_words(selected.counts)}.",
+                why=f"Counts: {in_words(selected.counts.lines())}.",
                 fix="Look at the responses with `w2s show`, loosen the options, or give more prompts.",
             )
         work.write(selected.table, "responses")
         pq.write_table(selected.dropped, work.out / "dropped.parquet")
-        # A reason may be one of single responses (cut at the limit) or of prompts with all their responses.
-        reasons = [(name.partition(" dropped: "), count) for name, count in selected.counts.items()]
+        counts = selected.counts
         work.counts.update(
-            rows_in=selected.counts["responses"],
+            rows_in=counts.given["response"],
             kept=selected.table.num_rows,
-            dropped={f"{unit}: {reason}": count for (unit, found, reason), count in reasons if found},
-            detail=selected.counts,
+            # A reason may be one of single responses (cut at the limit) or of prompts with all their responses.
+            dropped={f"{unit}s: {why}": n for unit, reasons in counts.dropped.items() for why, n in reasons.items()},
+            detail=counts.to_json(),
         )
 
     def _select(self, work: Work) -> Selected:
-        from w2s_align import pairing
+        from w2s_align.scoring import select
 
         first = work.inputs["responses"]
         if self.by == "agreement":
             second = work.inputs["other"]
             prompts = prompts_behind([first, second])
             options: dict[str, Any] = {name: getattr(self, name) for name in TAKES["agreement"] if name != "other"}
-            return pairing.select_agreeing(first.table(), second.table(), prompts, seed=self.seed or 0, **options)
+            return select.select_agreeing(first.table(), second.table(), prompts, seed=self.seed or 0, **options)
         prompts = first.prompts().table()
         if self.by == "confidence":
             options = {name: getattr(self, name) for name in TAKES["confidence"]}
-            return pairing.select_confident(first.table(), prompts, seed=self.seed or 0, **options)
+            return select.select_confident(first.table(), prompts, seed=self.seed or 0, **options)
         scores = join_tables([work.inputs[f"scores.{index}"].table() for index in range(len(self.scores))])
-        rule = pairing.select_correct if self.by == "correct" else pairing.select_incorrect
+        rule = select.select_correct if self.by == "correct" else select.select_incorrect
         return rule(first.table(), scores, prompts, right_at=self.right_at, scorer=self.scorer)

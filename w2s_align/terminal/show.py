@@ -228,12 +228,11 @@ def _pairs(artifact: Artifact, start: int, rows: int) -> RenderableType:
 def _audit(values: Mapping[str, Any]) -> Table:
     """Return the audit of pairs as a table: a group of lines for each of its parts."""
     from w2s_align.pairing import Audit
-    from w2s_align.pairing.audit_text import audit_rows
 
     table = Table("audit", "", "", box=None, header_style="dim", pad_edge=False)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     before = ""
-    for part, name, text in audit_rows(Audit.from_json(values)):
+    for part, name, text in Audit.from_json(values).rows():
         table.add_row(f"[bold]{part}[/]" if part != before else "", printable(name), printable(text))
         before = part
     return table

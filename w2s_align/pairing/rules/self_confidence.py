@@ -1,5 +1,4 @@
-"""Pairs from a model's own confidence: stage II of weak-to-strong reasoning (Yang, Ma, Liu 2024; w2s_reasoning.md
-1.3).
+"""A model's own confidence decides: stage II of weak-to-strong reasoning.
 
 The strong model answers every prompt several times; the share of its most common final answer is its confidence.
 Where it is sure, it judges the weak model's answer: agreement makes the weak response the chosen side, disagreement
@@ -8,20 +7,56 @@ the rejected one. No gold answer is read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import pyarrow as pa
+from pydantic import Field
 
 from w2s_align.errors import UserError
-from w2s_align.pairing.assemble import Pairs
-from w2s_align.pairing.candidates import Candidates, make_candidates
-from w2s_align.pairing.pairs import Options, finished, options_filters
-from w2s_align.pairing.rules.model_rules import Selection, in_random_order, prompts_without
+from w2s_align.pairing.assemble import Options, Pairs
+from w2s_align.pairing.candidates import Candidates, make_candidates, vote_shares
+from w2s_align.pairing.rule import Input, Rule
+from w2s_align.pairing.selection import Selection, in_random_order, prompts_without
+from w2s_align.pairing.settings import Filters
 from w2s_align.scoring.votes import AnswerKind, final_answers
 
 if TYPE_CHECKING:
     import polars as pl
+
+TINY = 1e-9
+"""Shares are ratios of whole numbers: 0.6 of 10 is kept however it is rounded."""
+
+
+class SelfConfidence(Rule):
+    """what the strong model's majority answer is sure of (weak-to-strong reasoning, stage II)"""
+
+    name: ClassVar[str] = "self_confidence"
+    inputs: ClassVar[tuple[Input, ...]] = (
+        Input("own", "responses", "Several samples of the strong model for each prompt (10 at temperature 1)."),
+        Input("weak", "responses", "One response of the weak model for each prompt."),
+    )
+
+    keep_at: float = Field(0.6, gt=0, le=1)
+    """Least share of the strong model's majority answer for any pair."""
+    reject_at: float = Field(0.8, gt=0, le=1)
+    """Least share of it at which a weak response with another answer is rejected."""
+    answer: AnswerKind = "number"
+    """What final answers look like."""
+
+    def check(self) -> None:
+        """Refuse a confidence that rejects and does not keep."""
+        if self.keep_at > self.reject_at:
+            raise UserError(f"keep_at {self.keep_at:g} is above reject_at {self.reject_at:g}.", fix="Swap them.")
+
+    def choose(
+        self, tables: Sequence[pa.Table], prompts: pa.Table, filters: Filters, seed: int
+    ) -> tuple[Candidates, Selection]:
+        """Let the own samples vote, and select."""
+        candidates = make_candidates(prompts, tables, filters=filters)
+        candidates, votes = _with_answers(candidates, self.answer)
+        return candidates, _by_confidence(candidates, votes, self.keep_at, self.reject_at, seed)
 
 
 def self_confidence(
@@ -35,6 +70,8 @@ def self_confidence(
     **options: Unpack[Options],
 ) -> Pairs:
     """Let the strong model's majority answer decide on which side of the pair the weak response stands.
+
+    Stage II of weak-to-strong reasoning (https://arxiv.org/abs/2407.13647); docs/methods/weak_to_strong_reasoning.md.
 
     1. The majority answer is the most common one of all own samples (of equals the one seen first); its share is the
        confidence. A sample without an answer counts as the answer "".
@@ -54,21 +91,17 @@ def self_confidence(
         keep_at: Least confidence of any pair.
         reject_at: Least confidence at which a disagreeing weak response is rejected.
         answer: What final answers look like.
-        **options: See :class:`~w2s_align.pairing.pairs.Options`; the paper's ``pairs_per_prompt`` is 1 for GSM8K and
+        **options: See :class:`Options`; the paper's ``pairs_per_prompt`` is 1 for GSM8K and
             3 for MATH. The ``tied`` control takes as partner a response whose answer has the same share.
+
+    Raises:
+        UserError: See :class:`Options`; or ``keep_at`` and ``reject_at`` do not fit together.
     """
-    if not 0 < keep_at <= reject_at <= 1:
-        raise UserError(
-            f"keep_at {keep_at} and reject_at {reject_at} do not fit together.",
-            fix="Use 0 < keep_at <= reject_at <= 1.",
-        )
-    candidates = make_candidates(prompts, [own, weak], filters=options_filters(options))
-    candidates, votes = with_answers(candidates, answer)
-    selection = by_self_confidence(candidates, votes, keep_at, reject_at, options.get("seed", 0))
-    return finished("self_confidence", candidates, selection, options)
+    rule = SelfConfidence.of(keep_at=keep_at, reject_at=reject_at, answer=answer)
+    return rule.make([own, weak], prompts, options)
 
 
-def with_answers(candidates: Candidates, answer: AnswerKind) -> tuple[Candidates, pl.DataFrame]:
+def _with_answers(candidates: Candidates, answer: AnswerKind) -> tuple[Candidates, pl.DataFrame]:
     """Add to every usable response its final ``answer``, and as its ``score`` the share of the strong model's samples
     that gave it; return the votes as well."""
     import polars as pl
@@ -81,11 +114,10 @@ def with_answers(candidates: Candidates, answer: AnswerKind) -> tuple[Candidates
     return replace(candidates, frame=frame.with_columns(pl.col("score").fill_null(0.0))), votes
 
 
-def by_self_confidence(
+def _by_confidence(
     candidates: Candidates, votes: pl.DataFrame, keep_at: float, reject_at: float, seed: int
 ) -> Selection:
-    """Apply the rule of :func:`self_confidence` to what :func:`with_answers` gives: source 0 is the strong model,
-    source 1 the weak one."""
+    """Apply the rule to what :func:`_with_answers` gives: source 0 is the strong model, source 1 the weak one."""
     import polars as pl
 
     usable = candidates.frame
@@ -101,17 +133,16 @@ def by_self_confidence(
     case = sure.join(
         weak.select("prompt", weak="row", weak_answer="answer", weak_share="score"), on="prompt", how="left"
     )
-    tiny = 1e-9  # shares are ratios of whole numbers: 0.6 of 10 is kept however it is rounded
     case = case.with_columns(
         case=pl.when(pl.col("weak").is_null())
         .then(pl.lit("no weak response"))
-        .when(pl.col("confidence") < keep_at - tiny)
+        .when(pl.col("confidence") < keep_at - TINY)
         .then(pl.lit("low confidence"))
         .when(pl.col("top") == "")
         .then(pl.lit("majority has no answer"))
         .when(pl.col("weak_answer") == pl.col("top"))
         .then(pl.lit("agree"))
-        .when(pl.col("confidence") >= reject_at - tiny)
+        .when(pl.col("confidence") >= reject_at - TINY)
         .then(pl.lit("disagree"))
         .otherwise(pl.lit("unsure disagreement"))
     )
@@ -124,22 +155,6 @@ def by_self_confidence(
     )
     pairs = pl.concat([over_other, over_weak]).sort("prompt", maintain_order=True)
     return Selection(pairs, _declined(candidates, case, pairs))
-
-
-def vote_shares(candidates: Candidates, answers: pl.Series) -> pl.DataFrame:
-    """Return for each prompt and answer its ``share`` of the strong model's samples and its ``first`` sample.
-
-    All samples vote, also those that cannot be part of a pair: a sample that was cut at the token limit has no answer,
-    and that is part of the model's confidence.
-    """
-    import polars as pl
-
-    unusable = candidates.faults.filter(pl.col("reason").is_in(["failed", "empty", "truncated"]))
-    columns = ["prompt", "source", "sample", "row"]
-    voters = pl.concat([candidates.frame.select(columns), unusable.select(columns)]).filter(pl.col("source") == 0)
-    voters = voters.with_columns(answer=answers.gather(voters["row"]))
-    counts = voters.group_by("prompt", "answer").agg(n=pl.len(), first=pl.col("sample").min())
-    return counts.with_columns(share=pl.col("n") / pl.col("n").sum().over("prompt"))
 
 
 def _declined(candidates: Candidates, case: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:

@@ -1,6 +1,6 @@
-"""Write pairs as a data set folder that ``datasets.load_dataset`` opens and any TRL script trains on.
+"""Write pairs as a dataset folder that ``datasets.load_dataset`` opens and any TRL script trains on.
 
-Writes ``data/train-*.parquet`` in one of TRL's conversational formats, and ``README.md``, the data set card with its
+Writes ``data/train-*.parquet`` in one of TRL's conversational formats, and ``README.md``, the dataset card with its
 YAML header. The prompt is always explicit: a prompt guessed from the common beginning of two answers can end inside a
 word (https://github.com/huggingface/trl/pull/6472).
 """
@@ -15,19 +15,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from w2s_align.errors import UserError
-from w2s_align.interchange.convert import to_sft, to_unpaired
+from w2s_align.interchange.to_trl import to_sft, to_unpaired
 from w2s_align.pairing.audit import Audit
+from w2s_align.pairing.counts import Counts
 from w2s_align.records import Pair, Settings
 
 Format: TypeAlias = Literal["preference", "unpaired", "sft"]
 
 SHARD_ROWS = 200_000
+"""Rows of a file: with chats of a few thousand characters well below the hub's recommended 1 GB."""
 ROW_GROUP_ROWS = 10_000
+"""Rows of a Parquet row group: what a reader of a few rows, `w2s show` or the hub's viewer, has to load."""
 TAGS: dict[Format, list[str]] = {
     "preference": ["preference", "dpo", "weak-to-strong"],
     "unpaired": ["preference", "kto", "weak-to-strong"],
     "sft": ["sft", "weak-to-strong"],
 }
+"""Tags of the card, by which datasets are found on the hub."""
 WHAT: dict[Format, str] = {
     "preference": "preference pairs, made by the rule `{rules}`, in TRL's conversational format with an explicit "
     "prompt: `prompt`, `chosen` and `rejected` are lists of messages. The other columns say where each pair comes "
@@ -37,18 +41,20 @@ WHAT: dict[Format, str] = {
     "sft": "chats, one side of preference pairs made by the rule `{rules}`, in TRL's conversational format for "
     "supervised fine-tuning: `messages` is the prompt and the response.",
 }
+"""What the card says the rows are."""
 _SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
+"""The hub's size categories, by the number of rows that each stays below."""
 
 
 class CardFacts(Settings):
-    """What the data set card says that the pairs themselves do not tell."""
+    """What the dataset card says that the pairs themselves do not tell."""
 
     name: str = "Preference pairs"
     """Title of the card."""
     license: str = "other"
-    """Licence of the data set, as the hub writes it, e.g. ``apache-2.0``."""
+    """License of the dataset, as the hub writes it, e.g. ``apache-2.0``."""
     generator_licenses: Mapping[str, str] = {}
-    """Licence of every model that wrote responses, by its name."""
+    """License of every model that wrote responses, by its name."""
     language: list[str] = []
     """Languages as ISO 639-1 codes."""
     made_by: str = ""
@@ -61,7 +67,7 @@ def export_pairs(
     facts: CardFacts | None = None,
     *,
     audit: Audit | None = None,
-    counts: Mapping[str, int] | None = None,
+    counts: Counts | None = None,
     split: str = "train",
     format: Format = "preference",
     side: Literal["chosen", "rejected"] = "chosen",
@@ -71,7 +77,7 @@ def export_pairs(
     Args:
         pairs: Rows of :class:`w2s_align.records.Pair`.
         folder: Where to write; made when it does not exist.
-        facts: Title, licences and origin for the card.
+        facts: Title, licenses and origin for the card.
         audit: Shown on the card: the delta, lengths and warnings.
         counts: Shown on the card: what was kept and dropped (``Pairs.counts``).
         split: Name of the split.
@@ -119,12 +125,12 @@ def dataset_card(
     pairs: pa.Table,
     facts: CardFacts,
     audit: Audit | None,
-    counts: Mapping[str, int] | None,
+    counts: Counts | None,
     split: str,
     format: Format,
     rows: int,
 ) -> str:
-    """Return the card of a data set made of pairs as Markdown with a YAML header.
+    """Return the card of a dataset made of pairs as Markdown with a YAML header.
 
     Args:
         pairs: The pairs.
@@ -132,7 +138,7 @@ def dataset_card(
         audit: Shown when given.
         counts: Shown when given.
         split: Name of the split.
-        format: What the rows of the data set are.
+        format: What the rows of the dataset are.
         rows: How many of them there are.
     """
     from huggingface_hub import DatasetCardData
@@ -149,7 +155,7 @@ def dataset_card(
     if facts.language:
         header["language"] = facts.language
     models = sorted({*pairs["chosen_model"].unique().to_pylist(), *pairs["rejected_model"].unique().to_pylist()})
-    licences = [f"| {_cell(model)} | {_cell(facts.generator_licenses.get(model, 'not stated'))} |" for model in models]
+    licenses = [f"| {_cell(model)} | {_cell(facts.generator_licenses.get(model, 'not stated'))} |" for model in models]
     rules = ", ".join(sorted(pairs["rule"].unique().to_pylist()))
     parts = [
         f"---\n{DatasetCardData(**header).to_yaml()}\n---\n",
@@ -157,14 +163,14 @@ def dataset_card(
         f"{rows:,} {WHAT[format].format(rules=rules)}\n",
         "```python\nfrom datasets import load_dataset\n\n"
         f'data = load_dataset("path/to/this/folder", split="{split}")\n```\n',
-        "## Models that wrote the responses\n\n| model | licence |\n|---|---|\n" + "\n".join(licences) + "\n",
+        "## Models that wrote the responses\n\n| model | license |\n|---|---|\n" + "\n".join(licenses) + "\n",
     ]
     if facts.made_by:
         parts.append(f"## How it was made\n\n{facts.made_by}\n")
     if audit:
         parts.append(f"## Audit\n\n```text\n{str(audit).replace('```', '` ` `')}\n```\n")
     if counts:
-        lines = "\n".join(f"| {_cell(name)} | {number:,} |" for name, number in counts.items())
+        lines = "\n".join(f"| {_cell(name)} | {number:,} |" for name, number in counts.lines().items())
         parts.append(f"## Rows\n\n| rows | number |\n|---|---|\n{lines}\n")
     return "\n".join(parts)
 

@@ -1,21 +1,21 @@
-"""Pairs from a judge's verdicts: the response that won in both orders beats the one that lost in both.
+"""A pairwise judge decides: the response that won in both orders beats the one that lost in both.
 
-Reads responses and the verdicts of a pairwise judge (``scoring.judge_scores.VERDICTS``). Comparisons in which the two
-orders contradict each other, tie, or could not be read make no pair and are counted (verifiers.md 7.4, the hard rule).
+Comparisons in which the two orders contradict each other, tie, or could not be read make no pair and are counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import pyarrow as pa
 
-from w2s_align.pairing.assemble import Pairs
+from w2s_align.pairing.assemble import Options, Pairs
 from w2s_align.pairing.candidates import Candidates, make_candidates
-from w2s_align.pairing.pairs import Options, finished, options_filters
-from w2s_align.pairing.rules.model_rules import Selection, in_random_order, prompts_without
-from w2s_align.pairing.rules.score_rules import in_cycles
+from w2s_align.pairing.rule import CANDIDATES, Input, Rule
+from w2s_align.pairing.selection import Selection, in_cycles, in_random_order, prompts_without
+from w2s_align.pairing.settings import Filters
 from w2s_align.scoring.judge_scores import comparisons
 
 if TYPE_CHECKING:
@@ -29,6 +29,42 @@ REASONS = {
 }
 """What an outcome without a winner is called where a prompt ends without a pair; of several the first."""
 
+NOT_USABLE = "of a response that is not usable"
+"""Outcome of a comparison with a response that was set aside, or whose prompt is not there."""
+
+
+class Judge(Rule):
+    """the response that a pairwise judge prefers in both orders wins"""
+
+    name: ClassVar[str] = "judge"
+    inputs: ClassVar[tuple[Input, ...]] = (CANDIDATES, Input("scores", "verdicts", "Their scores.", many=True))
+
+    def choose(
+        self, tables: Sequence[pa.Table], prompts: pa.Table, filters: Filters, seed: int
+    ) -> tuple[Candidates, Selection]:
+        """Say which usable responses were compared, give each its share of won comparisons as a score, and select."""
+        import polars as pl
+
+        responses, verdicts = tables
+        candidates = make_candidates(prompts, [responses], filters=filters)
+        every = comparisons(verdicts)
+        compared = _with_rows(candidates, every)
+        shares = pl.concat(
+            [compared.select("left", "value"), compared.select(left="right", value=1 - pl.col("value"))]
+        ).group_by("left")
+        frame = candidates.frame.drop("score").join(
+            shares.agg(score=pl.col("value").mean()),
+            left_on="row",
+            right_on="left",
+            how="left",
+            maintain_order="left",
+        )
+        candidates = replace(candidates, frame=frame)
+        outcomes = dict(compared["outcome"].value_counts().sort("outcome").iter_rows())
+        if every.height > compared.height:
+            outcomes[NOT_USABLE] = every.height - compared.height
+        return candidates, replace(_by_verdict(candidates, compared, seed), comparisons=outcomes)
+
 
 def judge(responses: pa.Table, verdicts: pa.Table, prompts: pa.Table, **options: Unpack[Options]) -> Pairs:
     """Let a pairwise judge decide, where it says the same in both orders.
@@ -36,42 +72,24 @@ def judge(responses: pa.Table, verdicts: pa.Table, prompts: pa.Table, **options:
     Meant for two candidates per prompt. With more, every comparison with a winner makes a pair, except those in a
     cycle of three (a over b over c over a); of the pairs of one prompt the clearer ones come first, equals in random
     order. Scores are the share of the verdicts (1 and 0 when the judge was asked once per order), ``counts`` has the
-    comparisons by outcome. Verdicts of several judges are taken together. No gold answer is read.
+    comparisons by outcome. Verdicts of several judges are taken together. No gold answer is read. Why both orders:
+    docs/methods/judges.md, after https://arxiv.org/abs/2406.07791.
 
     Args:
         responses: The candidates that were judged.
         verdicts: Rows of :data:`w2s_align.scoring.judge_scores.VERDICTS`, mode ``pairwise``.
         prompts: The prompts.
-        **options: See :class:`~w2s_align.pairing.pairs.Options`. The ``tied`` control takes as partner a response that
-            won the same share of its comparisons.
+        **options: See :class:`Options`. The ``tied`` control takes as partner a response that won the same share of
+            its comparisons.
 
     Raises:
-        UserError: See :class:`~w2s_align.pairing.pairs.Options`; or the verdicts are not of a pairwise judge.
+        UserError: See :class:`Options`; or the verdicts are not of a pairwise judge.
     """
-    import polars as pl
-
-    candidates = make_candidates(prompts, [responses], filters=options_filters(options))
-    every = comparisons(verdicts)
-    compared = _with_rows(candidates, every)
-    shares = pl.concat(
-        [compared.select("left", "value"), compared.select(left="right", value=1 - pl.col("value"))]
-    ).group_by("left")
-    shares = shares.agg(score=pl.col("value").mean())
-    frame = candidates.frame.drop("score").join(
-        shares, left_on="row", right_on="left", how="left", maintain_order="left"
-    )
-    candidates = replace(candidates, frame=frame)
-    selection = by_verdicts(candidates, compared, options.get("seed", 0))
-    pairs = finished("judge", candidates, selection, options)
-    outcomes = dict(compared["outcome"].value_counts().sort("outcome").iter_rows())
-    counts = {"comparisons": every.height} | {f"comparisons: {name}": n for name, n in outcomes.items()}
-    if every.height > compared.height:
-        counts["comparisons: of a response that is not usable"] = every.height - compared.height
-    return replace(pairs, counts=pairs.counts | counts)
+    return Judge().make([responses, verdicts], prompts, options)
 
 
-def by_verdicts(candidates: Candidates, compared: pl.DataFrame, seed: int) -> Selection:
-    """Apply the rule of :func:`judge`.
+def _by_verdict(candidates: Candidates, compared: pl.DataFrame, seed: int) -> Selection:
+    """Pair winners with losers.
 
     Args:
         candidates: The responses.
@@ -93,6 +111,13 @@ def by_verdicts(candidates: Candidates, compared: pl.DataFrame, seed: int) -> Se
     pairs = decided.join(cyclic, on=["chosen", "rejected"], how="anti", maintain_order="left")
     pairs = in_random_order(pairs, candidates, seed)
     pairs = pairs.sort("prompt", "score_chosen", descending=[False, True], maintain_order=True)
+    return Selection(pairs, _declined(pairs, candidates, compared))
+
+
+def _declined(pairs: pl.DataFrame, candidates: Candidates, compared: pl.DataFrame) -> pl.DataFrame:
+    """Say why prompts have no pair."""
+    import polars as pl
+
     sizes = candidates.frame.group_by("prompt").agg(n=pl.len())
     outcomes = compared.group_by("prompt").agg(pl.col("outcome").unique())
     rest = prompts_without(pairs, candidates).join(sizes, on="prompt", how="left", maintain_order="left")
@@ -109,7 +134,7 @@ def by_verdicts(candidates: Candidates, compared: pl.DataFrame, seed: int) -> Se
     )
     for outcome, name in REASONS.items():
         reason = reason.when(pl.col("outcome").list.contains(outcome)).then(pl.lit(name))
-    return Selection(pairs, rest.select("prompt", reason=reason))
+    return rest.select("prompt", reason=reason)
 
 
 def _with_rows(candidates: Candidates, table: pl.DataFrame) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.interchange.sources import load_prompts
+from w2s_align.interchange.prompt_sources import load_prompts
 from w2s_align.records import Prompt, from_table, prompt_id
 
 ROWS = [{"question": f"What is {n} + 1?", "gold": n + 1, "topic": f"t{n // 4}"} for n in range(40)]
@@ -89,8 +89,8 @@ def test_left_out_rows_are_counted_with_their_reason(tmp_path: Path) -> None:
             "duplicate": 1,
             "empty prompt": 1,
             "no prompt": 1,
-            "broken JSON line": 1,
-            "no JSON object": 1,
+            "not JSON": 1,
+            "not a JSON object": 1,
             "no user turn at the end": 1,
             "broken messages": 1,
         },

@@ -1,24 +1,24 @@
-"""Prompts and responses out of the columns of a layout: what is the prompt, which answers does it have, who is better.
+"""Prompts and responses out of the columns of a layout: what is the prompt, what answers it, which is better.
 
-Reads frames of ``layouts.py``, works on whole columns; a row that cannot be read becomes a reason, never a pair.
+Reads frames of ``pair_layouts.py``, works on whole columns; a row that cannot be read becomes a reason, never a pair.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from w2s_align.interchange.layouts import CHATS, LISTS, NAMES, NUMBERS, UNKNOWN, Shape
+from w2s_align.interchange.pair_layouts import CHATS, LISTS, NAMES, NUMBERS, UNKNOWN, Layout
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def answers_of(frame: pl.DataFrame, shape: Shape) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Take the prompts and the responses out of the columns of a shape.
+def prompts_and_responses(frame: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Take the prompts and the responses out of the columns of a layout.
 
     Args:
         frame: The columns, and ``row``, the number of each row.
-        shape: The shape.
+        layout: The layout.
 
     Returns:
         The rows with their ``prompt``, ``task`` (null when not given) and ``reason`` (null for one that can be read);
@@ -27,8 +27,8 @@ def answers_of(frame: pl.DataFrame, shape: Shape) -> tuple[pl.DataFrame, pl.Data
     """
     import polars as pl
 
-    frame = _completed(frame, shape)
-    frame = _READ[shape](frame)
+    frame = _completed(frame, layout)
+    frame = _READ[layout](frame)
     turn = pl.struct(role=pl.lit("system"), content=pl.col("system"))
     first = pl.col("prompt").list.first().struct.field("role")
     led = pl.col("system").is_not_null() & (pl.col("system") != "") & first.ne_missing(pl.lit("system"))
@@ -40,10 +40,10 @@ def answers_of(frame: pl.DataFrame, shape: Shape) -> tuple[pl.DataFrame, pl.Data
         prompt=pl.when(led).then(pl.concat_list(pl.concat_list(turn), "prompt")).otherwise(pl.col("prompt")),
     )
     good = frame.filter(pl.col("reason").is_null())
-    return frame.select("row", "prompt", "task", "reason"), _ANSWERS[shape](good)
+    return frame.select("row", "prompt", "task", "reason"), _RESPONSES[layout](good)
 
 
-def _completed(frame: pl.DataFrame, shape: Shape) -> pl.DataFrame:
+def _completed(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     """Add the columns that the data does not have, as nulls."""
     import polars as pl
 
@@ -51,7 +51,7 @@ def _completed(frame: pl.DataFrame, shape: Shape) -> pl.DataFrame:
     kinds: dict[str, Any] = {name: chat for name in CHATS} | {name: pl.Float64 for name in NUMBERS}
     kinds["label"] = pl.Boolean
     kinds |= {name: pl.List(pl.Float64 if kind is float else pl.String) for name, kind in LISTS.items()}
-    missing = [name for name in NAMES[shape] if name not in frame.columns]
+    missing = [name for name in NAMES[layout] if name not in frame.columns]
     return frame.with_columns(pl.lit(None, kinds.get(name, pl.String)).alias(name) for name in missing)
 
 
@@ -131,7 +131,7 @@ def _read_labels(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _answers_of_pairs(frame: pl.DataFrame) -> pl.DataFrame:
+def _responses_of_pairs(frame: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     parts = [
@@ -147,7 +147,7 @@ def _answers_of_pairs(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts).sort("row", "side")
 
 
-def _answers_of_ratings(frame: pl.DataFrame) -> pl.DataFrame:
+def _responses_of_ratings(frame: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     models = pl.coalesce("models", pl.lit(UNKNOWN, pl.String).repeat_by(pl.col("responses").list.len()))
@@ -156,7 +156,7 @@ def _answers_of_ratings(frame: pl.DataFrame) -> pl.DataFrame:
     return wide.select("row", "text", pl.col("model").fill_null(UNKNOWN), "score", side=side)
 
 
-def _answers_of_labels(frame: pl.DataFrame) -> pl.DataFrame:
+def _responses_of_labels(frame: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     return frame.select(
@@ -169,4 +169,4 @@ def _answers_of_labels(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 _READ = {"pairs": _read_pairs, "ratings": _read_ratings, "labels": _read_labels}
-_ANSWERS = {"pairs": _answers_of_pairs, "ratings": _answers_of_ratings, "labels": _answers_of_labels}
+_RESPONSES = {"pairs": _responses_of_pairs, "ratings": _responses_of_ratings, "labels": _responses_of_labels}

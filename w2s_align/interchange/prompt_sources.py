@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_align.errors import UserError, did_you_mean, missing_package
+from w2s_align.interchange.readers import ROW_FILES, Broken, file_rows, hub_dataset
 from w2s_align.records import Message, Prompt, to_table, valid_unicode
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PROMPT_COLUMNS = ("messages", "prompt", "question", "problem", "instruction")
 """Columns that hold the prompt when nothing else is said, the first that is there."""
 MAX_ATTEMPTS = 20
@@ -95,10 +95,11 @@ def load_prompts(
     elif kind == "reasoning_gym" and name:
         rows = _reasoning_gym_rows(name, limit or 0, hold_out if part == "test" else 1 - hold_out, seed, options or {})
     else:
-        if Path(source).suffix in FILE_TYPES or Path(source).exists():
+        raw: Iterable[dict[str, Any] | Broken]
+        if Path(source).suffix in ROW_FILES or Path(source).exists():
             raw, default_task = file_rows(Path(source).expanduser()), Path(source).stem
         else:
-            raw = _hub_rows(source, config_name, split, revision)
+            raw = hub_dataset(source, config_name, split, revision=revision)
         rows = _mapped(raw, source, columns or {}, task or default_task)
     return _collect(rows, source, template, limit, shuffle, seed, hold_out, part)
 
@@ -205,75 +206,14 @@ def _reasoning_gym_rows(name: str, limit: int, share: float, seed: int, options:
         yield Prompt.of(entry["question"], answer=_text(entry["answer"]), task=f"reasoning_gym/{name}", meta=meta)
 
 
-def file_rows(path: Path) -> Iterator[dict[str, Any] | str]:
-    """Yield the rows of a file of any known type; a text in place of a row says why it is none.
-
-    Raises:
-        UserError: There is no such file, or it cannot be read.
-    """
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.", fix="Check the path.")
-    try:
-        if path.suffix == ".jsonl":
-            yield from _json_lines(path)
-        elif path.suffix == ".json":
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(content, list):
-                raise UserError(f"{path} is no list of rows.", fix="Write a JSON list of objects, or JSONL.")
-            yield from (row if isinstance(row, dict) else "no JSON object" for row in content)
-        elif path.suffix in (".csv", ".tsv"):
-            import pyarrow.csv
-
-            tabs = pyarrow.csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True)
-            yield from pyarrow.csv.read_csv(path, parse_options=tabs).to_pylist()
-        elif path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches():
-                    yield from batch.to_pylist()
-        else:
-            raise UserError(f"{path} has no known file type.", fix=f"Use one of {', '.join(FILE_TYPES)}.")
-    except (ValueError, OSError) as error:  # ArrowInvalid and JSONDecodeError are ValueErrors
-        raise UserError(f"{path} cannot be read: {error}.") from None
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any] | str]:
-    """Yield rows; a broken line is one counted row, not the end of the file."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                yield "broken JSON line"
-                continue
-            yield row if isinstance(row, dict) else "no JSON object"
-
-
-def _hub_rows(source: str, config_name: str | None, split: str, revision: str | None) -> Iterator[dict[str, Any]]:
-    import datasets
-
-    try:
-        dataset = datasets.load_dataset(source, config_name, split=split, revision=revision)
-    except Exception as error:  # the library raises a dozen classes, all of them with a usable sentence
-        raise UserError(
-            f"The dataset {source} (config {config_name}, split {split}) cannot be loaded: {error}",
-            fix="Check the id, the config and the split; a private dataset needs `hf auth login`, an offline machine "
-            "a local file.",
-        ) from None
-    yield from dataset
-
-
 def _mapped(
-    rows: Iterable[dict[str, Any] | str], source: str, columns: dict[str, str], task: str
+    rows: Iterable[dict[str, Any] | Broken], source: str, columns: dict[str, str], task: str
 ) -> Iterator[Prompt | str]:
     """Turn rows into prompts by the column mapping; the columns are checked on the first row that there is."""
     checked = False
     for row in rows:
-        if isinstance(row, str):
-            yield row
+        if isinstance(row, Broken):
+            yield row.reason
             continue
         if not checked:
             columns, checked = _check_columns(row, source, columns), True

@@ -1,6 +1,7 @@
 """Pairs in TRL's other formats, checked against TRL's own code."""
 
-from w2s_align.pairing import model_order, to_sft, to_unpaired
+from w2s_align.interchange import to_sft, to_unpaired
+from w2s_align.pairing import model_order
 
 
 def test_trl_agrees_with_the_unpaired_format(make):

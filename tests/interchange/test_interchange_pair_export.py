@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from w2s_align.errors import UserError
-from w2s_align.pairing import CardFacts, export_pairs, model_order
+from w2s_align.interchange import CardFacts, export_pairs
+from w2s_align.pairing import model_order
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_trl_sees_conversational_pairs_with_explicit_prompt(pairs, tmp_path):
 
 
 def test_large_tables_are_split_into_shards(pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr("w2s_align.interchange.export.SHARD_ROWS", 2)
+    monkeypatch.setattr("w2s_align.interchange.pair_export.SHARD_ROWS", 2)
     files = export_pairs(pairs.table, tmp_path)
     assert [file.name for file in files] == [f"train-0000{i}-of-00003.parquet" for i in range(3)]
     assert [pq.read_metadata(file).num_rows for file in files] == [2, 2, 1]
@@ -93,7 +94,7 @@ def test_importing_the_packages_is_light():
         "huggingface_hub",
         "sympy",
     ]
-    code = f"import sys, w2s_align.pairing, w2s_align.scoring; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, w2s_align.interchange, w2s_align.pairing, w2s_align.scoring; print([m for m in {heavy} if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )

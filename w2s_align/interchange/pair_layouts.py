@@ -1,15 +1,15 @@
 """The layouts of other tools' preference data, brought into one form: prompts, and the responses that answer them.
 
-Three shapes hold what is in use. ``pairs``: a chosen and a rejected response (TRL with an explicit or an implicit
+Three layouts hold what is in use. ``pairs``: a chosen and a rejected response (TRL with an explicit or an implicit
 prompt, UltraFeedback-binarized, ShareGPT ranking, Argilla). ``ratings``: several responses with a number each
 (distilabel, UltraFeedback). ``labels``: one response that is good or bad (TRL's unpaired format for KTO). Reads rows
-or columns of a file, returns frames with the columns of a shape, of one type each; what is of another type is null.
+or columns of a file, returns frames with the columns of a layout, of one type each; what is of another type is null.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import pyarrow as pa
 
@@ -19,9 +19,9 @@ from w2s_align.records import MESSAGES
 if TYPE_CHECKING:
     import polars as pl
 
-Shape: TypeAlias = Literal["pairs", "ratings", "labels"]
+Layout: TypeAlias = Literal["pairs", "ratings", "labels"]
 
-NAMES: dict[Shape, dict[str, tuple[str, ...]]] = {
+NAMES: dict[Layout, dict[str, tuple[str, ...]]] = {
     "pairs": {
         "prompt": ("prompt", "conversations", "instruction", "question"),
         "system": ("system_prompt", "system"),
@@ -51,41 +51,48 @@ NAMES: dict[Shape, dict[str, tuple[str, ...]]] = {
         "task": ("task", "source", "dataset", "category"),
     },
 }
-"""For each shape its columns, and under which names they are looked for."""
+"""For each layout its columns, and under which names they are looked for."""
 
-NEEDED: dict[Shape, tuple[tuple[str, ...], ...]] = {
+NEEDED: dict[Layout, tuple[tuple[str, ...], ...]] = {
     "pairs": (("chosen", "rejected"),),
     "ratings": (("prompt", "responses", "ratings"), ("prompt", "completions")),
     "labels": (("prompt", "completion", "label"),),
 }
+"""For each layout the columns without which it cannot be read; one of the sets is enough."""
 CHATS = {"prompt": "user", "chosen": "assistant", "rejected": "assistant", "completion": "assistant"}
 """Columns that hold a text, a turn or turns; a text is a turn of this role."""
 TEXTS = ("system", "task", "chosen_model", "rejected_model", "model")
-NUMBERS, LISTS = ("score_chosen", "score_rejected"), {"responses": str, "ratings": float, "models": str}
+"""Columns that hold a text."""
+NUMBERS = ("score_chosen", "score_rejected")
+"""Columns that hold a number, which may be written as text."""
+LISTS = {"responses": str, "ratings": float, "models": str}
+"""Columns that hold one entry for each response, and the type of an entry."""
 ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+"""How ShareGPT and OpenAI name the roles of a chat, with our name."""
 COMPLETION = {"responses": ("response", "text"), "ratings": ("overall_score", "rating", "score"), "models": ("model",)}
 """Fields of a completion of UltraFeedback, under which names they are looked for."""
 UNKNOWN = "unknown"
+"""Name of the model where the data does not say who wrote a response."""
 
 
-def find_shape(
-    columns: Collection[str], shape: Shape | None, named: Mapping[str, str]
-) -> tuple[Shape, dict[str, str]]:
-    """Tell the shape of data from its columns.
+def find_layout(
+    columns: Collection[str], layout: Layout | None, named: Mapping[str, str]
+) -> tuple[Layout, dict[str, str]]:
+    """Tell the layout of data from its columns.
 
     Args:
         columns: The columns that there are.
-        shape: The shape, where it is known.
+        layout: The layout, where it is known.
         named: Which column holds what, where its name is another than those in :data:`NAMES`.
 
     Returns:
-        The shape, and for each of its columns the one of the data that holds it.
+        The layout, and for each of its columns the one of the data that holds it.
 
     Raises:
-        UserError: No shape, or not this one, has these columns.
+        UserError: No layout, or not this one, has these columns.
     """
-    shapes: tuple[Shape, ...] = (shape,) if shape else ("pairs", "ratings", "labels")
-    known = {name for each in shapes for name in NAMES[each]}
+    layouts: tuple[Layout, ...] = (layout,) if layout else get_args(Layout)
+    known = {name for each in layouts for name in NAMES[each]}
     for name, column in named.items():
         if name not in known or column not in columns:
             raise UserError(
@@ -93,13 +100,13 @@ def find_shape(
                 why=f"The data has: {', '.join(sorted(columns))}.",
                 fix=f"It maps {', '.join(sorted(known))} to columns of the data.",
             )
-    for each in shapes:
+    for each in layouts:
         found = {name: next((c for c in options if c in columns), None) for name, options in NAMES[each].items()}
         mapping = {name: c for name, c in found.items() if c} | {n: c for n, c in named.items() if n in found}
         if any(all(name in mapping for name in needed) for needed in NEEDED[each]):
             return each, mapping
     raise UserError(
-        f"No layout of preference data{f' of the shape {shape}' if shape else ''} has the columns "
+        f"{f'The layout {layout} does not have' if layout else 'No layout of preference data has'} the columns "
         f"{', '.join(sorted(columns))}.",
         why="There must be chosen and rejected; or a prompt with generations and ratings, or completions; or a prompt "
         "with completion and label.",
@@ -108,7 +115,12 @@ def find_shape(
 
 
 def from_rows(rows: list[dict[str, Any]], mapping: Mapping[str, str]) -> pl.DataFrame:
-    """Bring rows of any types into the columns of a shape; what is of another type becomes null."""
+    """Bring rows of any types into the columns of a layout; what is of another type becomes null.
+
+    Args:
+        rows: The rows as they were read.
+        mapping: For each column of the layout the one of the data that holds it.
+    """
     import polars as pl
 
     frame: dict[str, pl.Series] = {}
@@ -133,7 +145,12 @@ def from_rows(rows: list[dict[str, Any]], mapping: Mapping[str, str]) -> pl.Data
 
 
 def from_columns(table: pl.DataFrame, mapping: Mapping[str, str]) -> pl.DataFrame:
-    """Bring columns of a file into those of a shape, without a Python object per row where their types allow it."""
+    """Bring columns of a file into those of a layout, without a Python object per row where their types allow it.
+
+    Args:
+        table: The columns as they were read.
+        mapping: For each column of the layout the one of the data that holds it.
+    """
     import polars as pl
 
     frame: dict[str, pl.Series] = {}

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.pairing import Filters, best_worst, import_pairs, model_order, to_unpaired
+from w2s_align.interchange import import_pairs, to_unpaired
+from w2s_align.pairing import Filters, best_worst, model_order
 
 U, A = [{"role": "user", "content": "q"}], [{"role": "assistant", "content": "a"}]
 B = [{"role": "assistant", "content": "b"}]
@@ -72,7 +73,7 @@ def test_every_layout_is_told_from_its_columns_however_it_comes(layout, way, tmp
     assert sides(pairs) == [(U, A, B)]
     made = pairs.table.to_pylist()[0]
     assert (made["score_chosen"], made["score_rejected"]) == scores
-    assert pairs.counts["rows"] == pairs.counts["rows read"] == pairs.counts["pairs"] == 1
+    assert pairs.counts.given["row"] == pairs.counts.kept["row"] == pairs.counts.kept["pair"] == 1
     assert broken(pairs) == []
     if layout == "ultrafeedback":
         assert (made["chosen_model"], made["rejected_model"], made["rule"]) == ("m3", "m1", "best_worst")
@@ -125,9 +126,9 @@ def test_broken_rows_of_mixed_types_are_counted_with_their_lines_and_never_passe
         source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     pairs = import_pairs(source)
     assert sides(pairs) == [(U, A, B)]  # the second is the same pair once more
-    assert pairs.counts["pairs dropped: repeated pair"] == 1
+    assert pairs.counts.lost("pair", "repeated pair") == 1
     assert broken(pairs) == [(f"{unit} {n}", reason) for n, (_, reason) in enumerate(BROKEN, start=2)]
-    assert pairs.counts["rows"] == pairs.counts["rows read"] + len(BROKEN) == len(rows)
+    assert pairs.counts.given["row"] == pairs.counts.kept["row"] + len(BROKEN) == len(rows)
 
 
 def test_lines_that_are_no_rows_are_counted_with_their_numbers(tmp_path):
@@ -137,20 +138,20 @@ def test_lines_that_are_no_rows_are_counted_with_their_numbers(tmp_path):
     pairs = import_pairs(tmp_path / "x.jsonl")
     assert broken(pairs) == [
         ("x.jsonl line 2", "not JSON"),
-        ("x.jsonl line 4", "no JSON object"),
+        ("x.jsonl line 4", "not a JSON object"),
         ("x.jsonl line 5", "not Unicode"),
-        ("x.jsonl line 7", "no JSON object"),
+        ("x.jsonl line 7", "not a JSON object"),
         ("x.jsonl line 8", "not Unicode"),
     ]
-    assert pairs.counts["rows"] == 7 and pairs.counts["pairs"] == 2
+    assert pairs.counts.given["row"] == 7 and pairs.counts.kept["pair"] == 2
     assert pairs.dropped.to_pylist()[0]["excerpt"] == '{"prompt": "cut'
     with pytest.raises(UserError, match=r"x\.jsonl line 2 cannot be read: not JSON"):
         import_pairs(tmp_path / "x.jsonl", stop_on_broken=True)
-    assert import_pairs(tmp_path / "x.jsonl", limit=3).counts["rows"] == 3
+    assert import_pairs(tmp_path / "x.jsonl", limit=3).counts.given["row"] == 3
 
 
 def test_a_broken_line_in_the_middle_of_many_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("w2s_align.interchange.batches.BATCH_ROWS", 100)
+    monkeypatch.setattr("w2s_align.interchange.readers.BATCH_ROWS", 100)
     rows = [json.dumps({"prompt": f"q{i}", "chosen": f"a{i}", "rejected": "b"}) for i in range(1000)]
     rows[500] = rows[500][:-1]
     (tmp_path / "x.jsonl").write_text("\n".join(rows))
@@ -186,12 +187,12 @@ def test_ratings_become_pairs_by_a_rule_and_bad_ratings_are_no_zeros():
         ("row 5", "not as many ratings or models as responses"),
         ("row 7", "no responses or no ratings"),
     ]
-    assert pairs.counts["responses dropped: unscored"] == 4
-    assert {n: c for n, c in pairs.counts.items() if "prompts dropped" in n} == {
-        "prompts dropped: one response only": 1,
-        "prompts dropped: all scores equal": 1,
+    assert pairs.counts.lost("response", "unscored") == 4
+    assert pairs.counts.dropped["prompt"] == {
+        "one response only": 1,
+        "all scores equal": 1,
     }
-    assert import_pairs(rows, margin=3).counts["pairs"] == 1
+    assert import_pairs(rows, margin=3).counts.kept["pair"] == 1
     every = import_pairs(rows[:1], rule="score_gap")
     assert [row["delta"] for row in every.table.to_pylist()] == [4, 3, 1]
     random = {
@@ -212,7 +213,7 @@ def test_unpaired_there_and_back(make):
     back = import_pairs([*to_unpaired(pairs.table).to_pylist(), *more])
     assert sides(back) == sides(pairs)
     assert broken(back) == [("row 6", "not one completion with a label"), ("row 7", "no prompt")]
-    assert back.counts["responses dropped: no response with the other label"] == 1
+    assert back.counts.lost("response", "no response with the other label") == 1
     assert make.dropped(back, "prompt") == {import_pairs_id("alone"): "no response"}
 
 
@@ -232,20 +233,19 @@ def test_filters_controls_and_caps_work_as_on_pairs_of_our_own():
     ]
     pairs = import_pairs(rows, filters=Filters(refusal=True))
     assert [(c[0]["content"], r[0]["content"]) for _, c, r in sides(pairs)] == [("a fine answer", "b"), ("e", "f")]
-    counts = {name: n for name, n in pairs.counts.items() if "dropped" in name}
-    assert counts == {
-        "pairs dropped: identical": 1,
-        "prompts dropped: no response": 1,
-        "responses dropped: empty": 1,
-        "responses dropped: refusal": 1,
-        "responses dropped: the other side is dropped": 2,
+    assert pairs.counts.dropped == {
+        "pair": {"identical": 1},
+        "prompt": {"no response": 1},
+        "response": {"empty": 1, "refusal": 1, "the other side is dropped": 2},
     }
     assert pairs.tasks.to_pylist() == ["one", "two"]
     audit = pairs.audit()
     assert "The data does not say which models wrote all of the responses" in " ".join(audit.warnings)
     reversed_pairs = import_pairs(rows, control="reversed")
     assert sides(reversed_pairs)[0][1] == [{"role": "assistant", "content": "b"}]
-    assert import_pairs(rows).counts["pairs"] == 3 and import_pairs(rows, pairs_per_prompt=1).counts["pairs"] == 2
+    assert (
+        import_pairs(rows).counts.kept["pair"] == 3 and import_pairs(rows, pairs_per_prompt=1).counts.kept["pair"] == 2
+    )
     assert import_pairs(rows, task="mine").tasks.to_pylist() == ["mine"] * 3
 
 
@@ -274,7 +274,7 @@ def test_a_later_file_with_other_columns_is_counted(tmp_path):
     pq.write_table(pa.Table.from_pylist([{"x": 1}, {"x": 2}]), tmp_path / "2.parquet")
     pairs = import_pairs(tmp_path)
     assert broken(pairs) == [(f"2.parquet row {n}", "no chosen or no rejected response") for n in (1, 2)]
-    assert pairs.counts["rows"] == 3 and pairs.counts["pairs"] == 1
+    assert pairs.counts.given["row"] == 3 and pairs.counts.kept["pair"] == 1
     labels = [{"prompt": "q", "completion": text, "label": label} for text, label in (("a", True), ("b", False))]
     pq.write_table(pa.Table.from_pylist(labels), tmp_path / "1.parquet")
     assert broken(import_pairs(tmp_path)) == [
@@ -300,7 +300,7 @@ def test_sources_that_cannot_be_read_say_why(tmp_path):
     with pytest.raises(UserError, match="has the columns answer, question"):
         import_pairs([{"question": "q", "answer": "a"}])
     with pytest.raises(UserError, match="of the shape labels"):
-        import_pairs([{"prompt": "q", "chosen": "a", "rejected": "b"}], shape="labels")
+        import_pairs([{"prompt": "q", "chosen": "a", "rejected": "b"}], layout="labels")
     renamed = [{"ask": "q", "good": "a", "bad": "b"}]
     assert sides(import_pairs(renamed, columns={"prompt": "ask", "chosen": "good", "rejected": "bad"})) == [(U, A, B)]
     with pytest.raises(UserError, match="columns cannot map chosen to goood"):
@@ -316,7 +316,7 @@ def test_sources_that_cannot_be_read_say_why(tmp_path):
     with pytest.raises(UserError, match=r"b.parquet cannot be read"):
         import_pairs(tmp_path / "b.parquet")
     (tmp_path / "c.json").write_text('{"prompt": "q"}')
-    with pytest.raises(UserError, match="no list of rows"):
+    with pytest.raises(UserError, match="not a list of rows"):
         import_pairs(tmp_path / "c.json")
     (tmp_path / "d.csv").write_text("prompt,chosen,rejected\n")
     with pytest.raises(UserError, match="no known file type"):

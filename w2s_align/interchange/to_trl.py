@@ -1,4 +1,4 @@
-"""Pairs in TRL's other formats: unpaired (KTO) and supervised (SFT). ``imports.py`` is the way in.
+"""Pairs in TRL's other formats: unpaired (KTO) and supervised (SFT). ``pair_import.py`` is the way back.
 
 Reads and returns Arrow tables, by columns.
 """
@@ -13,7 +13,9 @@ import pyarrow as pa
 from w2s_align.records import MESSAGES
 
 UNPAIRED = pa.schema([("prompt", MESSAGES), ("completion", MESSAGES), ("label", pa.bool_())])
+"""TRL's unpaired preference format: https://huggingface.co/docs/trl/dataset_formats#unpaired-preference."""
 SFT = pa.schema([("messages", MESSAGES)])
+"""TRL's conversational language modeling format: https://huggingface.co/docs/trl/dataset_formats#language-modeling."""
 
 
 def to_unpaired(pairs: pa.Table) -> pa.Table:

@@ -50,16 +50,9 @@ def test_two_candidates(make):
         make.id("h"): "one response only",
         make.id("i"): "no response",
     }
-    counts = {name: n for name, n in pairs.counts.items() if name.startswith("comparisons")}
-    assert counts == {
-        "comparisons": 6,
-        "comparisons: flip": 1,
-        "comparisons: half tie": 1,
-        "comparisons: loss": 1,
-        "comparisons: tie": 1,
-        "comparisons: unreadable": 1,
-        "comparisons: win": 1,
-    }
+    outcomes = ("flip", "half tie", "loss", "tie", "unreadable", "win")
+    assert pairs.counts.comparisons == dict.fromkeys(outcomes, 1)
+    assert pairs.counts.totals()["comparisons"] == 6 and pairs.counts.lines()["comparisons: half tie"] == 1
 
 
 def test_several_candidates_and_cycles(make):
@@ -70,7 +63,7 @@ def test_several_candidates_and_cycles(make):
     assert make.short(pairs) == [("a", "text 0", "text 3")]  # 0 over 1 over 2 over 0 is a cycle
     cycle = judge(responses, verdicts(make, [("a", "m", s, "m", o, v, v) for s, o, v in wins[:3]]), make.prompts("a"))
     assert make.dropped(cycle, "prompt") == {make.id("a"): "a cycle of verdicts"}
-    assert cycle.counts["comparisons: win"] == 2
+    assert cycle.counts.comparisons["win"] == 2
 
 
 def test_clearer_verdicts_come_first_and_the_tied_control(make):
@@ -103,6 +96,6 @@ def test_comparisons_of_unusable_responses_are_counted(make):
     responses = make.responses([("a", "x", 0, "cut", "length"), ("a", "y", 0, "whole")])
     table = verdicts(make, [("a", "x", 0, "y", 0, 1.0, 1.0), ("z", "x", 0, "y", 0, 1.0, 1.0)])
     pairs = judge(responses, table, make.prompts("a"))
-    assert pairs.table.num_rows == 0 and pairs.counts["comparisons"] == 2
-    assert pairs.counts["comparisons: of a response that is not usable"] == 2
+    assert pairs.table.num_rows == 0 and sum(pairs.counts.comparisons.values()) == 2
+    assert pairs.counts.comparisons == {"of a response that is not usable": 2}
     assert make.dropped(pairs, "prompt") == {make.id("a"): "one response only"}

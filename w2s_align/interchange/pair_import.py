@@ -1,10 +1,8 @@
 """Pairs from other tools' preference data, through the same filters, controls and audit as pairs of our own.
 
-    pairs = import_pairs("ultrafeedback.parquet", filters=Filters(max_length_gap=300, length_unit="chars"))
-    pairs.table, pairs.counts, pairs.dropped, print(pairs.audit())
-
-Reads any of the layouts of ``layouts.py`` from a file, a folder, the hub or Python, batch by batch: a million rows are
-Arrow columns, never Python objects all at once. Every row that cannot be read is counted with its line and its reason.
+Reads any of the layouts of ``pair_layouts.py`` from a file, a folder, the hub or Python, batch by batch: a million
+rows are Arrow columns, never Python objects all at once. Every row that cannot be read is counted with its line and
+its reason.
 """
 
 from __future__ import annotations
@@ -17,28 +15,33 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.interchange.answers import answers_of
-from w2s_align.interchange.batches import Batch, read_batches
-from w2s_align.interchange.layouts import Shape, find_shape, from_columns, from_rows
-from w2s_align.pairing.assemble import DROPPED, EXAMPLES, Pairs, dropped_counts
+from w2s_align.interchange.pair_layouts import Layout, find_layout, from_columns, from_rows
+from w2s_align.interchange.pair_responses import prompts_and_responses
+from w2s_align.interchange.readers import EXCERPT_CHARS, Batch, Broken, read_batches
+from w2s_align.pairing.assemble import Options, Pairs, make_pairs
 from w2s_align.pairing.candidates import Candidates, make_candidates
-from w2s_align.pairing.pairs import Options, finished, options_filters
-from w2s_align.pairing.rules import score_rules
-from w2s_align.pairing.rules.model_rules import Selection, prompts_without
+from w2s_align.pairing.counts import count_dropped
+from w2s_align.pairing.dropped import DROPPED, EXAMPLES
+from w2s_align.pairing.rules import RULES
+from w2s_align.pairing.selection import PAIR_COLUMNS, Selection, prompts_without
+from w2s_align.pairing.settings import Filters
 from w2s_align.records import MESSAGES, Response, prompt_id
 
 if TYPE_CHECKING:
     import polars as pl
 
 RatingRule: TypeAlias = Literal["best_worst", "best_random", "score_gap"]
+"""Rules that make pairs of ratings."""
 ALL_PAIRS = 2**31 - 1
-MOST_TEXTS = 10_000
+"""Pairs per prompt when nothing is said: what another tool has paired stays."""
+MOST_EXCERPTS = 10_000
+"""Broken rows whose beginnings are kept: a file of which every line is broken must not fill the memory."""
 
 
 def import_pairs(
     source: str | Path | Iterable[Mapping[str, Any]],
     *,
-    shape: Shape | None = None,
+    layout: Layout | None = None,
     columns: Mapping[str, str] | None = None,
     rule: RatingRule = "best_worst",
     margin: float = 0.0,
@@ -54,14 +57,14 @@ def import_pairs(
     """Read preference data and make pairs of it.
 
     Args:
-        source: A file (.jsonl, .json, .parquet), a folder of such files, the id of a data set on the hub, or rows.
-        shape: ``pairs``, ``ratings`` or ``labels`` (see ``layouts.py``); None to tell it from the columns.
-        columns: Which column holds what, where its name is not one of those in ``layouts.NAMES``.
+        source: A file (.jsonl, .json, .parquet), a folder of such files, the id of a dataset on the hub, or rows.
+        layout: ``pairs``, ``ratings`` or ``labels`` (see ``pair_layouts.py``); None to tell it from the columns.
+        columns: Which column holds what, where its name is not one of those in ``pair_layouts.NAMES``.
         rule: How ratings become pairs.
         margin: Least difference of two ratings.
-        split: Split of a data set on the hub.
-        config_name: Configuration of a data set on the hub.
-        revision: Commit, tag or branch of a data set on the hub.
+        split: Split of a dataset on the hub.
+        config_name: Configuration of a dataset on the hub.
+        revision: Commit, tag or branch of a dataset on the hub.
         limit: Read this many rows.
         stop_on_broken: Refuse the data at the first row that cannot be read, in place of counting it.
         task: Name of the task of all rows. Default: what the data says, or nothing.
@@ -70,15 +73,15 @@ def import_pairs(
             says otherwise.
 
     Returns:
-        The pairs. Rows that could not be read stand in ``dropped`` under the unit ``row``; ``counts`` begins with
-        ``rows`` = ``rows read`` + all ``rows dropped: <reason>``.
+        The pairs. Rows that could not be read stand in ``dropped`` under the unit ``row``, which ``counts`` has
+        as well.
 
     Raises:
         UserError: The source cannot be read, its layout is not known, or a row is broken and ``stop_on_broken`` set.
     """
     data = _read(
         read_batches(source, split=split, config_name=config_name, revision=revision),
-        shape,
+        layout,
         columns or {},
         limit,
         stop_on_broken,
@@ -87,12 +90,15 @@ def import_pairs(
     )
     options = {"pairs_per_prompt": ALL_PAIRS, **options}
     candidates, selection = _select(data, rule, margin, options)
-    name = rule if data.shape == "ratings" else "imported"
-    pairs = finished(name, candidates, selection, options)
-    dropped = pa.concat_tables([data.dropped(), pairs.dropped])
-    read = {"rows": data.rows, "rows read": data.rows - len(data.broken)}
-    counts = {**read, **pairs.counts, **dropped_counts(dropped)}
-    return replace(pairs, dropped=dropped, counts=counts)
+    pairs = make_pairs(rule if data.layout == "ratings" else "imported", candidates, selection, options)
+    broken, counts = data.dropped(), pairs.counts
+    counts = replace(
+        counts,
+        given={"row": data.rows, **counts.given},
+        kept={"row": data.rows - len(data.broken), **counts.kept},
+        dropped={**count_dropped(broken), **counts.dropped},
+    )
+    return replace(pairs, dropped=pa.concat_tables([broken, pairs.dropped]), counts=counts)
 
 
 @dataclass
@@ -100,19 +106,19 @@ class _Data:
     """What was read.
 
     Attributes:
-        shape: The shape of the data.
+        layout: The layout of the data.
         rows: Number of rows, broken ones among them.
         prompts: Every prompt once: ``id``, ``messages``, ``task``.
-        answers: ``prompt_id``, ``row``, ``text``, ``model``, ``score``, ``side``.
-        broken: Place, reason and beginning of the rows that could not be read.
+        responses: ``prompt_id``, ``row``, ``text``, ``model``, ``score``, ``side``.
+        broken: Rows that could not be read, with their places.
         seen: Ids of the prompts.
     """
 
-    shape: Shape = "pairs"
+    layout: Layout = "pairs"
     rows: int = 0
     prompts: list[pa.Table] = field(default_factory=list)
-    answers: list[pl.DataFrame] = field(default_factory=list)
-    broken: list[tuple[str, str, str]] = field(default_factory=list)
+    responses: list[pl.DataFrame] = field(default_factory=list)
+    broken: list[tuple[str, Broken]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
 
     def is_new(self, one: str) -> bool:
@@ -125,16 +131,16 @@ class _Data:
         """Return the rows that could not be read as rows of ``DROPPED``."""
         shown: dict[str, int] = {}
         rows = []
-        for place, reason, text in self.broken:
-            shown[reason] = shown.get(reason, 0) + 1
-            excerpt = text if shown[reason] <= EXAMPLES else None
-            rows.append({"prompt_id": "", "unit": "row", "reason": reason, "detail": place, "excerpt": excerpt})
+        for place, row in self.broken:
+            shown[row.reason] = shown.get(row.reason, 0) + 1
+            excerpt = row.text if shown[row.reason] <= EXAMPLES else None
+            rows.append({"prompt_id": "", "unit": "row", "reason": row.reason, "detail": place, "excerpt": excerpt})
         return pa.Table.from_pylist(rows, schema=DROPPED)
 
 
 def _read(
     batches: Iterable[Batch],
-    shape: Shape | None,
+    layout: Layout | None,
     named: Mapping[str, str],
     limit: int | None,
     stop: bool,
@@ -147,26 +153,28 @@ def _read(
         if limit is not None:
             batch = _head(batch, limit - data.rows)
         if batch.numbers and not mapping:
-            data.shape, mapping = find_shape(batch.columns, shape, named)
+            data.layout, mapping = find_layout(batch.columns, layout, named)
         _take(batch, data, mapping, task)
         if stop and data.broken:
-            place, reason, text = data.broken[0]
-            raise UserError(f"{place} cannot be read: {reason}.", why=text[:120], fix="Correct or remove the row.")
+            place, row = data.broken[0]
+            raise UserError(
+                f"{place} cannot be read: {row.reason}.", why=row.text[:120], fix="Correct or remove the row."
+            )
         progress(data.rows, f"{len(data.broken):,} broken" if data.broken else "")
         if limit is not None and data.rows >= limit:
             break
     if not data.prompts:
-        reasons = ", ".join(sorted({reason for _, reason, _ in data.broken})) or "there are no rows"
+        reasons = ", ".join(sorted({row.reason for _, row in data.broken})) or "there are no rows"
         raise UserError(f"No row of {data.rows:,} can be read: {reasons}.", fix="Check the file and its columns.")
     return data
 
 
 def _head(batch: Batch, rows: int) -> Batch:
     """Return the first rows of a batch, broken ones counted."""
-    numbers = sorted([*batch.numbers, *(number for number, _, _ in batch.broken)])[:rows]
+    numbers = sorted([*batch.numbers, *batch.broken])[:rows]
     last = numbers[-1] if numbers else 0
     good = sum(number <= last for number in batch.numbers)
-    broken = [entry for entry in batch.broken if entry[0] <= last]
+    broken = {number: row for number, row in batch.broken.items() if number <= last}
     return replace(batch, numbers=batch.numbers[:good], rows=batch.rows[:good], broken=broken)
 
 
@@ -174,7 +182,7 @@ def _take(batch: Batch, data: _Data, mapping: Mapping[str, str], task: str | Non
     """Read a batch into what there is."""
     import polars as pl
 
-    lost = {number: (reason, text) for number, reason, text in batch.broken}
+    lost = dict(batch.broken)
     base = data.rows
     data.rows += len(batch.numbers) + len(batch.broken)
     if batch.numbers:
@@ -182,10 +190,10 @@ def _take(batch: Batch, data: _Data, mapping: Mapping[str, str], task: str | Non
         frame = from_rows(rows, mapping) if isinstance(rows, list) else from_columns(rows, _there(rows, mapping))
         # Also a later file that has none of the columns has rows, and they are counted.
         numbers = pl.DataFrame({"row": pl.int_range(len(batch.numbers), dtype=pl.UInt32, eager=True)})
-        prompts, answers = answers_of(numbers.hstack(frame.get_columns()), data.shape)
+        prompts, responses = prompts_and_responses(numbers.hstack(frame.get_columns()), data.layout)
         for at, reason in prompts.filter(pl.col("reason").is_not_null()).select("row", "reason").iter_rows():
             row = rows[at] if isinstance(rows, list) else rows.row(at, named=True)
-            lost[batch.numbers[at]] = (reason, _shown(row))
+            lost[batch.numbers[at]] = Broken(reason, _shown(row))
         good = prompts.filter(pl.col("reason").is_null())
         ids = [prompt_id(messages) for messages in good["prompt"].to_list()]
         fresh = [i for i, one in enumerate(ids) if data.is_new(one)]
@@ -194,11 +202,10 @@ def _take(batch: Batch, data: _Data, mapping: Mapping[str, str], task: str | Non
         table = {"id": [ids[i] for i in fresh], "messages": new["prompt"].to_arrow().cast(MESSAGES), "task": tasks}
         data.prompts.append(pa.table(table, schema=_PROMPTS))
         mine = good.select("row", prompt_id=pl.Series(ids, dtype=pl.String))
-        answers = answers.join(mine, on="row", maintain_order="left")
-        data.answers.append(answers.with_columns(pl.col("row").cast(pl.Int64) + base))
-    data.broken += [(f"{batch.place} {number}", *lost[number]) for number in sorted(lost)]
-    if len(data.broken) > MOST_TEXTS:  # a file of which every line is broken does not fill the memory
-        data.broken[MOST_TEXTS:] = [(place, reason, "") for place, reason, _ in data.broken[MOST_TEXTS:]]
+        responses = responses.join(mine, on="row", maintain_order="left")
+        data.responses.append(responses.with_columns(pl.col("row").cast(pl.Int64) + base))
+    data.broken += [(f"{batch.place} {number}", lost[number]) for number in sorted(lost)]
+    data.broken[MOST_EXCERPTS:] = [(place, Broken(row.reason, "")) for place, row in data.broken[MOST_EXCERPTS:]]
 
 
 _PROMPTS = pa.schema([("id", pa.string()), ("messages", MESSAGES), ("task", pa.string())])
@@ -212,48 +219,40 @@ def _there(frame: pl.DataFrame, mapping: Mapping[str, str]) -> dict[str, str]:
 def _shown(row: Mapping[str, Any]) -> str:
     import json
 
-    return json.dumps(row, ensure_ascii=False, default=str)[:300]
+    return json.dumps(row, ensure_ascii=False, default=str)[:EXCERPT_CHARS]
 
 
 def _select(data: _Data, rule: RatingRule, margin: float, options: Options) -> tuple[Candidates, Selection]:
     """Make candidates of the responses and find the pairs among them."""
     import polars as pl
 
-    answers = pl.concat(data.answers)
+    found = pl.concat(data.responses)
     # Two models of the same name, or of none, are told apart by the number of the sample.
-    answers = answers.with_columns(sample=pl.int_range(pl.len(), dtype=pl.Int32).over("prompt_id"))
-    responses = _responses(answers)
-    answers = answers.drop("text").with_columns(score=pl.when(pl.col("score").is_finite()).then("score"))
-    filters = options_filters(options)
+    found = found.with_columns(sample=pl.int_range(pl.len(), dtype=pl.Int32).over("prompt_id"))
+    responses = _responses(found)
+    found = found.drop("text").with_columns(score=pl.when(pl.col("score").is_finite()).then("score"))
+    filters = options.get("filters") or Filters()
     prompts = pa.concat_tables(data.prompts)
-    if data.shape == "ratings":
-        scores = answers.select("prompt_id", "sample", "model", scorer=pl.lit("rating"), value="score").to_arrow()
-        candidates = make_candidates(prompts, [responses], scores, filters=filters)
-        return candidates, _by_rating(candidates, rule, margin, options.get("seed", 0))
+    if data.layout == "ratings":
+        scores = found.select("prompt_id", "sample", "model", scorer=pl.lit("rating"), value="score").to_arrow()
+        by = RULES[rule].of(margin=margin) if margin else RULES[rule].of()
+        return by.choose([responses, scores], prompts, filters, options.get("seed", 0))
     candidates = make_candidates(prompts, [responses], filters=filters)
-    mine = answers[candidates.frame["row"]].select("score", "side", link="row")
+    mine = found[candidates.frame["row"]].select("score", "side", link="row")
     frame = candidates.frame.drop("score").hstack(mine)
-    if data.shape == "labels":  # the k-th good response of a prompt meets the k-th bad one
+    if data.layout == "labels":  # the k-th good response of a prompt meets the k-th bad one
         frame = frame.with_columns(link=pl.int_range(pl.len(), dtype=pl.Int64).over("prompt", "side"))
-    return _by_side(replace(candidates, frame=frame), data.shape)
+    return _by_side(replace(candidates, frame=frame), data.layout)
 
 
-def _responses(answers: pl.DataFrame) -> pa.Table:
-    columns = {name: pa.nulls(answers.height, Response.SCHEMA.field(name).type) for name in Response.SCHEMA.names}
-    columns |= {name: answers[name].to_arrow() for name in ("prompt_id", "sample", "model", "text")}
-    columns["finish_reason"] = pa.repeat(pa.scalar("stop"), answers.height)
+def _responses(found: pl.DataFrame) -> pa.Table:
+    columns = {name: pa.nulls(found.height, Response.SCHEMA.field(name).type) for name in Response.SCHEMA.names}
+    columns |= {name: found[name].to_arrow() for name in ("prompt_id", "sample", "model", "text")}
+    columns["finish_reason"] = pa.repeat(pa.scalar("stop"), found.height)
     return pa.table(columns).cast(Response.SCHEMA)
 
 
-def _by_rating(candidates: Candidates, rule: RatingRule, margin: float, seed: int) -> Selection:
-    if rule == "best_random":
-        return score_rules.by_best_random(candidates, seed)
-    if rule == "score_gap":
-        return score_rules.by_score_gap(candidates, margin, "largest", seed)
-    return score_rules.by_best_worst(candidates, margin, seed)
-
-
-def _by_side(candidates: Candidates, shape: Shape) -> tuple[Candidates, Selection]:
+def _by_side(candidates: Candidates, layout: Layout) -> tuple[Candidates, Selection]:
     """Pair the responses that the data pairs; one without its other side is set aside."""
     import polars as pl
 
@@ -263,9 +262,9 @@ def _by_side(candidates: Candidates, shape: Shape) -> tuple[Candidates, Selectio
         for number, side in enumerate(("chosen", "rejected"))
     ]
     pairs = sides[0].join(sides[1], on=["prompt", "link"]).sort("prompt", "link")
-    pairs = pairs.select("prompt", "chosen", "rejected", "score_chosen", "score_rejected")
+    pairs = pairs.select(PAIR_COLUMNS)
     alone = ~pl.col("row").is_in(pl.concat([pairs["chosen"], pairs["rejected"]]).implode())
-    reason = "no response with the other label" if shape == "labels" else "the other side is dropped"
+    reason = "no response with the other label" if layout == "labels" else "the other side is dropped"
     lost = frame.filter(alone).with_columns(reason=pl.lit(reason)).select(candidates.faults.columns)
     light = frame.filter(~alone).drop("side", "link")
     candidates = replace(candidates, frame=light, faults=pl.concat([candidates.faults, lost]))
