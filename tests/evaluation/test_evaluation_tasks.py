@@ -142,7 +142,7 @@ def test_absent_data_say_how_to_get_them(tmp_path: Path, mirror: str, monkeypatc
     with pytest.raises(UserError, match="finds no data") as caught:
         task_problems(load_task("gsm8k"), data_dir=str(tmp_path))
     assert f"hf download openai/gsm8k --repo-type dataset --local-dir {tmp_path}/openai/gsm8k" in str(caught.value)
-    with pytest.raises(UserError, match="The dataset openai/gsm8k .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"The dataset openai/gsm8k .* cannot be loaded"):
         task_problems(load_task("gsm8k"))
     monkeypatch.setenv("W2S_DATA_DIR", mirror)
     assert task_problems(load_task("gsm8k")).table.num_rows == 5

@@ -48,7 +48,7 @@ def test_folder_opens_as_a_dataset(pairs, tmp_path):
         ],
     }
     assert "| org/weak | mit |\n| org/weaker | not stated |" in text
-    assert "Chosen is longer in 100 % of pairs" in text
+    assert "Chosen is longer in 100% of pairs" in text
 
 
 def test_trl_sees_conversational_pairs_with_explicit_prompt(pairs, tmp_path):
@@ -94,7 +94,8 @@ def test_importing_the_packages_is_light():
         "huggingface_hub",
         "sympy",
     ]
-    code = f"import sys, w2s_align.interchange, w2s_align.pairing, w2s_align.scoring; print([m for m in {heavy} if m in sys.modules])"
+    ours = "w2s_align.interchange, w2s_align.pairing, w2s_align.scoring"
+    code = f"import sys, {ours}; print([m for m in {heavy} if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )

@@ -297,9 +297,9 @@ def test_imported_ratings_give_what_the_rule_gives_on_tables(make):
 
 
 def test_sources_that_cannot_be_read_say_why(tmp_path):
-    with pytest.raises(UserError, match="has the columns answer, question"):
+    with pytest.raises(UserError, match="columns answer, question do not fit any layout"):
         import_pairs([{"question": "q", "answer": "a"}])
-    with pytest.raises(UserError, match="of the shape labels"):
+    with pytest.raises(UserError, match="do not fit the layout labels"):
         import_pairs([{"prompt": "q", "chosen": "a", "rejected": "b"}], layout="labels")
     renamed = [{"ask": "q", "good": "a", "bad": "b"}]
     assert sides(import_pairs(renamed, columns={"prompt": "ask", "chosen": "good", "rejected": "bad"})) == [(U, A, B)]

@@ -54,7 +54,7 @@ def test_audit_by_hand(make):
         f"{make.id('e')} weak #0 over weaker #0\nprompt: question e\nchosen: z\nrejected: z"
     ]
     assert found.warnings == [
-        "There are only 4 pairs: shares and means below are rough.",
+        "Few pairs (4): shares and means below are rough.",
         "Chosen is shorter in 100% of pairs (in tokens): length may be what is learned.",
         "1 of the 2 pairs with exactly one right answer are in the wrong order (50%).",
     ]

@@ -171,7 +171,7 @@ def test_prompts_that_contain_an_evaluation_item_are_dropped_with_their_pairs(ma
     assert pairs.counts.kept["pair"] == 1 and pairs.counts.lost("pair", "contaminated") == 3
     audit = pairs.audit()
     assert audit.contamination == {"apples": 0.5, "sums": 1.0}
-    assert "50.0% of the items of apples stood in prompts" in " ".join(audit.warnings)
+    assert "50.0% of the items of apples occurred in prompts" in " ".join(audit.warnings)
     clean, _ = pairs_of(make, prompts, evaluations={"other": ["an item that is in none of these prompts at all"]})
     assert clean.counts.kept["pair"] == 4 and clean.audit().contamination == {"other": 0.0}
 

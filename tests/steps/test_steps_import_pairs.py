@@ -138,3 +138,11 @@ def test_what_cannot_work_is_refused_before_anything_runs(
     assert "HF_TOKEN is not set" in refused(f"{pairs}  e: {{kind: export, pairs: $p, push_to_hub: me/x}}", folder)
     stopped = refused(f"  p: {{kind: import_pairs, source: {data}, on_broken: stop}}", folder)
     assert "prefs.jsonl line 2 cannot be read: not JSON" in stopped
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"), [("import_pairs", "licence: mit"), ("import_pairs", "generator_licences: {}")]
+)
+def test_an_old_spelling_is_told(kind: str, option: str) -> None:
+    with pytest.raises(UserError, match=r"is not an option of import_pairs.*It is called \w*license"):
+        recipe_from_text(f"name: old\nsteps:\n  p: {{kind: {kind}, source: org/data, {option}}}\n")

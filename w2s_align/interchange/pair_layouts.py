@@ -106,8 +106,8 @@ def find_layout(
         if any(all(name in mapping for name in needed) for needed in NEEDED[each]):
             return each, mapping
     raise UserError(
-        f"{f'The layout {layout} does not have' if layout else 'No layout of preference data has'} the columns "
-        f"{', '.join(sorted(columns))}.",
+        f"The columns {', '.join(sorted(columns))} do not fit "
+        f"{f'the layout {layout}' if layout else 'any layout of preference data'}.",
         why="There must be chosen and rejected; or a prompt with generations and ratings, or completions; or a prompt "
         "with completion and label.",
         fix="Say which column holds what, e.g. columns: {prompt: question, chosen: good, rejected: bad}.",

@@ -292,7 +292,7 @@ def _warnings(pairs: int, prompts: int, facts: dict[str, Any], lost: Mapping[str
         return ["There are no pairs."]
     found = []
     if pairs < FEW_PAIRS:
-        found.append(f"There are only {pairs} pairs: shares and means below are rough.")
+        found.append(f"Few pairs ({pairs:,}): shares and means below are rough.")
     delta = facts["delta"]
     if delta and delta["high"] <= 0:
         found.append(f"The mean delta is {delta['mean']:.3g}: the rejected side is the better one.")
