@@ -93,7 +93,7 @@ def test_tied_pairs_have_the_same_answer(make):
 
 
 def test_thresholds_are_checked(make):
-    with pytest.raises(UserError, match="keep_at 0.9 is above reject_at 0.8"):
+    with pytest.raises(UserError, match=r"keep_at 0\.9 is above reject_at 0\.8"):
         one(make, ["1"], "1", keep_at=0.9, reject_at=0.8)
 
 
