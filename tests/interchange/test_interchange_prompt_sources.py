@@ -111,7 +111,7 @@ def test_limit_and_shuffle_draw_by_the_seed(tmp_path: Path) -> None:
 def test_a_template_surrounds_each_prompt(tmp_path: Path) -> None:
     loaded = load_prompts(str(write(tmp_path, ".csv")), columns=COLUMNS, template="Q: {prompt}\nA:", limit=1)
     assert loaded.table["messages"][0].as_py()[0]["content"] == "Q: What is 0 + 1?\nA:"
-    with pytest.raises(UserError, match="no place for the prompt"):
+    with pytest.raises(UserError, match="does not contain"):
         load_prompts("x.csv", template="Q:")
 
 
@@ -158,7 +158,7 @@ def test_what_is_wrong_with_a_file_is_said(
 
 
 def test_a_missing_file_and_a_missing_dataset_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="There is no file"):
+    with pytest.raises(UserError, match="does not exist"):
         load_prompts(str(tmp_path / "nothing.jsonl"))
     with pytest.raises(UserError, match=r"The dataset nobody/nothing .* cannot be loaded"):
         load_prompts("nobody/nothing")

@@ -50,7 +50,7 @@ def test_nan_one_candidate_and_equal_candidates_are_counted(make, tables, rule):
         (lambda t: t.drop_columns("model"), "scores have no column model"),
         (lambda t: t.set_column(4, "value", pa.array([str(v) for v in t["value"].to_pylist()])), "not numbers"),
         (lambda t: pa.concat_tables([t, t.set_column(4, "value", pa.array([9.0] * 7))]), "another score"),
-        (lambda t: t.set_column(3, "scorer", pa.array(["x"] * 6 + ["y"])), "x|no scores of 's'"),
+        (lambda t: t.set_column(3, "scorer", pa.array(["x"] * 6 + ["y"])), "x|No scores by the scorer 's'"),
     ],
 )
 def test_broken_scores_are_refused(tables, rule, change, message):

@@ -255,9 +255,9 @@ def test_bad_tables_are_refused_by_name(make):
     responses, scores = scored(make)
     with pytest.raises(UserError, match="responses have no column model"):
         model_order(responses.drop_columns(["model"]), responses, prompts)
-    with pytest.raises(UserError, match="of several scorers: s, t"):
+    with pytest.raises(UserError, match="from several scorers: s, t"):
         score_gap(responses, pa.concat_tables([scores, make.scores([("a", "m", 0, 1.0)], "t")]), prompts)
-    with pytest.raises(UserError, match="no scores of 'x'"):
+    with pytest.raises(UserError, match="No scores by the scorer 'x'"):
         score_gap(responses, scores, prompts, scorer="x")
     with pytest.raises(UserError, match="another score of the same scorer"):
         score_gap(responses, pa.concat_tables([scores, make.scores([("a", "m", 0, 0.1)])]), prompts)
@@ -291,4 +291,4 @@ def test_prompts_that_end_with_another_role_are_refused_and_counted(make):
 def test_empty_tables(make):
     pairs = model_order(make.responses([]), make.responses([]), make.prompts([]))
     assert pairs.table.num_rows == 0 and pairs.table.schema.equals(Pair.SCHEMA)
-    assert pairs.audit().warnings == ["There are no pairs."]
+    assert pairs.audit().warnings == ["No pairs."]

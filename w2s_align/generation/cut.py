@@ -1,7 +1,7 @@
 """Cut responses to k sentences: pairs of k over k - 1 differ in one countable property and nothing else.
 
 The controlled experiment of the delta learning paper (https://arxiv.org/abs/2507.06187, section 3;
-docs/methods/delta_learning.md) with sentences in place of bold sections. Reads and returns a table of
+docs/methods/delta_learning.md) with sentences instead of bold sections. Reads and returns a table of
 ``Response.SCHEMA``.
 """
 

@@ -92,7 +92,7 @@ def export_pairs(
     """
     check_pairs(pairs)
     if not pairs.num_rows:
-        raise UserError("There are no pairs to write.", fix="Look at the counts of dropped rows for the reason.")
+        raise UserError("No pairs to write.", fix="Look at the counts of dropped rows for the reason.")
     table = pairs if format == "preference" else to_unpaired(pairs) if format == "unpaired" else to_sft(pairs, side)
     folder = Path(folder)
     (folder / "data").mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def check_pairs(pairs: pa.Table) -> None:
     """
     if not pairs.schema.equals(Pair.SCHEMA):
         raise UserError(
-            "The table is not a table of pairs.",
+            "This is not a table of pairs.",
             why=f"Its columns are: {', '.join(f'{f.name}: {f.type}' for f in pairs.schema)}.",
             fix="Use the table of a pair rule, or one of w2s_align.records.Pair.SCHEMA.",
         )

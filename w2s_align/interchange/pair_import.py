@@ -66,14 +66,14 @@ def import_pairs(
         config_name: Configuration of a dataset on the hub.
         revision: Commit, tag or branch of a dataset on the hub.
         limit: Read this many rows.
-        stop_on_broken: Refuse the data at the first row that cannot be read, in place of counting it.
+        stop_on_broken: Refuse the data at the first row that cannot be read instead of counting it.
         task: Name of the task of all rows. Default: what the data says, or nothing.
         progress: ``progress(rows, note)``, called after every batch.
         **options: See :class:`w2s_align.pairing.Options`; all pairs of a prompt are kept unless ``pairs_per_prompt``
             says otherwise.
 
     Returns:
-        The pairs. Rows that could not be read stand in ``dropped`` under the unit ``row``, which ``counts`` has
+        The pairs. Rows that could not be read are in ``dropped`` under the unit ``row``, which ``counts`` has
         as well.
 
     Raises:

@@ -69,7 +69,7 @@ def load_prompts(
         columns: Which column holds what: keys ``prompt`` (a text or messages), ``answer``, ``group``.
         template: Text around each prompt, with ``{prompt}`` in it; only for prompts of one turn.
         limit: Keep this many prompts.
-        shuffle: Draw them at random by the seed in place of taking the first.
+        shuffle: Draw them at random with the seed instead of taking the first.
         seed: Seed of the shuffle and of generated tasks.
         hold_out: Share of the groups that belong to the part ``test``; which ones depends on their text alone.
         part: ``train`` leaves out the held-out share, ``test`` takes only it.
@@ -83,7 +83,7 @@ def load_prompts(
         UserError: The source is missing, empty, or has no such column.
     """
     if template is not None and "{prompt}" not in template:
-        raise UserError("template has no place for the prompt.", fix="Put {prompt} in it.")
+        raise UserError("template does not contain {prompt}.", fix="Put {prompt} where the prompt goes.")
     check_generated(source, split, limit, options or {})
     kind, _, name = source.partition("/")
     default_task = source
@@ -142,7 +142,7 @@ def _collect(
     hold_out: float,
     part: Part,
 ) -> LoadedPrompts:
-    """Keep what belongs to the part, once each, up to the limit. A text in place of a prompt is a reason to drop."""
+    """Keep what belongs to the part, once each, up to the limit. A text instead of a prompt is a reason to drop."""
     kept: dict[str, Prompt] = {}
     dropped: Counter[str] = Counter()
     rows_in = 0

@@ -1,7 +1,7 @@
 """Rows from anywhere: files, folders of them, datasets of the hub. The one place that opens other tools' data.
 
 :func:`file_rows` yields one row after another, for prompts and benchmarks; :func:`read_batches` some thousand rows at
-a time with their numbers, for preference data of any size. A line that is no row comes as :class:`Broken`: it is one
+a time with their numbers, for preference data of any size. A line that is not a row comes as :class:`Broken`: it is one
 counted row, not the end of the file.
 """
 
@@ -31,7 +31,7 @@ EXCERPT_CHARS = 300
 
 @dataclass(frozen=True)
 class Broken:
-    """A line or an entry that is no row: why, and how it begins."""
+    """A line or an entry that is not a row: why, and how it begins."""
 
     reason: str
     text: str
@@ -45,7 +45,7 @@ class Batch:
         place: File (or dataset) and unit of the numbers: ``data.jsonl line``.
         numbers: The number of each row there, beginning with 1.
         rows: The rows as dictionaries, or the columns of a file.
-        broken: What is no row, by its number.
+        broken: What is not a row, by its number.
     """
 
     place: str
@@ -69,7 +69,7 @@ def file_rows(path: Path) -> Iterator[dict[str, Any] | Broken]:
         UserError: There is no such file, or it cannot be read.
     """
     if not path.is_file():
-        raise UserError(f"There is no file {path}.", fix="Check the path.")
+        raise UserError(f"{path} does not exist.", fix="Check the path.")
     if path.suffix not in ROW_FILES:
         raise _unknown_type(path, ROW_FILES)
     try:
@@ -134,7 +134,7 @@ def data_files(path: Path) -> list[Path]:
     inside = (file for file in path.rglob("*") if file.suffix in BATCH_FILES and file.is_file())
     found = [path] if path.is_file() else sorted(inside)
     if not found:
-        raise UserError(f"There is no data in {path}.", fix=f"Give a file or a folder with {', '.join(BATCH_FILES)}.")
+        raise UserError(f"No data in {path}.", fix=f"Give a file or a folder with {', '.join(BATCH_FILES)}.")
     if len({file.suffix for file in found}) > 1:
         raise UserError(f"{path} holds files of several types.", fix="Name the file, or a folder with one type.")
     return found
@@ -175,7 +175,7 @@ def hub_dataset(
 
 
 def _unknown_type(path: Path, types: tuple[str, ...]) -> UserError:
-    return UserError(f"{path} has no known file type.", fix=f"Use one of {', '.join(types)}.")
+    return UserError(f"{path} has an unknown file type.", fix=f"Use one of {', '.join(types)}.")
 
 
 def _json_list(path: Path) -> list[Any]:

@@ -289,7 +289,7 @@ def _dropped(dropped: pa.Table) -> dict[str, dict[str, Any]]:
 def _warnings(pairs: int, prompts: int, facts: dict[str, Any], lost: Mapping[str, int]) -> list[str]:
     """Say in words what the numbers mean for a training run; ``lost`` counts the prompts without a pair by reason."""
     if not pairs:
-        return ["There are no pairs."]
+        return ["No pairs."]
     found = []
     if pairs < FEW_PAIRS:
         found.append(f"Few pairs ({pairs:,}): shares and means below are rough.")

@@ -187,14 +187,12 @@ def join_scores(light: pl.DataFrame, scores: pa.Table, scorer: str | None, name:
     names = table["scorer"].unique().sort().to_list()
     if scorer is None and len(names) > 1:
         raise UserError(
-            f"The scores are of several scorers: {', '.join(names)}.",
+            f"The scores come from several scorers: {', '.join(names)}.",
             why="A rule needs one number per response.",
             fix=f"Say which one to use, e.g. scorer={names[0]!r}.",
         )
     if scorer is not None and scorer not in names:
-        raise UserError(
-            f"There are no scores of {scorer!r}.", fix=f"The scores are of: {', '.join(names) or 'no scorer'}."
-        )
+        raise UserError(f"No scores by the scorer {scorer!r}.", fix=f"Available: {', '.join(names) or 'none'}.")
     if scorer is not None:
         table = table.filter(pl.col("scorer") == scorer)
     keys = ["prompt_id", "model", "sample"]

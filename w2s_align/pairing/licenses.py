@@ -39,7 +39,7 @@ def find_licenses(models: Iterable[str], stated: Mapping[str, str]) -> dict[str,
 def license_warnings(licenses: Mapping[str, str]) -> list[str]:
     """Say which licenses forbid commercial use, and which models of other people have none.
 
-    A model without a ``/`` in its name is no hub id but one of the recipe's own.
+    A model without a ``/`` in its name is not a hub id but one of the recipe's own.
     """
     bound = [f"{model} ({license})" for model, license in licenses.items() if NON_COMMERCIAL.search(license)]
     silent = [model for model, license in licenses.items() if license == "not stated" and "/" in model]

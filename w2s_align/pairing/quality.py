@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = (
     r"<\|[A-Za-z_][A-Za-z0-9_ ]{0,40}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:pad|unk|eos|bos)>"
 )
-"""Tokens of the chat templates in use (ChatML, Llama 2 and 3, Gemma) where they stand in a text as text."""
+"""Tokens of the chat templates in use (ChatML, Llama 2 and 3, Gemma) where a text contains them as text."""
 REFUSAL = (
     r"(?i)^\W*(?:(?:i'm|i am) (?:really |very |truly )?sorry\b|sorry,|i apologi[sz]e\b|"
     r"(?:unfortunately,? )?(?:i|we) (?:can't|cannot|can not|won't|will not|am unable to|am not able to)\b|"

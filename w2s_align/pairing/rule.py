@@ -30,6 +30,7 @@ from w2s_align.pairing.settings import Filters
 from w2s_align.records import Settings
 
 Holds: TypeAlias = Literal["responses", "scores", "verdicts"]
+"""What the rows of an input are."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,13 @@ BETTER_AND_WORSE = (
     Input("chosen", "responses", "Responses of the better model."),
     Input("rejected", "responses", "Responses of the worse model."),
 )
+"""Inputs of a rule by model."""
 CANDIDATES = Input("responses", "responses", "Candidates of all models.", many=True)
 SCORED = (
     CANDIDATES,
-    Input("scores", "scores", "Their scores; for judge, steps of the kind judge with mode: pairwise.", many=True),
+    Input("scores", "scores", "Their scores; for the rule judge, steps of kind judge with mode: pairwise.", many=True),
 )
+"""Inputs of a rule by score."""
 
 
 class Rule(Settings):
@@ -134,7 +137,7 @@ class ScoreRule(Rule):
     inputs: ClassVar[tuple[Input, ...]] = SCORED
 
     scorer: str | None = None
-    """Which scorer's scores to use, when scores has several; its name stands in the scores."""
+    """Which scorer's scores to use, when scores has several; its name is in the scores."""
 
     def choose(
         self, tables: Sequence[pa.Table], prompts: pa.Table, filters: Filters, seed: int

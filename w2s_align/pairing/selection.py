@@ -27,7 +27,7 @@ class Selection:
     Attributes:
         pairs: :data:`PAIR_COLUMNS`, where ``prompt`` is a row of the prompts, and ``chosen`` and ``rejected`` are rows
             of the responses; a column ``rule`` names the rule of each pair where it is not the same for all. Within a
-            prompt the pairs stand in the order in which the rule prefers them.
+            prompt the pairs are in the order in which the rule prefers them.
         declined: ``prompt`` and ``reason``, one row for each prompt without pairs.
         comparisons: For a rule that reads a judge's verdicts, the number of comparisons by outcome.
     """

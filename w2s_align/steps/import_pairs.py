@@ -87,7 +87,7 @@ class ImportPairs(Step):
         path = Path(self.source).expanduser()
         if not path.exists() and (looks_local(self.source) or path.suffix in (".jsonl", ".json", ".csv", ".parquet")):
             raise UserError(
-                f"There is no file or folder {self.source}.",
+                f"The file or folder {self.source} does not exist.",
                 fix="Paths are relative to the current folder, or to the recipe's.",
             )
         if path.exists():

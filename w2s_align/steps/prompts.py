@@ -37,7 +37,7 @@ class Prompts(Step):
     limit: int | None = Field(None, ge=1)
     """Keep this many prompts."""
     shuffle: bool = False
-    """Draw them at random by the seed in place of taking the first."""
+    """Draw them at random with the seed instead of taking the first."""
     hold_out: float = Field(0.0, ge=0, lt=1)
     """Share of the groups that belongs to the part `test`; prompts of one group are never on both sides."""
     part: Literal["all", "train", "test"] = "all"
@@ -75,7 +75,7 @@ class Prompts(Step):
         path = Path(self.source).expanduser()
         if not path.is_file() and (path.suffix in (".jsonl", ".json", ".csv", ".parquet") or self.source[:1] in "./~"):
             raise UserError(
-                f"There is no file {self.source}.",
+                f"The file {self.source} does not exist.",
                 fix="Paths are relative to the current folder, or to the recipe's.",
             )
 

@@ -64,7 +64,7 @@ class RankedScores(Rule):
         """Add the score of each level as ``score_0``, ``score_1``, ..., and return the margins as well.
 
         Signs are turned so that higher is better. Margins in standard deviations are taken over the whole set, once: a
-        margin that is taken anew from every batch, as in HERON's code, drifts.
+        margin taken from each batch, as in HERON's code, drifts.
         """
         import polars as pl
 
