@@ -95,7 +95,7 @@ def test_one_step_alone_needs_what_it_reads(tmp_path: Path) -> None:
     recipe, runs = tmp_path / "cluster.yaml", str(tmp_path / "runs")
     recipe.write_text(RECIPE)
     early = w2s("run", str(recipe), "--only", "pairs", "--runs-dir", runs)
-    assert early.returncode == 2 and "pairs reads a, which is not there" in early.stderr
+    assert early.returncode == 2 and "pairs reads a, which has not been made yet" in early.stderr
     wrong = w2s("run", str(recipe), "--only", "prompt", "--runs-dir", runs)
     assert wrong.returncode == 2 and "Did you mean prompts?" in wrong.stderr
     assert w2s("run", str(recipe), "--only", "prompts", "--runs-dir", runs).returncode == 0
@@ -141,7 +141,7 @@ def test_a_machine_without_the_folder_and_a_place_without_sbatch_say_so(
     folder = write_jobs(loaded.recipe, loaded.plan(tmp_path), ["cluster.yaml"], tmp_path, Cluster())
     script = (folder / "prompts.sh").read_text().replace(str(folder), "/nowhere/at/all")
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "give --runs-dir a folder that all machines share" in done.stderr
+    assert done.returncode == 2 and "--runs-dir must be a folder that all machines share" in done.stderr
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match="sbatch was not found"):
         submit(folder)

@@ -90,6 +90,23 @@ def test_all_mistakes_are_reported_at_once() -> None:
     assert "$weka, which is not a step" in found[2]
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "meant"),
+    [
+        ("rule: model_order", "rule: model_ordr", "model_order"),
+        ("dpo: treatment", "dpo: treatmnt", "treatment"),
+        ("kind: dpo,", "kind: dpo, optimize_for: sped,", None),
+        ("kind: dpo,", "kind: dpo, loss: sigmod,", "sigmoid"),
+        ("kind: dpo,", "kind: dpo, dtype: bfloat61,", "bfloat16"),
+        ("baseline: before", "baseline: before\n    scorer: {name: numerc}", "numeric"),
+        ("baseline: before", "baseline: before\n    engine: {name: transfomers}", "transformers"),
+    ],
+)
+def test_a_misspelled_value_suggests_the_nearest_one(right: str, wrong: str, meant: str | None) -> None:
+    (found,) = problems(GOOD.replace(right, wrong))
+    assert f"Did you mean {meant}?" in found if meant else "is not an option of dpo" in found
+
+
 def test_a_missing_reference_suggests_a_step_that_fits() -> None:
     (found,) = problems(GOOD.replace("rejected: $weaker", "rejected: $weakr"))
     assert "pairs.rejected refers to $weakr, which is not a step.  Did you mean $weaker?" in found

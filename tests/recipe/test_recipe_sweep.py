@@ -70,12 +70,12 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         "command line (dpo.beta)  dpo.beta has no values.  Write step.field=a,b,c, e.g. dpo.beta=0.1,0.5.",
         "command line (dpo.beta=)  dpo.beta= has no values.  Write step.field=a,b,c, e.g. dpo.beta=0.1,0.5.",
         "command line (beta=1,2)  beta is not an option of a step.  Write step.field=a,b,c.",
-        "command line (dpo.x=3,4)  dpo.x stands twice.  Give all its values at once.",
+        "command line (dpo.x=3,4)  dpo.x is swept twice.  List all its values at once.",
     ]
-    assert problems() == ["Nothing to sweep.  Give several values: dpo.beta=0.05,0.1,0.5"]
-    assert "stands twice in the sweep" in problems("dpo.beta=1,1")[0]
+    assert problems() == ["Nothing to sweep.  List several values: dpo.beta=0.05,0.1,0.5"]
+    assert "appears twice in the sweep" in problems("dpo.beta=1,1")[0]
     assert "dpo.a has 2, dpo.b has 3" in problems("dpo.a=1,2", "dpo.b=1,2,3", paired=True)[0]
     (tmp_path / "bad.yaml").write_text("dpo.beta: 5\n")
     assert "is not a sweep" in problems(file=tmp_path / "bad.yaml")[0]
-    assert "cannot be read" in problems(file=tmp_path / "none.yaml")[0]
+    assert "Cannot read the sweep" in problems(file=tmp_path / "none.yaml")[0]
     assert "already lists the points" in problems("dpo.beta=1,2", file=tmp_path / "bad.yaml")[0]

@@ -42,11 +42,29 @@ def or_another_version(fix: str) -> str:
 
 
 def _distinct(error: ValidationError) -> list[ErrorDetails]:
-    """One error per place: a value that fits no member of a union is reported once for each member."""
-    first: dict[Place, ErrorDetails] = {}
-    for item in error.errors(include_url=False, include_context=True):
-        first.setdefault(_location(item), item)
-    return list(first.values())
+    """Return one error per place: pydantic reports a value that fits no member of a union once for each member."""
+    found: dict[Place, ErrorDetails] = {}
+    for item in error.errors(include_url=False):
+        place = _location(item)
+        known = found.get(place)
+        if known is None or _is_about_another_member(known):
+            found[place] = item
+        elif known["type"] == item["type"] == "literal_error":
+            expected = ", ".join(f"'{value}'" for value in (*_expected(known), *_expected(item)))
+            found[place] = {**known, "ctx": {"expected": expected}, "msg": f"Input should be one of {expected}"}
+    inner = {place[:end] for place in found for end in range(len(place))}
+    return [item for place, item in found.items() if place not in inner or not _is_about_another_member(item)]
+
+
+def _is_about_another_member(item: ErrorDetails) -> bool:
+    """Return whether options were given, and the error says that they are not a text or a number."""
+    return isinstance(item["input"], dict) and item["type"] in ("string_type", "int_type", "float_type", "bool_type")
+
+
+def _expected(item: ErrorDetails) -> list[str]:
+    """Return the values that a place takes; none where it takes any."""
+    context = item.get("ctx", {})
+    return re.findall(r"'([^']*)'", str(context.get("expected", context.get("expected_tags", ""))))
 
 
 def _location(item: ErrorDetails) -> Place:
@@ -94,10 +112,8 @@ def _explain(document: Document, name: str, model: type[StepConfig], item: Error
 
 def _meant(given: Any, item: ErrorDetails) -> str:
     """Return the nearest of the values that an option takes; nothing where it takes any, or none is near."""
-    context = item.get("ctx", {})
-    known = re.findall(r"'([^']*)'", str(context.get("expected", context.get("expected_tags", ""))))
     value = given.get("name", "") if isinstance(given, dict) else given
-    found = did_you_mean(value, known) if isinstance(value, str) else ""
+    found = did_you_mean(value, _expected(item)) if isinstance(value, str) else ""
     return found if found.startswith("Did you mean") else ""
 
 
