@@ -182,10 +182,8 @@ def test_verdict_of_the_simulated_study(results):
     found = verdict(results)
     assert (found.status, found.attributed) == ("improved", True)
     assert found.controls == {"reversed": "below", "sft": "unclear"}
-    assert found.sentence.startswith(
-        "dpo reaches 98.6% (95% interval 97.6 to 99.2%) with greedy decoding, against 19%"
-    )
-    assert "is above both teachers (p < 0.001)" in found.sentence
+    assert found.sentence.startswith("dpo reaches 98.6% (95% interval 96.0 to 100%) with greedy decoding, against 19%")
+    assert "is above both teachers (p = 0.001)" in found.sentence
 
 
 def test_no_effect_is_said():

@@ -47,13 +47,19 @@ def test_one_answer_per_problem_is_wilson():
     "values", [shares(8, 200), shares(8, 60, mean=(9, 1)), np.random.default_rng(1).normal(size=80)]
 )
 def test_bca_is_scipys(values):
-    bounds = None if values.min() < 0 else (0.0, 1.0)
-    ours = mean_interval(values, bounds=bounds, resamples=60_000)
+    ours = mean_interval(values, bounds=None, resamples=60_000)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=60_000, method="BCa", rng=np.random.default_rng(7))
     width = ours.high - ours.low
     assert ours.method == "BCa bootstrap"
     assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.03 * width)
     assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.03 * width)
+
+
+def test_shares_are_never_given_less_than_wilson_gives_them():
+    values = np.array([1.0] * 47 + [0.875, 0.75, 0.5])
+    bounded, free = mean_interval(values), mean_interval(values, bounds=None)
+    assert bounded.low <= free.low and bounded.high >= free.high
+    assert bounded.method == "BCa bootstrap, never narrower than Wilson"
 
 
 def test_pgr_interval_is_scipys():

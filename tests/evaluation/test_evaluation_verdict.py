@@ -37,7 +37,7 @@ def test_improved_needs_every_teacher():
 
 def test_without_teachers_nothing_is_said_about_them():
     found = judge(BEFORE, arm("dpo", "treatment", 50))
-    assert (found.status, found.headline) == ("partial", "The student improved.")
+    assert (found.status, found.headline) == ("partial", "This model improved.")
     assert "no teacher was evaluated" in found.sentence
     assert found.attributed is None
     assert found.caveats[-2].startswith("No control arm was run")
@@ -53,7 +53,7 @@ def test_a_control_that_does_as_well_takes_the_credit():
     weak = arm("weak", "teacher", 10)
     found = judge(BEFORE, weak, arm("dpo", "treatment", 50), arm("sft", "control", 49))
     assert (found.status, found.attributed) == ("improved", False)
-    assert found.headline == "The student improved, but sft did as well."
+    assert found.headline == "This model improved, but sft did as well."
     assert found.sentence.endswith("Since sft did as well, the gain cannot be credited to the preference pairs.")
     beaten = judge(BEFORE, weak, arm("dpo", "treatment", 58), arm("sft", "control", 40))
     assert (beaten.controls, beaten.attributed) == ({"sft": "above"}, True)
@@ -73,12 +73,15 @@ def test_a_small_difference_is_no_effect():
 
 def test_a_control_that_is_above_the_treatment_did_better():
     found = judge(BEFORE, arm("sft", "control", 79), arm("dpo", "treatment", 50))
-    assert found.headline == "The student improved, but sft did better."
+    assert found.headline == "This model improved, but sft did better."
     assert found.attributed is False
 
 
 def test_one_training_seed_is_said_where_something_is_claimed():
-    one = "There is one training seed of dpo: how much another would differ is not known."
+    one = (
+        "There is one training seed of dpo: this is about this model. How much another seed would differ is not "
+        "known; three or more say something of the method (seeds: [1, 2, 3])."
+    )
     assert one in judge(BEFORE, arm("dpo", "treatment", 60)).caveats
     assert one not in judge(BEFORE, arm("dpo", "treatment", 60, 60)).caveats
     assert judge(BEFORE, arm("dpo", "treatment", 23)).caveats == []

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from w2s_align.errors import Problem, UserError
+from w2s_align.evaluation.metrics import pass_at_k
 from w2s_align.evaluation.results import Role
 from w2s_align.evaluation.statistics import Floats
 from w2s_align.scoring.scorer import Outcome
@@ -77,6 +78,8 @@ class Measured:
 
     Attributes:
         means: What a problem's answers come to in a run: their mean, or the metric of its task; NaN where it has none.
+        lowest: The same if every answer without a score were worth 0; NaN where that cannot be said.
+        highest: The same if every one were worth 1.
         scored: Scored answers.
         right: Right answers.
         answers: Answers in all runs.
@@ -92,6 +95,8 @@ class Measured:
     """
 
     means: Floats
+    lowest: Floats
+    highest: Floats
     scored: NDArray[np.int64]
     right: Floats
     answers: Floats
@@ -225,7 +230,8 @@ def measure(arm: Arm, setting: str, ids: pa.Array, metrics: Sequence[str] = ()) 
     """
     n, runs = len(ids), len(arm.runs)
     total, right, scored = np.zeros((runs, n)), np.zeros((runs, n)), np.zeros((runs, n), dtype=np.int64)
-    result = Measured(total, scored, right, *np.zeros((7, n)))
+    missing = np.zeros((runs, n))
+    result = Measured(total, total, total, scored, right, *np.zeros((7, n)))
     for row, run in enumerate(arm.runs):
         answers = run.settings[setting]
         where = pc.index_in(answers.scores.column("prompt_id"), value_set=ids).to_numpy()
@@ -237,7 +243,8 @@ def measure(arm: Arm, setting: str, ids: pa.Array, metrics: Sequence[str] = ()) 
         result.binary = result.binary and bool(np.isin(value[known], (0.0, 1.0)).all())
         result.shares = result.shares and bool(((value[known] >= 0) & (value[known] <= 1)).all())
         result.answers += np.bincount(where, minlength=n)
-        result.unscored += np.bincount(where[~known], minlength=n)
+        missing[row] = np.bincount(where[~known], minlength=n)
+        result.unscored += missing[row]
         outcome = answers.scores.column("outcome")
         # Scores of older files have the reason in words alone.
         reason = pc.coalesce(outcome, answers.scores.column("detail"))
@@ -249,9 +256,31 @@ def measure(arm: Arm, setting: str, ids: pa.Array, metrics: Sequence[str] = ()) 
             _count_responses(result, answers.responses, ids)
     with np.errstate(invalid="ignore"):
         result.means = np.where(scored > 0, total / np.maximum(scored, 1), np.nan)
+        given = scored + missing
+        result.lowest = np.where(given > 0, total / np.maximum(given, 1), np.nan)
+        result.highest = np.where(given > 0, (total + missing) / np.maximum(given, 1), np.nan)
     for metric in sorted(set(metrics) - {"mean"}):
-        _apply_metric(result, metric, np.asarray([m == metric for m in metrics]), arm, setting, ids)
+        mask = np.asarray([m == metric for m in metrics])
+        _apply_metric(result, metric, mask, arm, setting, ids)
+        _bound_metric(result, metric, mask, missing)
     return result
+
+
+def _bound_metric(result: Measured, metric: str, mask: NDArray[np.bool_], missing: Floats) -> None:
+    """Say what the answers without a score could change in the problems of a metric."""
+    touched = mask & (missing > 0)
+    result.lowest = np.where(mask, result.means, result.lowest)
+    result.highest = np.where(mask, result.means, result.highest)
+    if metric.startswith("pass@"):
+        k = int(metric.removeprefix("pass@"))
+        given = (result.scored + missing).astype(np.int64)
+        enough = touched & (given >= k)
+        result.lowest[enough] = pass_at_k(given[enough], result.right[enough], k)
+        result.highest[enough] = pass_at_k(given[enough], (result.right + missing)[enough], k)
+    elif metric == "majority":
+        result.lowest[touched], result.highest[touched] = 0.0, 1.0
+    else:  # a fit over all answers: there is no telling what the missing ones would do to it
+        result.lowest[touched] = result.highest[touched] = np.nan
 
 
 def _apply_metric(
@@ -260,7 +289,6 @@ def _apply_metric(
     """Replace the means of some problems by what their task's metric makes of the answers."""
     from w2s_align.evaluation import length_control
     from w2s_align.evaluation.best_of_n import majority_values
-    from w2s_align.evaluation.metrics import pass_at_k
 
     for row, run in enumerate(arm.runs):
         if metric == length_control.METRIC:

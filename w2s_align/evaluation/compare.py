@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from w2s_align.evaluation.arms import Arm, Measured, check_arms, measure
 from w2s_align.evaluation.breakdowns import agreements, breakdowns, estimate_of, gaps_recovered, selections, win_rates
 from w2s_align.evaluation.length_control import METRIC, is_extreme
-from w2s_align.evaluation.macro import macro_difference, macro_interval
+from w2s_align.evaluation.macro import macro_difference, macro_interval, macro_mean, over_seeds
 from w2s_align.evaluation.metrics import pass_at_k
 from w2s_align.evaluation.results import (
     ROLES,
@@ -27,6 +27,7 @@ from w2s_align.evaluation.results import (
     SeedResult,
     SettingResult,
     WinRate,
+    WorstCase,
 )
 from w2s_align.evaluation.statistics import LEVEL, holm
 
@@ -130,13 +131,16 @@ def _summary(arm: Arm, setting: str, m: Measured, ids: pa.Array, options: dict[s
         SeedResult(seed=run.seed, estimate=estimate_of(macro_interval(m.means[row], **options)))
         for row, run in enumerate(arm.runs)
     ]
+    bounded = options["bounds"] is not None and m.unscored.any()
+    ends = [macro_mean(end.mean(axis=0), options["tasks"]) for end in (m.lowest, m.highest)] if bounded else []
     means = [s.estimate.value for s in seeds if s.estimate.value is not None]
     values = m.values
     answers = int(m.answers.sum())
     return SettingResult(
         setting=setting,
-        estimate=estimate_of(macro_interval(values, **options)),
+        estimate=estimate_of(over_seeds(macro_interval(values, **options), [m.means], options)),
         seeds=seeds,
+        possible=(ends[0], ends[1]) if bounded and all(np.isfinite(ends)) else None,
         seed_spread=float(np.std(means, ddof=1)) if len(means) > 1 else None,
         problems=int(np.isfinite(values).sum()),
         problems_without_score=int((~np.isfinite(values)).sum()),
@@ -176,9 +180,9 @@ def _comparisons(
     wanted += [(t, name, "control") for t in treatments for name in names if role[name] == "control"]
     found = []
     for first, second, kind in wanted:
-        a, b = measured[first, setting], measured[second, setting].values
-        d = macro_difference(a.values, b, **options)
-        alone = [(s, macro_difference(a.means[i], b, **options)) for i, s in enumerate(runs[first])]
+        a, b = measured[first, setting], measured[second, setting]
+        d = over_seeds(macro_difference(a.values, b.values, **options), [a.means, b.means], options)
+        alone = [(s, macro_difference(a.means[i], b.values, **options)) for i, s in enumerate(runs[first])]
         found.append(
             Comparison(
                 setting=setting,
@@ -194,10 +198,30 @@ def _comparisons(
                 better=d.better,
                 worse=d.worse,
                 seeds=[SeedComparison(seed=s, value=one.value, p=one.p) for s, one in alone],
+                worst_case=_worst_case(a, b, d.value, options),
             )
         )
     adjusted = holm([c.p for c in found])
-    return [c.model_copy(update={"p_holm": p}) for c, p in zip(found, adjusted, strict=True)]
+    # Not scoring may hide a difference as well as make one: a worst case is never held to less than what was found.
+    worst = holm([max(c.p or 0.0, c.worst_case.p or 0.0) if c.worst_case else c.p for c in found])
+    return [
+        c.model_copy(
+            update={
+                "p_holm": p,
+                "worst_case": c.worst_case and c.worst_case.model_copy(update={"p_holm": p_worst}),
+            }
+        )
+        for c, p, p_worst in zip(found, adjusted, worst, strict=True)
+    ]
+
+
+def _worst_case(first: Measured, second: Measured, value: float | None, options: dict[str, Any]) -> WorstCase | None:
+    """Compare two arms with every unscored answer counted against the difference that was found."""
+    if options["bounds"] is None or value is None or not (first.unscored.any() or second.unscored.any()):
+        return None
+    a, b = (first.lowest, second.highest) if value >= 0 else (first.highest, second.lowest)
+    d = over_seeds(macro_difference(a.mean(axis=0), b.mean(axis=0), **options), [a, b], options)
+    return WorstCase(difference=estimate_of(d), p=d.p)
 
 
 def _delta_gains(

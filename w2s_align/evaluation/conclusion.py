@@ -1,12 +1,17 @@
 """The verdict: one sentence in plain words, computed from Results and nothing else.
 
 It is about one setting (greedy where it exists) and about the treatment arm with the largest difference to the
-baseline, among those that are above it if there are any. An arm counts as *above* another when all three hold, as
+baseline, among those that are above it if there are any. An arm counts as *above* another when all four hold, as
 *below* with the signs turned, else as "unclear":
 
   1. the Holm-adjusted p-value over all comparisons of the setting is below 0.05;
   2. the paired interval lies on one side of 0;
-  3. every training seed alone differs in the same direction.
+  3. every training seed alone differs in the same direction;
+  4. 1 and 2 hold as well when every answer that could not be scored counts against it.
+
+With several training seeds, p-values and intervals count what another seed would change (``seeds.py``), and the
+sentence is about the student that this training gives. With one seed nothing is known of others, and it is about
+"this model".
 
   improved      treatment above the baseline and above every teacher
   partial       treatment above the baseline, but not above every teacher (or there is no teacher)
@@ -22,7 +27,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from w2s_align.evaluation.results import Comparison, Results
+from w2s_align.evaluation.results import Comparison, Estimate, Results
 
 ALPHA = 0.05
 """Adjusted p-values below this count: the level that papers use."""
@@ -40,6 +45,7 @@ class Verdict:
     """The conclusion of an evaluation.
 
     Attributes:
+        about: ``method`` where several training seeds say what another one would give; ``model`` for one.
         status: improved, partial, worse, no_effect or undefined: see the head of this file.
         headline: A few words, e.g. ``Better than both teachers``.
         sentence: The conclusion in plain words, with its numbers.
@@ -58,6 +64,7 @@ class Verdict:
     attributed: bool | None = None
     controls: dict[str, Direction] = field(default_factory=dict)
     caveats: list[str] = field(default_factory=list)
+    about: Literal["method", "model"] = "method"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -106,23 +113,31 @@ def verdict(results: Results) -> Verdict:
     gained = status in ("improved", "partial")
     if gained and not controls:
         caveats.append("No control arm was run, so the gain cannot be told from that of any other training.")
-    if (gained or status == "worse") and len(main.seeds) < 2:
-        caveats.append(f"There is one training seed of {main.first}: how much another would differ is not known.")
-    headline = _headline(results, status, teachers, rivals)
-    return Verdict(status, headline, sentence, setting, main.first, attributed, controls, caveats)
+    about: Literal["method", "model"] = "method" if len(main.seeds) > 1 else "model"
+    if (gained or status == "worse") and about == "model":
+        caveats.append(
+            f"There is one training seed of {main.first}: this is about this model. How much another seed would "
+            "differ is not known; three or more say something of the method (seeds: [1, 2, 3])."
+        )
+    headline = _headline(results, status, teachers, rivals, about)
+    return Verdict(status, headline, sentence, setting, main.first, attributed, controls, caveats, about)
 
 
 def direction(c: Comparison) -> Direction:
-    """Return whether the first arm is above or below the second, by the three conditions at the head of this file."""
-    d, p = c.difference, c.p_holm
-    if p is None or p >= ALPHA or d.low is None or d.high is None:
+    """Return whether the first arm is above or below the second, by the four conditions at the head of this file."""
+    went = _side(c.difference, c.p_holm)
+    if went == "unclear" or (c.worst_case and _side(c.worst_case.difference, c.worst_case.p_holm) != went):
         return "unclear"
     alone = [s.value for s in c.seeds if s.value is not None]
-    if d.low > 0 and all(value > 0 for value in alone):
-        return "above"
-    if d.high < 0 and all(value < 0 for value in alone):
-        return "below"
-    return "unclear"
+    same = all(value > 0 if went == "above" else value < 0 for value in alone)
+    return went if same else "unclear"
+
+
+def _side(difference: Estimate, p: float | None) -> Direction:
+    """Return on which side of 0 a difference lies beyond doubt."""
+    if p is None or p >= ALPHA or difference.low is None or difference.high is None:
+        return "unclear"
+    return "above" if difference.low > 0 else "below" if difference.high < 0 else "unclear"
 
 
 def number(value: float | None, unit: str) -> str:
@@ -168,14 +183,31 @@ def _opening(results: Results, main: Comparison, teachers: list[Comparison], sta
     if results.tasks:
         how += f", on average over {len(results.tasks)} tasks"
     reached = f"{got} ({span}) {how}, against {base} for the untouched student ({p_text(main.p_holm)})"
+    unscored = _about_unscored(results, main)
     if status == "worse":
-        return f"{main.first} is worse than the untouched student: {reached}."
+        return f"{main.first} is worse than the untouched student: {reached}.{unscored}"
     if status == "no_effect":
         seeds = [s.value for s in main.seeds if s.value is not None]
         split = len({value > 0 for value in seeds}) > 1
         why = " The training seeds point in different directions." if split else ""
-        return f"No effect can be claimed: {main.first} reaches {reached}.{why}{_about_power(main.mde, results.unit)}"
-    return f"{main.first} reaches {reached}{_about_teachers(teachers)}."
+        power = _about_power(main.mde, results.unit)
+        return f"No effect can be claimed: {main.first} reaches {reached}.{why}{unscored}{power}"
+    return f"{main.first} reaches {reached}{_about_teachers(teachers)}.{unscored}"
+
+
+def _about_unscored(results: Results, main: Comparison) -> str:
+    """Name the answers that could not be scored, and what they could change."""
+    said = []
+    for name in (main.first, main.second):
+        s = results.arm(name).settings[main.setting]
+        if s.possible is not None:
+            span = _span(*s.possible, results.unit)
+            said.append(f"{s.unscored:,} of {s.answers:,} answers of {name}, which could be anywhere from {span}")
+    if not said:
+        return ""
+    worst = main.worst_case.difference.value if main.worst_case else None
+    least = f"; counted against it, the difference is {_points(worst, results.unit)}" if worst is not None else ""
+    return f" Not scored, and left out of these numbers: {'; '.join(said)}{least}."
 
 
 def _about_power(mde: float | None, unit: str) -> str:
@@ -227,15 +259,22 @@ def _how_well(rivals: dict[str, Direction]) -> str:
     return "as well" if found == {"unclear"} else "better" if found == {"below"} else "as well or better"
 
 
-def _headline(results: Results, status: Status, teachers: list[Comparison], rivals: dict[str, Direction]) -> str:
+def _headline(
+    results: Results,
+    status: Status,
+    teachers: list[Comparison],
+    rivals: dict[str, Direction],
+    about: Literal["method", "model"],
+) -> str:
+    who = "The student" if about == "method" else "This model"
     if status in ("improved", "partial") and rivals:
-        return f"The student improved, but {_listed(list(rivals))} did {_how_well(rivals)}."
+        return f"{who} improved, but {_listed(list(rivals))} did {_how_well(rivals)}."
     if status == "improved":
         whom = {1: "its teacher", 2: "both its teachers"}.get(len(teachers), "all its teachers")
-        return f"The student became better than {whom}."
+        return f"{who} became better than {whom}."
     if status == "partial":
-        return "The student improved, but is not above every teacher." if teachers else "The student improved."
-    return "The student became worse." if status == "worse" else "No difference to the untouched student was found."
+        return f"{who} improved, but is not above every teacher." if teachers else f"{who} improved."
+    return f"{who} became worse." if status == "worse" else "No difference to the untouched student was found."
 
 
 def _undefined(results: Results, setting: str) -> Verdict:

@@ -7,13 +7,16 @@ problems are drawn: the error comes from the problems of each task, never from t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from w2s_align.evaluation.metrics import SMALL_GAP, gap_recovered, performance_gap_recovered
+from w2s_align.evaluation.seeds import detectable, p_with_seeds, seed_part, widened
 from w2s_align.evaluation.statistics import (
     FEW_PROBLEMS,
     LEVEL,
@@ -26,6 +29,8 @@ from w2s_align.evaluation.statistics import (
     paired_difference,
     sign_flip_test,
 )
+
+Estimated = TypeVar("Estimated", bound=Interval)
 
 
 def macro_interval(
@@ -54,6 +59,43 @@ def macro_interval(
         return mean_interval(x, bounds=bounds, level=level, seed=seed)
     mean, low, high = _stratified(parts, bounds, level)
     return Interval(mean, low, high, sum(map(len, parts)), f"mean of {len(parts)} tasks, stratified t")
+
+
+def macro_mean(values: ArrayLike, tasks: NDArray[np.int64]) -> float:
+    """Return the plain mean over the tasks that have a number; NaN when none has."""
+    parts = _parts(np.asarray(values, dtype=float), tasks)
+    return float(np.mean([part.mean() for part in parts])) if parts else math.nan
+
+
+def over_seeds(found: Estimated, runs: Sequence[Floats], options: Mapping[str, Any]) -> Estimated:
+    """Add the uncertainty of training seeds to an interval or a difference over problems.
+
+    Args:
+        found: What :func:`macro_interval` or :func:`macro_difference` gave.
+        runs: The values of the arm, or of both arms: runs x problems each. An arm with one run adds nothing: it stands
+            for that model alone.
+        options: ``tasks``, ``bounds`` and ``level`` as those functions take them.
+    """
+    tasks = options["tasks"]
+    parts = [part for values in runs if (part := seed_part(values, _weights(values, tasks))) is not None]
+    if found.value is None or found.low is None or found.high is None or not any(part.variance for part in parts):
+        return found
+    level, bounds = options["level"], options["bounds"]
+    if isinstance(found, PairedDifference) and bounds is not None:
+        bounds = (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    low, high = widened(found.value, found.low, found.high, parts, level, bounds)
+    method = f"{found.method}, and {'/'.join(str(part.freedom + 1) for part in parts)} training seeds (t)"
+    if not isinstance(found, PairedDifference):
+        return replace(found, low=low, high=high, method=method)
+    p = None if found.p is None else p_with_seeds(found.value, found.p, parts)
+    return replace(found, low=low, high=high, method=method, p=p, mde=detectable(found.mde, parts, level))
+
+
+def _weights(runs: Floats, tasks: NDArray[np.int64]) -> Floats:
+    """Return each problem's weight in the plain mean over tasks; 0 for a problem that a run lacks."""
+    known = np.isfinite(runs).all(axis=0)
+    count = np.bincount(tasks[known], minlength=int(tasks.max()) + 1)
+    return np.where(known, 1.0 / np.maximum(count, 1)[tasks], 0.0)
 
 
 def macro_difference(

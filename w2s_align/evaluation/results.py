@@ -51,11 +51,12 @@ class SettingResult(_Plain):
     setting: str
     """``greedy``, ``sampled``, or any other name."""
     estimate: Estimate
-    """Over problems; a problem's value is the mean over its answers, then over the seeds, which count as fixed."""
+    """Over problems and, where there are several runs, over training seeds; see ``seeds.py``. A problem's value is the
+    mean over its answers, then over the runs."""
     seeds: list[SeedResult]
     """The same for every run alone."""
     seed_spread: float | None
-    """Standard deviation between the runs' means; null for a single run. Never part of the interval."""
+    """Standard deviation between the runs' means; null for a single run."""
     problems: int
     """Problems with a scored answer in every run."""
     problems_without_score: int
@@ -65,9 +66,12 @@ class SettingResult(_Plain):
     samples_per_problem: float
     """Answers per problem and run."""
     unscored: int
-    """Answers that could not be scored; left out, never counted as wrong."""
+    """Answers that could not be scored; left out, never counted as wrong. ``possible`` says what they could change."""
     unscored_reasons: dict[str, int]
     """How many by reason, the most frequent first."""
+    possible: tuple[float, float] | None = None
+    """Mean if every unscored answer were worth 0, and if every one were worth 1; null where all are scored, or where
+    scores are no shares."""
     truncated_share: float | None
     """Share of answers that were cut at the token limit."""
     no_answer_share: float | None
@@ -115,6 +119,17 @@ class SeedComparison(_Plain):
     """Two-sided p-value, not adjusted."""
 
 
+class WorstCase(_Plain):
+    """A comparison in which every answer that could not be scored counts against what was found."""
+
+    difference: Estimate
+    """Mean difference with its interval."""
+    p: float | None
+    """Two-sided p-value of "no difference"."""
+    p_holm: float | None = None
+    """Adjusted like the comparison's own."""
+
+
 class Comparison(_Plain):
     """First arm minus second arm on the same problems, in one setting."""
 
@@ -144,6 +159,8 @@ class Comparison(_Plain):
     """Problems where it is worse."""
     seeds: list[SeedComparison]
     """Every run of the first arm alone, against the mean of the second arm's runs."""
+    worst_case: WorstCase | None = None
+    """Where answers of either arm could not be scored."""
 
 
 class DeltaGain(_Plain):

@@ -108,3 +108,21 @@ def p_with_seeds(value: float, p: float, parts: Sequence[SeedPart]) -> float:
     if excess(lowest) <= 0:
         return p
     return math.exp(float(optimize.brentq(excess, lowest, highest)))
+
+
+def detectable(mde: float | None, parts: Sequence[SeedPart], level: float, power: float = 0.8) -> float | None:
+    """Return the minimum detectable effect over problems and seeds.
+
+    Args:
+        mde: Over problems alone; None stays None.
+        parts: Seeds' parts of both arms.
+        level: Confidence level.
+        power: Share of studies in which the effect is found.
+    """
+    if mde is None:
+        return None
+    extra = sum(
+        (stats.t.ppf(0.5 + level / 2, part.freedom) + stats.t.ppf(power, part.freedom)) ** 2 * part.variance
+        for part in parts
+    )
+    return math.sqrt(mde**2 + float(extra))

@@ -6,7 +6,8 @@ seed.
 
 Which interval, and why (coverage measured by scripts/check_coverage.py):
   one answer per problem     Wilson's score interval, the standard for a share of independent yes/no results.
-  several, 30+ problems      BCa bootstrap over problems; a t interval covers less where accuracy is near 0 or 1.
+  several, 30+ problems      BCa bootstrap over problems; a t interval covers less where accuracy is near 0 or 1. For
+                             shares never narrower than the next one, which covers more at the ends.
   several, < 30 problems     Wilson with the effective number of answers (shares) or t (anything else): a bootstrap of
                              a dozen problems is too narrow.
   all problems alike         the exact bound for "no exception in N problems": zero spread is not zero uncertainty.
@@ -101,6 +102,12 @@ def _score_interval(share: float, trials: float, quantile: float) -> tuple[float
     return 0.0 if share == 0 else max(0.0, centre - half), 1.0 if share == 1 else min(1.0, centre + half)
 
 
+def _effective_wilson(x: Floats, level: float) -> tuple[float, float]:
+    """Return Wilson's interval with as many answers as independent ones would give this error, and a t quantile."""
+    mean, error = float(x.mean()), float(x.std(ddof=1)) / math.sqrt(len(x))
+    return _score_interval(mean, mean * (1 - mean) / error**2, float(stats.t.ppf(0.5 + level / 2, len(x) - 1)))
+
+
 def mean_interval(
     values: ArrayLike,
     *,
@@ -131,12 +138,14 @@ def mean_interval(
         return Interval(mean, *_alike(mean, n, bounds, level), n, _alike_method(n, bounds))
     if n >= FEW_PROBLEMS:
         low, high = bca_interval(x[:, None], _mean_of_first, level, resamples, seed)
-        return Interval(mean, low, high, n, "BCa bootstrap")
+        if share:  # near 0 and 1 the bootstrap sees too few of the rare answers
+            least = _effective_wilson(x, level)
+            low, high = min(low, least[0]), max(high, least[1])
+        return Interval(mean, low, high, n, "BCa bootstrap, never narrower than Wilson" if share else "BCa bootstrap")
+    if share:
+        return Interval(mean, *_effective_wilson(x, level), n, "Wilson, effective number of answers")
     quantile = float(stats.t.ppf(0.5 + level / 2, n - 1))
     error = float(x.std(ddof=1)) / math.sqrt(n)
-    if share:
-        effective = mean * (1 - mean) / error**2
-        return Interval(mean, *_score_interval(mean, effective, quantile), n, "Wilson, effective number of answers")
     return Interval(mean, *_clip(mean - quantile * error, mean + quantile * error, bounds), n, "t")
 
 
