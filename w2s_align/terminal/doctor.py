@@ -54,7 +54,7 @@ TRIED_TOGETHER: tuple[tuple[dict[str, str], str], ...] = (
     ),
     (
         {"trl": "1.16", "vllm": "0.33", "torch": "2.14", "transformers": "5.20"},
-        "trainings on a CPU; vLLM imported, not run",
+        "DPO trainings on a CPU; vLLM imported, not run",
     ),
 )
 """Versions that ran together, and what ran. Every other combination within the ranges resolves and is untried.
