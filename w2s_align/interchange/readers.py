@@ -1,8 +1,8 @@
 """Rows from anywhere: files, folders of them, datasets of the hub. The one place that opens other tools' data.
 
 :func:`file_rows` yields one row after another, for prompts and benchmarks; :func:`read_batches` some thousand rows at
-a time with their numbers, for preference data of any size. A line that is not a row comes as :class:`Broken`: it is one
-counted row, not the end of the file.
+a time with their numbers, for preference data of any size. A line that is not a row comes as :class:`Broken`: it is
+one counted row, not the end of the file.
 """
 
 from __future__ import annotations
