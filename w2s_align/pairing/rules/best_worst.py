@@ -40,7 +40,7 @@ def best_worst(
 ) -> Pairs:
     """Let the best response of a prompt beat the worst: one pair per prompt, of the largest gap there is.
 
-    Olmo 3 (https://arxiv.org/abs/2512.13961), section 4.2, puts weak models among the candidates and rejects the
+    Olmo 3 (https://arxiv.org/abs/2512.13961), section 5.3, puts weak models among the candidates and rejects the
     worst of all.
 
     Args:

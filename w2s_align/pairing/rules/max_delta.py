@@ -47,7 +47,7 @@ def max_delta(
     """Let the better of the two models that lie furthest apart win on every prompt.
 
     No source defines a rule of this name. Decided here: the gap of the *generators* is made as large as the models
-    allow, as Olmo 3 does on purpose (https://arxiv.org/abs/2512.13961, section 4.2; docs/methods/pair_rules.md). The
+    allow, as Olmo 3 does on purpose (https://arxiv.org/abs/2512.13961, section 5.3; docs/methods/pair_rules.md). The
     scores choose the two models (largest mean difference over the prompts that both answered; of equals the first by
     name) and nothing else, so single pairs may have a negative delta. The largest gap of single *responses* is
     ``best_worst``.
