@@ -308,7 +308,7 @@ def test_four_bits_without_the_package_are_refused(tiny, student, tmp_path, monk
         train(student, tiny.pairs(4), tmp_path, DPOSettings(**PLAIN, adapter=Lora(load_in_4bit=True)))
 
 
-@pytest.mark.parametrize(("name", "message"), [("wandbb", "no tracker"), ("comet_ml", "is not installed")])
+@pytest.mark.parametrize(("name", "message"), [("wandbb", "not a tracker"), ("comet_ml", "is not installed")])
 def test_a_tracker_that_is_not_there_is_refused(tiny, student, tmp_path, name, message):
     with pytest.raises(UserError, match=message):
         train(student, tiny.pairs(4), tmp_path, DPOSettings(**PLAIN), resources=TrainResources(report_to=[name]))

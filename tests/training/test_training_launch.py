@@ -184,7 +184,7 @@ def test_a_rank_that_crashes_is_one_error_with_its_last_lines(tiny, student, tmp
             """
         )
     )
-    monkeypatch.setenv("PYTHONPATH", str(broken))
+    monkeypatch.setenv("PYTHONPATH", str(broken), prepend=os.pathsep)
     with pytest.raises(UserError, match="Process 1 of 2 failed: it ended with exit code -9") as caught:
         train(student, tiny.pairs(8), tmp_path / "out", DPOSettings(**PLAIN), resources=TWO, launch="ddp")
     problem = caught.value.problems[0]
@@ -269,7 +269,7 @@ def test_every_launch_is_a_file_that_accelerate_reads():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "is no YAML"),
+        ("a: [", "is not valid YAML"),
         ("a: 1", "has no distributed_type"),
         ("distributed_type: MULTI_CPU", "Use MULTI_GPU, DEEPSPEED or FSDP"),
         ("{distributed_type: DEEPSPEED, deepspeed_config: {gradient_clipping: 0.5}}", "sets gradient_clipping to 0.5"),

@@ -228,7 +228,7 @@ def test_a_reward_model_without_a_padding_token_is_refused(tiny, student, tmp_pa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (lambda: KTOSettings(**PLAIN, kl_batch=3), "no multiple of kl_batch"),
+        (lambda: KTOSettings(**PLAIN, kl_batch=3), "not a multiple of kl_batch"),
         (lambda: KTOSettings(**PLAIN, kl_batch=4, held_out=2), "leave held_out out"),
         (lambda: CPOSettings(**PLAIN, loss="ipo", label_smoothing=0.1), "no effect on ipo"),
     ],
