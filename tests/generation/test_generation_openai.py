@@ -248,8 +248,8 @@ def test_what_fails_for_good_is_recorded_with_its_reason(server: FakeServer, tin
     assert {i: row["error"] for i, row in enumerate(rows) if row["error"]} == {
         3: "HTTP 500: <html>oops</html> (tried 4 times)",
         5: "HTTP 400: content policy",
-        7: "The server did not answer within 1.5 s. (tried 3 times)",
-        9: "The server ended the answer: content_filter (no text)",
+        7: "The server did not reply within 1.5 s. (tried 3 times)",
+        9: "The server ended the completion: content_filter (no text)",
     }
     assert [(row["text"], row["finish_reason"]) for row in rows if row["error"]] == [(None, "error")] * 4
     assert result.failed == {row["error"]: 1 for row in rows if row["error"]}
@@ -365,7 +365,7 @@ UNKNOWN_FIELD = {"error": {"message": "Unrecognized request argument supplied: t
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({}, {"resources": {"base_url": "http://127.0.0.1:1/v1"}}, r"No usable answer.*127\.0\.0\.1:1.*vllm serve"),
+        ({}, {"resources": {"base_url": "http://127.0.0.1:1/v1"}}, r"127\.0\.0\.1:1/v1 gave no usable reply.*vllm serve"),
         (
             {},
             {"engine": Engine(name="openai", served_model="Qwen/Qwen2.5-1.5-Instruct")},

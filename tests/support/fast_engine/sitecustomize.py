@@ -13,6 +13,8 @@ from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[3]))  # the package that is tested, whichever one is installed
+
 from w2s_align.generation import EngineResources, Sampling
 from w2s_align.generation import chat as chat_module
 from w2s_align.generation.engines import Completion, Request, engine_cache, vllm
