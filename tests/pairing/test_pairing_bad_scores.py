@@ -7,10 +7,10 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.pairing import Level, best_worst, correctness, judge, ranked_scores, score_gap
+from w2s_align.responses.select import select_correct
 from w2s_align.scoring import VERDICTS, combine
 from w2s_align.scoring import judge as ask_judge
 from w2s_align.scoring.judge_prompts import JudgeSettings
-from w2s_align.scoring.select import select_correct
 
 
 def rank(responses, scores, prompts):

@@ -6,7 +6,7 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.pairing import self_confidence
-from w2s_align.scoring.select import select_agreeing, select_confident, select_correct, select_incorrect
+from w2s_align.responses.select import select_agreeing, select_confident, select_correct, select_incorrect
 
 
 def one(make, own, weak, **options):

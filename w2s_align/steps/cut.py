@@ -30,7 +30,7 @@ class Cut(Step):
 
     def run(self, work: Work) -> None:
         """Cut the responses and count those that are too short."""
-        from w2s_align.generation.cut import cut_to_sentences
+        from w2s_align.responses.cut import cut_to_sentences
 
         table, dropped = cut_to_sentences(work.inputs["responses"].table(), self.sentences)
         work.write(table, "responses")

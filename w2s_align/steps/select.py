@@ -17,7 +17,7 @@ from w2s_align.steps.tables import join_tables, prompts_behind
 from w2s_align.steps.work import Work, in_words
 
 if TYPE_CHECKING:
-    from w2s_align.scoring.select import Selected
+    from w2s_align.responses.select import Selected
 
 TAKES: dict[str, tuple[str, ...]] = {
     "agreement": ("other", "keep", "answer", "pad_to", "truncated"),
@@ -98,7 +98,7 @@ class Select(Step):
         )
 
     def _select(self, work: Work) -> Selected:
-        from w2s_align.scoring import select
+        from w2s_align.responses import select
 
         first = work.inputs["responses"]
         if self.by == "agreement":

@@ -184,7 +184,7 @@ def _torch(s: Setup, trained: float) -> _Held:
 
 
 def _deepspeed(shape: Shape, s: Setup, trained: float) -> _Held:
-    """ZeRO as DeepSpeed 0.19 does it (deepspeed/runtime/zero/stage_1_and_2.py and stage3.py)."""
+    """ZeRO as DeepSpeed 0.19 does it: stages 1 and 2 in one file of deepspeed/runtime/zero, stage 3 in another."""
     share = s.processes if s.stage >= 1 else 1
     number = shape.hidden_size**2 if s.offload else BUCKET  # launchers/zero3_offload.json leaves it to transformers
     filled = s.size * min(trained, number)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from w2s_align.errors import UserError
-from w2s_align.generation.cut import cut_to_sentences
 from w2s_align.records import Response, from_table, to_table
+from w2s_align.responses.cut import cut_to_sentences
 
 ROWS = [
     Response("a", 0, "m", "One. Two. Three.", completion_tokens=9, finish_reason="length", logprob=-1.0),
