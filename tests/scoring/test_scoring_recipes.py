@@ -108,7 +108,7 @@ def test_every_kind_of_score_and_every_rule_that_reads_it(recipe):
         ("{kind: pair, rule: worst_of_weak, responses: [$big], scores: [$s]}", "needs weak_models"),
         ("{kind: pair, rule: model_order, chosen: $big, rejected: $small, own: $big}", "does not read own"),
         ("{kind: select, by: agreement, responses: $big}", "needs other"),
-        ("{kind: select, by: confidence, responses: $big, right_at: 0.5}", "takes no right_at"),
+        ("{kind: select, by: confidence, responses: $big, right_at: 0.5}", "does not take right_at"),
         ("{kind: select, by: correct, responses: $big}", "needs scores"),
         ("{kind: combine, scores: [$s], method: mean, thresholds: {exact: 1}}", "belong to method: vote"),
         ("{kind: combine, scores: [$s], weights: {exact: -1}}", "is negative"),
@@ -117,7 +117,7 @@ def test_every_kind_of_score_and_every_rule_that_reads_it(recipe):
             "scale belongs to mode pointwise",
         ),
         ("{kind: judge, mode: pairwise, model: m, responses: [$big], template: hm}", "lacks {prompt}"),
-        ("{kind: judge, mode: pairwise, model: $nobody, responses: [$big]}", "is no step"),
+        ("{kind: judge, mode: pairwise, model: $nobody, responses: [$big]}", "is not a step"),
         (
             "{kind: score, responses: $big, scorer: {name: logprob, model: $nobody}}",
             "refers to $nobody, which is not a step",
@@ -137,7 +137,7 @@ def test_a_rule_that_needs_a_judge_says_so(recipe):
     text, _, runs = recipe
     text += "  votes: {kind: score, responses: $big, scorer: self_consistency}\n"
     text += "  pairs: {kind: pair, rule: judge, responses: [$big], scores: [$votes]}\n"
-    with pytest.raises(UserError, match=r"\$votes is a step of the kind score"):
+    with pytest.raises(UserError, match=r"\$votes is a step of kind score"):
         recipe_from_text(text).run(runs)
 
 
