@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 
 from w2s_align.errors import UserError
 from w2s_align.runs import Run, recipe_from_text
@@ -134,7 +135,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(
     pairs = f"  p: {{kind: import_pairs, source: {data}}}\n"
     assert "has no side" in refused(f"{pairs}  e: {{kind: export, pairs: $p, side: rejected}}", folder)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert "HF_TOKEN is not set" in refused(f"{pairs}  e: {{kind: export, pairs: $p, push_to_hub: me/x}}", folder)
     stopped = refused(f"  p: {{kind: import_pairs, source: {data}, on_broken: stop}}", folder)
     assert "prefs.jsonl line 2 cannot be read: not JSON" in stopped

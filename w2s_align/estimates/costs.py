@@ -27,7 +27,7 @@ Range = tuple[float, float]
 
 
 @dataclass
-class Estimate:
+class StepEstimate:
     """What one artifact will be and take.
 
     Attributes:
@@ -80,7 +80,7 @@ class Costs:
     """
 
     hardware: Hardware | None
-    steps: dict[str, Estimate]
+    steps: dict[str, StepEstimate]
     downloads: dict[str, float]
     unknown: dict[str, str | None]
     unread: list[str] = field(default_factory=list)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_align.artifacts.artifact import Artifact
 from w2s_align.artifacts.identity import hub_revision, looks_local
 from w2s_align.artifacts.store import Store
-from w2s_align.estimates.costs import Costs, Estimate, Item
+from w2s_align.estimates.costs import Costs, Item, StepEstimate
 from w2s_align.estimates.generation import estimate_generation
 from w2s_align.estimates.gpus import Hardware
 from w2s_align.estimates.rows import estimate_rows
@@ -47,7 +47,7 @@ def estimate(planned: Mapping[str, Item], store: Store, hardware: Hardware | Non
 class _Estimator:
     def __init__(self, planned: Mapping[str, Item], store: Store, hardware: Hardware | None, count: bool) -> None:
         self._planned, self._store, self._hardware, self._count = planned, store, hardware, count
-        self.found: dict[str, Estimate] = {}
+        self.found: dict[str, StepEstimate] = {}
         self.downloads: dict[str, float] = {}
         self.unknown: dict[str, str | None] = {}
         self.unread: list[str] = []
@@ -67,11 +67,11 @@ class _Estimator:
         else:
             self.found[name] = estimate_rows(config, lambda place: self._sources(name, place))
 
-    def _sources(self, name: str, place: str) -> list[Estimate]:
+    def _sources(self, name: str, place: str) -> list[StepEstimate]:
         inputs = self._planned[name].node.inputs
         return [self.found[source] for where, source in inputs.items() if where.partition(".")[0] == place]
 
-    def _training(self, name: str, config: Any) -> Estimate:
+    def _training(self, name: str, config: Any) -> StepEstimate:
         inputs = self._planned[name].node.inputs
         option = config.method.inputs.option
         sources = [source for place, source in inputs.items() if place.partition(".")[0] == option]
@@ -124,15 +124,15 @@ def _hides(model: str) -> bool:
     return not constants.HF_HUB_OFFLINE and hub_revision(model, "model", None) is None
 
 
-def _together(sources: list[Estimate]) -> int | None:
+def _together(sources: list[StepEstimate]) -> int | None:
     """Return the rows of all of them; None while those of one are not known."""
     rows = [one.rows for one in sources if one.rows is not None]
     return sum(rows) if rows and len(rows) == len(sources) else None
 
 
-def _finished(artifact: Artifact) -> Estimate:
+def _finished(artifact: Artifact) -> StepEstimate:
     counts, result = artifact.manifest["counts"], artifact.manifest["result"]
     tokens = result.get("completion_tokens") or result.get("tokens")
-    return Estimate(
+    return StepEstimate(
         rows=counts.get("kept"), exact=True, tokens=(tokens, tokens) if tokens else None, steps=result.get("steps")
     )

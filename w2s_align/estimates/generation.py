@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from w2s_align.estimates.costs import GENERATION_USE, PROMPT_TOKENS, START, Estimate, Range, answer_tokens
+from w2s_align.estimates.costs import GENERATION_USE, PROMPT_TOKENS, START, Range, StepEstimate, answer_tokens
 from w2s_align.estimates.gpus import Hardware
 from w2s_align.families import Shape
 from w2s_align.generation.memory import generation_memory
@@ -17,7 +17,7 @@ from w2s_align.steps.judge import JudgeStep
 
 def estimate_generation(
     config: Any, rows: int | None, exact: bool, shape: Shape | None, hardware: Hardware | None
-) -> Estimate:
+) -> StepEstimate:
     """Estimate a generation.
 
     Args:
@@ -28,7 +28,7 @@ def estimate_generation(
         hardware: What it runs on; None leaves out memory and time.
     """
     n, responses = config.sampling.n, None
-    found = Estimate(None if rows is None else rows * n, exact=exact and rows is not None)
+    found = StepEstimate(None if rows is None else rows * n, exact=exact and rows is not None)
     if rows is not None:
         responses = rows * n * _requests_per_row(config)
         low, high = answer_tokens(config.sampling.max_tokens)

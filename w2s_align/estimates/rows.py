@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from w2s_align.estimates.costs import Estimate
+from w2s_align.estimates.costs import StepEstimate
 from w2s_align.evaluation.task import dataset_rows
 from w2s_align.steps.task import TaskStep
 
@@ -23,7 +23,7 @@ DATASET_ROWS = {
 benchmarks stand in the files of their tasks."""
 
 
-def estimate_rows(config: Any, sources: Callable[[str], Sequence[Estimate]]) -> Estimate:
+def estimate_rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> StepEstimate:
     """Return the rows of an artifact, and whether they are certain; else they are an upper limit.
 
     Args:
@@ -31,10 +31,10 @@ def estimate_rows(config: Any, sources: Callable[[str], Sequence[Estimate]]) -> 
         sources: Gives the estimates of what it reads at a place.
     """
     rows, exact = _rows(config, sources)
-    return Estimate(rows, exact and rows is not None)
+    return StepEstimate(rows, exact and rows is not None)
 
 
-def _rows(config: Any, sources: Callable[[str], Sequence[Estimate]]) -> tuple[int | None, bool]:
+def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tuple[int | None, bool]:
     limit = getattr(config, "limit", None)
     if config.writes == "prompts":
         if isinstance(config, TaskStep):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.artifacts.artifact import Artifact
-from w2s_align.estimates.costs import PROMPT_TOKENS, START, TRAINING_USE, Estimate, Range, answer_tokens
+from w2s_align.estimates.costs import PROMPT_TOKENS, START, TRAINING_USE, Range, StepEstimate, answer_tokens
 from w2s_align.estimates.gpus import Hardware
 from w2s_align.families import Shape
 from w2s_align.steps.train import rows_of
@@ -37,7 +37,7 @@ MOST_GPUS = (16, 32, 64, 128)
 
 def estimate_training(
     config: Any, rows: int | None, counted: TrainingData | None, shape: Shape | None, hardware: Hardware | None
-) -> Estimate:
+) -> StepEstimate:
     """Estimate a training.
 
     Args:
@@ -50,7 +50,7 @@ def estimate_training(
     method: Method = config.method
     if rows is not None:
         rows *= method.rows_per_input
-    found = Estimate(rows if counted is None else counted.rows, exact=counted is not None)
+    found = StepEstimate(rows if counted is None else counted.rows, exact=counted is not None)
     sizes = counted.sizes if counted is not None else _assumed(config.max_length or 4096, method.sides)
     if found.rows is not None:
         trained = found.rows - held_out_rows(config, found.rows)

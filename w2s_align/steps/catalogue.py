@@ -1,4 +1,7 @@
-"""The catalogue: every step kind by its name. A new kind is a file beside this one, and a line here."""
+"""The catalogue: every step kind by its name. A new kind is a file beside this one, and a line here.
+
+Kinds of training declare themselves in training/methods; one file (train.py) makes the steps of all of them.
+"""
 
 from w2s_align.steps.combine import Combine
 from w2s_align.steps.cut import Cut

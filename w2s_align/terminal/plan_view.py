@@ -19,8 +19,8 @@ from w2s_align.estimates.costs import (
     PROMPT_TOKENS,
     TRAINING_USE,
     Costs,
-    Estimate,
     Range,
+    StepEstimate,
 )
 from w2s_align.recipe import Recipe
 from w2s_align.runs.plan import Planned, Status
@@ -36,7 +36,7 @@ class _Line:
 
     name: str
     items: list[Planned]
-    estimates: list[Estimate]
+    estimates: list[StepEstimate]
 
 
 def plan_view(recipe: Recipe, planned: Mapping[str, Planned], costs: Costs, *, every: bool = False) -> Group:
