@@ -328,10 +328,13 @@ def main() -> None:
 
 
 def _show_usage_error(error: Exception) -> None:
-    """Show a wrong command line as click does; anything else is a bug and keeps its traceback."""
+    """Show a wrong command line as click does; of anything else, which is a bug, one line and where its log is."""
     show = getattr(error, "show", None)
     if show is None:
-        raise error
+        from w2s_align.terminal.errors import show_bug
+
+        show_bug(error)
+        sys.exit(1)
     show()
     sys.exit(getattr(error, "exit_code", 2))
 

@@ -7,8 +7,12 @@ as one panel with exit code 2 and no traceback. Everything else that is raised i
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+
+LONGEST = 500
+"""Characters of what was given, or of its place, that a message repeats."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,34 @@ class Problem:
     fix: str = ""
     where: str = ""
 
+    def __post_init__(self) -> None:
+        # Whatever was given may be in it: a text of megabytes, an address with a key.
+        object.__setattr__(self, "what", shortened(without_secrets(self.what), LONGEST, quoted=False))
+        object.__setattr__(self, "where", shortened(without_secrets(self.where), LONGEST, quoted=False))
+
     def __str__(self) -> str:
         sentence = "  ".join(part for part in (self.where, self.what, self.why, self.fix) if part)
         return sentence
+
+
+def shortened(value: object, most: int = 80, *, quoted: bool = True) -> str:
+    """Return a value as it is shown in a message, with its middle left out when it is long.
+
+    Args:
+        value: What was given.
+        most: Characters to show.
+        quoted: Whether to show it as Python would write it.
+    """
+    text = repr(value) if quoted else str(value)
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 4) :]}"
+
+
+_SECRET_PART = re.compile(r"(?<=://)[^/@\s]*@|(?<=://)(\S*?)[?#][^\s)'\"]*")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose addresses have no user, no password and no query: a key may stand there."""
+    return _SECRET_PART.sub(lambda m: "...@" if m[0].endswith("@") else f"{m[1]}?...", text) if "://" in text else text
 
 
 class UserError(Exception):

@@ -16,10 +16,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypedDict, TypeVar, get_args, get_origin
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Message: TypeAlias = dict[str, str]
 """One turn of a chat: exactly ``{"role": ..., "content": ...}``, as in every Hugging Face dataset of conversations."""
@@ -40,10 +41,50 @@ class ClassProbability(TypedDict):
     p: float
 
 
+SECRET = "secret"
+"""Type of the validation error about a value in which a key may stand: no message repeats the value."""
+
+
 class Settings(BaseModel):
     """Base of every typed group of options: unknown keys are refused, and the text under a field is its help."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _no_truth_for_a_number(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Refuse true and false where numbers belong: pydantic would take them for 1 and 0.
+
+        On the model and not on each field, because a validator of the field that tells the members of a union apart
+        is not allowed.
+        """
+        if isinstance(values, dict):
+            no_number = PydanticCustomError("bool_for_number", "true and false are not numbers")
+            wrong = [
+                InitErrorDetails(type=no_number, loc=(name,), input=value)
+                for name, value in values.items()
+                if (field := cls.model_fields.get(name)) and _has_bool(value) and not _takes_bool(field.annotation)
+            ]
+            if wrong:
+                raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return handler(values)
+
+
+def _has_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_has_bool, value)))
+
+
+def _takes_bool(annotation: Any) -> bool:
+    """Return whether a type has a place for true and false; a group of options judges its own fields."""
+    if annotation is bool or annotation is Any:
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    if get_origin(annotation) is Literal:
+        return any(isinstance(value, bool) for value in get_args(annotation))
+    return any(_takes_bool(part) for part in get_args(annotation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ machine is used. Importing this file loads no engine.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from w2s_align.errors import UserError, did_you_mean
-from w2s_align.records import Settings
+from w2s_align.records import SECRET, Settings
 
 EngineName: TypeAlias = Literal["vllm", "transformers", "openai", "ray"]
 
@@ -219,14 +221,43 @@ class EngineResources(Settings):
     @field_validator("base_url")
     @classmethod
     def _address(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not the address of a server; write e.g. http://127.0.0.1:8000/v1")
-        if parts.username or parts.password:
-            raise ValueError("the address must not contain a password; give the key by api_key_env")
-        return url
+        try:
+            return url if url is None else checked_address(url)
+        except ValueError as error:
+            raise PydanticCustomError(SECRET, "{why}", {"why": str(error)}) from None
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name_of_a_variable(cls, name: str | None) -> str | None:
+        if name is None or name in os.environ or _VARIABLE.fullmatch(name):
+            return name
+        raise PydanticCustomError(
+            SECRET,
+            "it is the name of an environment variable, such as OPENAI_API_KEY, and never the key itself: a key would "
+            "be stored with every run",
+        )
+
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+"""Names of environment variables as they are written; keys have small letters."""
+
+
+def checked_address(url: str) -> str:
+    """Return the address of a server, if no secret stands in it.
+
+    Raises:
+        ValueError: It is no address, or holds a password or a query. The message does not repeat it.
+    """
+    parts = urlsplit(url)
+    if parts.username or parts.password or "@" in parts.netloc:
+        raise ValueError("the address must not contain a user or a password; give the key by api_key_env")
+    if parts.query or parts.fragment:
+        raise ValueError(
+            "the address must not have a query: a key in it would be stored with every run; use api_key_env"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("this is not the address of a server; write e.g. http://127.0.0.1:8000/v1")
+    return url
 
 
 def server_address(resources: EngineResources) -> str:
@@ -241,5 +272,8 @@ def server_address(resources: EngineResources) -> str:
             "The openai engine needs the address of a server.",
             fix="Set resources.base_url, e.g. http://127.0.0.1:8000/v1, or the environment variable OPENAI_BASE_URL.",
         )
-    url = url.rstrip("/")
+    try:
+        url = checked_address(url).rstrip("/")
+    except ValueError as error:
+        raise UserError(f"OPENAI_BASE_URL cannot be used: {error}.") from None
     return url if urlsplit(url).path else f"{url}/v1"

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from w2s_align.errors import Problem, UserError
+from w2s_align.recipe.values import check_values
 
 Place = tuple[str, ...]
 
@@ -57,8 +58,13 @@ def read_document(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"There is no recipe {path}.", fix="`w2s recipes` lists the shipped ones.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The recipe {path} cannot be read: {error}.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"The recipe {path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}.",
+            fix="Save it as UTF-8.",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"The recipe {str(path)!r} cannot be read: {error}.") from None
     document = parse_document(text, path.name)
     document.folder = path.absolute().parent
     return document
@@ -74,22 +80,7 @@ def parse_document(text: str, name: str) -> Document:
     Raises:
         UserError: It is not YAML, not a mapping, or a key appears twice.
     """
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        problems = _duplicates(node, name) if node is not None else []
-        data = loader.construct_document(node) if node is not None else None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"This is not valid YAML: {error.problem}.", where=f"{name}:{line}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"This is not valid YAML: {error}.", where=name) from None
-    except RecursionError:
-        raise UserError("This YAML is nested too deeply.", where=name) from None
-    finally:
-        loader.dispose()
-    if problems:
-        raise UserError.all(problems)
+    node, data = parse_yaml(text, name)
     if node is None or not isinstance(data, dict):
         raise UserError(
             "A recipe is a mapping with name, seed and steps.", fix="See recipes/quickstart.yaml.", where=name
@@ -99,8 +90,49 @@ def parse_document(text: str, name: str) -> Document:
     return Document(name, text, data, lines)
 
 
-def _duplicates(node: yaml.Node, name: str) -> list[Problem]:
+def parse_yaml(text: str, name: str) -> tuple[yaml.Node | None, Any]:
+    """Return the node and the value of a YAML text, checked for what a recipe cannot mean; see ``values.py``.
+
+    Args:
+        text: YAML.
+        name: What messages call it.
+
+    Raises:
+        UserError: With every problem, each with its line.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        raise UserError(f"This is not valid YAML: {_first_line(error)}.", where=name) from None
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, None
+        if problems := check_values(node, name) or _duplicates(node, name, set()):
+            raise UserError.all(problems)
+        return node, loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"This is not valid YAML: {error.problem}.", where=f"{name}:{line}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"This is not valid YAML: {_first_line(error)}.", where=name) from None
+    except RecursionError:
+        raise UserError("This YAML is nested too deeply.", where=name) from None
+    except (ValueError, OverflowError) as error:  # e.g. base64 that is none
+        raise UserError(f"This YAML holds a value that cannot be read: {_first_line(error)}.", where=name) from None
+    finally:
+        loader.dispose()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")
+
+
+def _duplicates(node: yaml.Node, name: str, visited: set[int]) -> list[Problem]:
     problems: list[Problem] = []
+    if id(node) in visited:  # reached by an alias before
+        return problems
+    visited.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen: dict[Hashable, int] = {}
         for key, value in node.value:
@@ -114,10 +146,10 @@ def _duplicates(node: yaml.Node, name: str) -> list[Problem]:
                     )
                 )
             seen[key.value] = line
-            problems += _duplicates(value, name)
+            problems += _duplicates(value, name, visited)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            problems += _duplicates(value, name)
+            problems += _duplicates(value, name, visited)
     return problems
 
 

@@ -8,10 +8,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from w2s_align.errors import Problem, did_you_mean
+from w2s_align.errors import Problem, did_you_mean, shortened
 from w2s_align.recipe.document import Document, Place
 from w2s_align.recipe.schema import StepConfig
 from w2s_align.recipe.version import version_here
+from w2s_align.records import SECRET
 
 
 def explain(document: Document, name: str, step: type[StepConfig], error: ValidationError) -> list[Problem]:
@@ -107,7 +108,9 @@ def _explain(document: Document, name: str, model: type[StepConfig], item: Error
     if not location:
         return Problem(f"{name}: {message}.", where=where)
     why = message[:1].upper() + message[1:] + "."
-    return Problem(f"{path}: {given!r} is not valid.", why, _meant(given, item), where)
+    if item["type"] == SECRET:
+        return Problem(f"{path} is refused: a key may stand in it, so it is not shown.", why, where=where)
+    return Problem(f"{path}: {shortened(given)} is not valid.", why, _meant(given, item), where)
 
 
 def _meant(given: Any, item: ErrorDetails) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from w2s_align.errors import Problem, UserError, did_you_mean
+from w2s_align.errors import Problem, UserError, did_you_mean, shortened
 from w2s_align.recipe.document import Document, Place
 from w2s_align.recipe.explain import explain, or_another_version
 from w2s_align.recipe.graph import build_graph
@@ -141,6 +141,8 @@ def _load_step(
         return catalogue[kind].model_validate(values, context={"folder": document.folder}), []
     except ValidationError as error:
         return None, explain(document, name, catalogue[kind], error)
+    except OSError as error:  # a name that no file can have
+        return None, [_no_file(name, error, where)]
 
 
 def _check_steps(document: Document, steps: Mapping[str, StepConfig]) -> list[Problem]:
@@ -152,4 +154,11 @@ def _check_steps(document: Document, steps: Mapping[str, StepConfig]) -> list[Pr
         except UserError as error:
             where = document.where(("steps", name))
             problems += [Problem(f"{name}: {p.what}", p.why, p.fix, p.where or where) for p in error.problems]
+        except OSError as error:
+            problems.append(_no_file(name, error, document.where(("steps", name))))
     return problems
+
+
+def _no_file(name: str, error: OSError, where: str) -> Problem:
+    given = shortened(error.filename) if error.filename else "a file that it names"
+    return Problem(f"{name}: {given} cannot be opened.", f"{error.strerror or error}.", where=where)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import yaml
-
 from w2s_align.errors import Problem, UserError, did_you_mean
-from w2s_align.recipe.document import Document
+from w2s_align.recipe.document import Document, parse_yaml
 
 TOP_LEVEL = ("name", "seed", "description")
 
@@ -36,9 +34,10 @@ def _apply(document: Document, text: str) -> Problem | None:
     if not equals or not path:
         return Problem(f"{text} is not an override.", fix="Write step.field=value, e.g. student.beta=5.", where=where)
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return Problem(f"The value {value} is not valid YAML.", fix="Quote it.", where=where)
+        _, parsed = parse_yaml(value, where)
+    except UserError as error:
+        first = error.problems[0]
+        return Problem(first.what, first.why, first.fix, where)
     keys = path.split(".")
     steps = document.data.get("steps")
     if keys[0] in TOP_LEVEL and len(keys) == 1:

@@ -20,8 +20,9 @@ ArtifactType: TypeAlias = Literal["prompts", "responses", "scores", "pairs", "da
 """What an artifact holds; a reference names a step that writes the type its field reads."""
 
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-"""Names of recipes, steps and arms: they are names of folders, and no `.`, `/` or `@` may be in them."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+"""Names of recipes, steps and arms: they are names of folders, and no `.`, `/` or `@` may be in them.
+File systems take 255 bytes, of which a node's name needs several parts."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import re
 import shutil
@@ -48,8 +49,9 @@ def find_recipe(given: str) -> Path:
         UserError: There is neither.
     """
     path = Path(given)
-    if path.is_file():
-        return path
+    with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+        if path.is_file():
+            return path
     shipped = shipped_recipes()
     name = given.removeprefix("recipes/").removesuffix(".yaml")
     if name in shipped:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from w2s_align.runs.outcome import Event, Outcome
 from w2s_align.runs.run import Run
 from w2s_align.steps.work import merge_warnings
+from w2s_align.terminal.console import open_console
 
 LINE_EVERY = 15.0
 """Seconds between two progress lines of a step when the output is not a terminal."""
@@ -24,7 +25,7 @@ LINE_EVERY = 15.0
 
 def print_rich(renderable: RenderableType) -> None:
     """Print to standard output."""
-    Console().print(renderable, highlight=False)
+    open_console().print(renderable, highlight=False)
 
 
 def printable(text: str) -> str:
@@ -40,7 +41,7 @@ class Display:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._console = Console(stderr=not sys.stdout.isatty(), highlight=False)
+        self._console = open_console(stderr=not sys.stdout.isatty(), highlight=False)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

@@ -17,6 +17,7 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.errors import UserError
 from w2s_align.runs.find import find_target
 from w2s_align.runs.run import Run
+from w2s_align.terminal.console import open_console
 from w2s_align.terminal.progress import printable, show_verdict
 from w2s_align.terminal.run_view import run_view
 
@@ -38,7 +39,7 @@ def show_target(target: str, runs_dir: Path, start: int, rows: int) -> None:
         UserError: Nothing of this name exists.
     """
     found = find_target(target, runs_dir)
-    console = Console(highlight=False)
+    console = open_console(highlight=False)
     if isinstance(found, Run):
         steps, logs = run_view(found)
         console.print(steps)
@@ -65,7 +66,7 @@ def show_report(target: str, runs_dir: Path) -> None:
             why="Its recipe has no report step, or that step has not run yet.",
             fix="Add `report: {kind: report, of: $scores}` to the recipe, and run it.",
         )
-    console = Console()
+    console = open_console()
     text = (found.path / "report.md").read_text(encoding="utf-8")
     console.print(Markdown(re.sub(r"^!\[.*\n", "", text, flags=re.MULTILINE)))  # a terminal shows no plots
     console.print(f"Report: {found.report}", soft_wrap=True)
@@ -95,7 +96,7 @@ def show_sweep(sweep: Sequence[SweepPoint], runs_dir: Path) -> None:
     done = {item.point.label for item, _ in finished}
     failed = [item.point.values for item in sweep if item.point.label not in done]
     with_results = [(item, run) for item, run in finished if _has_evaluation(run)]
-    console = Console(highlight=False)
+    console = open_console(highlight=False)
     if len(with_results) > 1:
         _show_points(console, with_results, failed, runs_dir)
     elif finished and not with_results:
@@ -153,7 +154,7 @@ def _compare(runs: Sequence[RunToCompare], runs_dir: Path, out: Path | None, as_
     if as_json:
         print(numbers.read_text(encoding="utf-8"))
         return
-    console = Console(highlight=False)
+    console = open_console(highlight=False)
     console.print(compare_tables(found, options))
     console.print(f"Page: {page}", soft_wrap=True)
 
