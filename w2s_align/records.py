@@ -284,6 +284,18 @@ def valid_unicode(text: str) -> str:
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
+LABELS: dict[str, bool] = {
+    **dict.fromkeys(("true", "1", "1.0", "yes", "good", "chosen", "desirable", "positive"), True),
+    **dict.fromkeys(("false", "0", "0.0", "-1", "no", "bad", "rejected", "undesirable", "negative"), False),
+}
+"""How data write that a response is good or bad; compared without case and outer white space."""
+
+
+def as_label(value: Any) -> bool | None:
+    """Return whether a label says that a response is good; None for what is no label (see :data:`LABELS`)."""
+    return LABELS.get(str(value).strip().casefold()) if isinstance(value, bool | int | float | str) else None
+
+
 def prompt_id(messages: Sequence[Message]) -> str:
     """Return the id of a prompt: 16 hexadecimal digits of SHA-256 over its roles and contents."""
     turns = [[message["role"], message["content"]] for message in messages]

@@ -207,7 +207,7 @@ def test_unpaired_there_and_back(make):
     pairs = model_order(weak, weaker, make.prompts("ab"))
     more = [
         {"prompt": "alone", "completion": "x", "label": True},
-        {"prompt": "alone", "completion": "y", "label": "yes"},
+        {"prompt": "alone", "completion": "y", "label": "perhaps"},
         {"prompt": None, "completion": "x", "label": True},
     ]
     back = import_pairs([*to_unpaired(pairs.table).to_pylist(), *more])
@@ -305,7 +305,7 @@ def test_sources_that_cannot_be_read_say_why(tmp_path):
     assert sides(import_pairs(renamed, columns={"prompt": "ask", "chosen": "good", "rejected": "bad"})) == [(U, A, B)]
     with pytest.raises(UserError, match="columns cannot map chosen to goood"):
         import_pairs(renamed, columns={"prompt": "ask", "chosen": "goood", "rejected": "bad"})
-    with pytest.raises(UserError, match="There is no data in"):
+    with pytest.raises(UserError, match="No data in"):
         import_pairs(tmp_path)
     (tmp_path / "a.jsonl").write_text("")
     with pytest.raises(UserError, match="there are no rows"):

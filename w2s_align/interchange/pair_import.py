@@ -7,6 +7,7 @@ its reason.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.interchange.pair_layouts import Layout, find_layout, from_columns, from_rows
+from w2s_align.interchange.columns import Layout, base, proposed
+from w2s_align.interchange.pair_layouts import DOUBTED, NEEDED, find_layout, from_columns, from_rows
 from w2s_align.interchange.pair_responses import prompts_and_responses
 from w2s_align.interchange.readers import EXCERPT_CHARS, Batch, Broken, read_batches
 from w2s_align.pairing.assemble import Options, Pairs, make_pairs
@@ -59,7 +61,8 @@ def import_pairs(
     Args:
         source: A file (.jsonl, .json, .parquet), a folder of such files, the id of a dataset on the hub, or rows.
         layout: ``pairs``, ``ratings`` or ``labels`` (see ``pair_layouts.py``); None to tell it from the columns.
-        columns: Which column holds what, where its name is not one of those in ``pair_layouts.NAMES``.
+        columns: Which column holds what, where its name is not one of those in ``columns.NAMES``; ``output.0``
+            is the first entry of a list ``output``.
         rule: How ratings become pairs.
         margin: Least difference of two ratings.
         split: Split of a dataset on the hub.
@@ -97,6 +100,7 @@ def import_pairs(
         given={"row": data.rows, **counts.given},
         kept={"row": data.rows - len(data.broken), **counts.kept},
         dropped={**count_dropped(broken), **counts.dropped},
+        noticed=dict(data.noticed),
     )
     return replace(pairs, dropped=pa.concat_tables([broken, pairs.dropped]), counts=counts)
 
@@ -112,6 +116,8 @@ class _Data:
         responses: ``prompt_id``, ``row``, ``text``, ``model``, ``score``, ``side``.
         broken: Rows that could not be read, with their places.
         seen: Ids of the prompts.
+        noticed: For :attr:`Counts.noticed`.
+        example: The first row.
     """
 
     layout: Layout = "pairs"
@@ -120,6 +126,8 @@ class _Data:
     responses: list[pl.DataFrame] = field(default_factory=list)
     broken: list[tuple[str, Broken]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    noticed: Counter[str] = field(default_factory=Counter)
+    example: Mapping[str, Any] = field(default_factory=dict)
 
     def is_new(self, one: str) -> bool:
         """Say whether a prompt comes for the first time."""
@@ -153,7 +161,8 @@ def _read(
         if limit is not None:
             batch = _head(batch, limit - data.rows)
         if batch.numbers and not mapping:
-            data.layout, mapping = find_layout(batch.columns, layout, named)
+            data.example = batch.first
+            data.layout, mapping = find_layout(batch.columns, layout, named, data.example)
         _take(batch, data, mapping, task)
         if stop and data.broken:
             place, row = data.broken[0]
@@ -163,10 +172,36 @@ def _read(
         progress(data.rows, f"{len(data.broken):,} broken" if data.broken else "")
         if limit is not None and data.rows >= limit:
             break
-    if not data.prompts:
+    if not data.seen:
         reasons = ", ".join(sorted({row.reason for _, row in data.broken})) or "there are no rows"
-        raise UserError(f"No row of {data.rows:,} can be read: {reasons}.", fix="Check the file and its columns.")
+        needed = ("prompt", *(name for name in NEEDED[data.layout][0] if name != "prompt"))
+        fitting = proposed(needed, mapping, data.example)
+        raise UserError(
+            f"No row of {data.rows:,} can be read: {reasons}.",
+            why=f"Columns that were not read: {', '.join(sorted(_unread(data.example, mapping)))}." if fitting else "",
+            fix=f"Say which column holds what; this could fit: {fitting}"
+            if fitting
+            else "Check the file and its columns.",
+        )
     return data
+
+
+def _unread(columns: Iterable[str], mapping: Mapping[str, str]) -> set[str]:
+    """Return the columns that the mapping does not read."""
+    columns = set(columns)
+    return columns - {base(column, columns) for column in mapping.values()}
+
+
+def _count_unread(batch: Batch, mapping: Mapping[str, str], noticed: Counter[str]) -> None:
+    """Count for each column that is not read the rows that have something in it."""
+    unread = _unread(batch.columns, mapping)
+    for name in sorted(unread):
+        if isinstance(batch.rows, list):
+            filled = sum(row.get(name) not in (None, "", []) for row in batch.rows)
+        else:
+            filled = batch.rows.height - batch.rows[name].null_count()
+        if filled:
+            noticed[f"a column that was not read, {name}"] += filled
 
 
 def _head(batch: Batch, rows: int) -> Batch:
@@ -188,6 +223,11 @@ def _take(batch: Batch, data: _Data, mapping: Mapping[str, str], task: str | Non
     if batch.numbers:
         rows = batch.rows
         frame = from_rows(rows, mapping) if isinstance(rows, list) else from_columns(rows, _there(rows, mapping))
+        _count_unread(batch, mapping, data.noticed)
+        if "doubted" in frame.columns:
+            doubted = int((frame["doubted"] > 0).sum())
+            data.noticed.update({DOUBTED: doubted} if doubted else {})
+            frame = frame.drop("doubted")
         # Also a later file that has none of the columns has rows, and they are counted.
         numbers = pl.DataFrame({"row": pl.int_range(len(batch.numbers), dtype=pl.UInt32, eager=True)})
         prompts, responses = prompts_and_responses(numbers.hstack(frame.get_columns()), data.layout)
@@ -213,7 +253,7 @@ _PROMPTS = pa.schema([("id", pa.string()), ("messages", MESSAGES), ("task", pa.s
 
 def _there(frame: pl.DataFrame, mapping: Mapping[str, str]) -> dict[str, str]:
     """Return the columns that a later file still has."""
-    return {name: column for name, column in mapping.items() if column in frame.columns}
+    return {name: column for name, column in mapping.items() if base(column, frame.columns) in frame.columns}
 
 
 def _shown(row: Mapping[str, Any]) -> str:
@@ -227,6 +267,12 @@ def _select(data: _Data, rule: RatingRule, margin: float, options: Options) -> t
     import polars as pl
 
     found = pl.concat(data.responses)
+    if data.layout == "labels" and found["side"].n_unique() == 1:
+        raise UserError(
+            f"All {found.height:,} responses are labeled {'bad' if found['side'][0] else 'good'}.",
+            why="A pair needs a good and a bad response of one prompt.",
+            fix="Use data with both labels, or map the column of the labels: columns: {label: <column>}.",
+        )
     # Two models of the same name, or of none, are told apart by the number of the sample.
     found = found.with_columns(sample=pl.int_range(pl.len(), dtype=pl.Int32).over("prompt_id"))
     responses = _responses(found)

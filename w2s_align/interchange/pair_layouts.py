@@ -9,49 +9,16 @@ or columns of a file, returns frames with the columns of a layout, of one type e
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.records import MESSAGES
+from w2s_align.interchange.columns import NAMES, Layout, base, cell, find_columns, proposed
+from w2s_align.records import MESSAGES, as_label
 
 if TYPE_CHECKING:
     import polars as pl
-
-Layout: TypeAlias = Literal["pairs", "ratings", "labels"]
-
-NAMES: dict[Layout, dict[str, tuple[str, ...]]] = {
-    "pairs": {
-        "prompt": ("prompt", "conversations", "instruction", "question"),
-        "system": ("system_prompt", "system"),
-        "chosen": ("chosen", "chosen_response"),
-        "rejected": ("rejected", "rejected_response"),
-        "score_chosen": ("score_chosen", "chosen_score", "chosen_rating"),
-        "score_rejected": ("score_rejected", "rejected_score", "rejected_rating"),
-        "chosen_model": ("chosen_model", "chosen-model"),
-        "rejected_model": ("rejected_model", "rejected-model"),
-        "task": ("task", "source", "dataset", "category"),
-    },
-    "ratings": {
-        "prompt": ("instruction", "prompt", "question"),
-        "system": ("system_prompt", "system"),
-        "responses": ("generations", "responses"),
-        "ratings": ("ratings", "scores"),
-        "models": ("generation_models", "models"),
-        "completions": ("completions",),
-        "task": ("task", "source", "dataset", "category"),
-    },
-    "labels": {
-        "prompt": ("prompt", "instruction", "question"),
-        "system": ("system_prompt", "system"),
-        "completion": ("completion", "response"),
-        "label": ("label",),
-        "model": ("model",),
-        "task": ("task", "source", "dataset", "category"),
-    },
-}
-"""For each layout its columns, and under which names they are looked for."""
 
 NEEDED: dict[Layout, tuple[tuple[str, ...], ...]] = {
     "pairs": (("chosen", "rejected"),),
@@ -61,29 +28,42 @@ NEEDED: dict[Layout, tuple[tuple[str, ...], ...]] = {
 """For each layout the columns without which it cannot be read; one of the sets is enough."""
 CHATS = {"prompt": "user", "chosen": "assistant", "rejected": "assistant", "completion": "assistant"}
 """Columns that hold a text, a turn or turns; a text is a turn of this role."""
-TEXTS = ("system", "task", "chosen_model", "rejected_model", "model")
+TEXTS = ("system", "input", "task", "chosen_model", "rejected_model", "model")
 """Columns that hold a text."""
 NUMBERS = ("score_chosen", "score_rejected")
 """Columns that hold a number, which may be written as text."""
 LISTS = {"responses": str, "ratings": float, "models": str}
 """Columns that hold one entry for each response, and the type of an entry."""
-ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+ROLES = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "bot": "assistant",
+    "model": "assistant", "chatgpt": "assistant", "system": "system",
+}  # fmt: skip
 """How ShareGPT and OpenAI name the roles of a chat, with our name."""
 COMPLETION = {"responses": ("response", "text"), "ratings": ("overall_score", "rating", "score"), "models": ("model",)}
 """Fields of a completion of UltraFeedback, under which names they are looked for."""
+OVERALL_TO_FINE = 0.5
+"""UltraFeedback rates a completion as a whole from 1 to 10, and each aspect of it from 1 to 5."""
+CONTRADICTION = 2.0
+"""An overall score is not believed when it is this far, on the scale of 1 to 5, from the mean of the fine-grained
+ratings: in UltraFeedback a "1.0" was sometimes stored as 10 (https://huggingface.co/datasets/openbmb/UltraFeedback,
+discussions)."""
+DOUBTED = "overall score that contradicts the fine-grained ratings: not used"
+"""What such completions are counted under."""
 UNKNOWN = "unknown"
 """Name of the model where the data does not say who wrote a response."""
 
 
 def find_layout(
-    columns: Collection[str], layout: Layout | None, named: Mapping[str, str]
+    columns: Collection[str], layout: Layout | None, named: Mapping[str, str], row: Mapping[str, Any]
 ) -> tuple[Layout, dict[str, str]]:
     """Tell the layout of data from its columns.
 
     Args:
         columns: The columns that there are.
         layout: The layout, where it is known.
-        named: Which column holds what, where its name is another than those in :data:`NAMES`.
+        named: Which column holds what, where its name is another than those in ``columns.NAMES``; a column can be
+            looked into (``output.0``).
+        row: A row of the data, to propose a mapping.
 
     Returns:
         The layout, and for each of its columns the one of the data that holds it.
@@ -94,15 +74,14 @@ def find_layout(
     layouts: tuple[Layout, ...] = (layout,) if layout else get_args(Layout)
     known = {name for each in layouts for name in NAMES[each]}
     for name, column in named.items():
-        if name not in known or column not in columns:
+        if name not in known or base(column, columns) not in columns:
             raise UserError(
                 f"columns cannot map {name} to {column}.",
                 why=f"The data has: {', '.join(sorted(columns))}.",
                 fix=f"It maps {', '.join(sorted(known))} to columns of the data.",
             )
     for each in layouts:
-        found = {name: next((c for c in options if c in columns), None) for name, options in NAMES[each].items()}
-        mapping = {name: c for name, c in found.items() if c} | {n: c for n, c in named.items() if n in found}
+        mapping = find_columns(NAMES[each], columns) | {n: c for n, c in named.items() if n in NAMES[each]}
         if any(all(name in mapping for name in needed) for needed in NEEDED[each]):
             return each, mapping
     raise UserError(
@@ -110,8 +89,20 @@ def find_layout(
         f"{f'the layout {layout}' if layout else 'any layout of preference data'}.",
         why="There must be chosen and rejected; or a prompt with generations and ratings, or completions; or a prompt "
         "with completion and label.",
-        fix="Say which column holds what, e.g. columns: {prompt: question, chosen: good, rejected: bad}.",
+        fix=_fitting(layouts, named, columns, row),
     )
+
+
+def _fitting(
+    layouts: tuple[Layout, ...], named: Mapping[str, str], columns: Collection[str], row: Mapping[str, Any]
+) -> str:
+    """Say which mapping could fit the data, or how one is written."""
+    for each in layouts:
+        found = find_columns(NAMES[each], columns) | {n: c for n, c in named.items() if n in NAMES[each]}
+        for needed in NEEDED[each]:
+            if text := proposed(("prompt", *(name for name in needed if name != "prompt")), found, row):
+                return f"Say which column holds what; this could fit: {text}"
+    return "Say which column holds what, e.g. columns: {prompt: question, chosen: good, rejected: bad}."
 
 
 def from_rows(rows: list[dict[str, Any]], mapping: Mapping[str, str]) -> pl.DataFrame:
@@ -125,20 +116,26 @@ def from_rows(rows: list[dict[str, Any]], mapping: Mapping[str, str]) -> pl.Data
 
     frame: dict[str, pl.Series] = {}
     for name, column in mapping.items():
-        values = [row.get(column) for row in rows]
-        if name in CHATS:
-            chats = pa.array([_turns(value, CHATS[name]) for value in values], MESSAGES)
+        values = [cell(row, column) for row in rows]
+        if name in ("chosen", "rejected") and mapping.get("chosen") == mapping.get("rejected"):
+            values = [_one_of_two(value, name) for value in values]  # output: [better, worse]
+        if name == "history":
+            chats = pa.array([history_turns(value) for value in values], MESSAGES)
+            frame[name] = pl.Series(name, pl.from_arrow(chats))
+        elif name in CHATS:
+            chats = pa.array([turns(value, CHATS[name]) for value in values], MESSAGES)
             frame[name] = pl.Series(name, pl.from_arrow(chats))
         elif name == "completions":
             lists = [_completions(value) for value in values]
             for field, kind in LISTS.items():
                 frame[field] = _list_series([found.get(field) for found in lists], kind)
+            frame["doubted"] = pl.Series([sum(found.get("doubted", ())) for found in lists], dtype=pl.UInt32)
         elif name in LISTS:
             frame[name] = _list_series(values, LISTS[name])
         elif name in NUMBERS:
             frame[name] = pl.Series([_number(value) for value in values], dtype=pl.Float64)
         elif name == "label":
-            frame[name] = pl.Series([v if isinstance(v, bool) else None for v in values], dtype=pl.Boolean)
+            frame[name] = pl.Series([as_label(value) for value in values], dtype=pl.Boolean)
         else:
             frame[name] = pl.Series([v if isinstance(v, str) else None for v in values], dtype=pl.String)
     return pl.DataFrame(frame)
@@ -155,9 +152,12 @@ def from_columns(table: pl.DataFrame, mapping: Mapping[str, str]) -> pl.DataFram
 
     frame: dict[str, pl.Series] = {}
     odd: dict[str, str] = {}
+    sides = {name: mapping[name] for name in ("chosen", "rejected") if name in mapping}
     for name, column in mapping.items():
-        values = table[column]
-        if name in CHATS and values.dtype == pl.String:
+        values = table[base(column, table.columns)]
+        if column not in table.columns or (name in sides and len(set(sides.values())) == 1):
+            odd[name] = column
+        elif name in CHATS and values.dtype == pl.String:
             turn = pl.struct(role=pl.lit(CHATS[name]), content=pl.col(column))
             chats = pl.when(pl.col(column).is_not_null()).then(pl.concat_list(turn))
             frame[name] = table.select(chats.alias(name)).to_series()
@@ -170,7 +170,7 @@ def from_columns(table: pl.DataFrame, mapping: Mapping[str, str]) -> pl.DataFram
         else:
             odd[name] = column
     if odd:
-        more = from_rows(table.select(set(odd.values())).to_dicts(), odd)
+        more = from_rows(table.select({base(column, table.columns) for column in odd.values()}).to_dicts(), odd)
         frame |= {name: more[name] for name in more.columns}
     return pl.DataFrame(frame)
 
@@ -190,13 +190,35 @@ def _chat_column(values: pl.Series) -> pl.Series:
     return pl.DataFrame({"chat": values}).select(pl.col("chat").list.eval(turn)).to_series()
 
 
-def _turns(value: Any, role: str) -> list[dict[str, Any]] | None:
+def _one_of_two(value: Any, side: str) -> Any:
+    return value[side == "rejected"] if isinstance(value, list) and len(value) == 2 else None
+
+
+def history_turns(value: Any) -> list[dict[str, Any]] | None:
+    """Return earlier turns, which are messages or pairs of a question and its answer; None where there are none."""
+    if not value:
+        return None
+    if isinstance(value, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
+        roles = ("user", "assistant")
+        return [
+            _turn({"role": role, "content": text}) for pair in value for role, text in zip(roles, pair, strict=True)
+        ]
+    return turns(value, "")
+
+
+def turns(value: Any, role: str) -> list[dict[str, Any]] | None:
+    """Return a text, a turn or turns as turns in our roles; None for anything else.
+
+    Args:
+        value: What a row holds.
+        role: Role of a text.
+    """
     if isinstance(value, str):
         return [{"role": role, "content": value}]
-    turns = [value] if isinstance(value, dict) else value
-    if not isinstance(turns, list):
+    chat = [value] if isinstance(value, dict) else value
+    if not isinstance(chat, list):
         return None
-    return [_turn(turn) for turn in turns]
+    return [_turn(turn) for turn in chat]
 
 
 def _turn(turn: Any) -> dict[str, Any]:
@@ -211,7 +233,7 @@ def _number(value: Any) -> float | None:
     """Return a finite number, also one that is written as text; None for anything else."""
     try:
         number = float(value) if not isinstance(value, bool) and value is not None else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of more than 308 digits
         return None
     return number if number is not None and number - number == 0 else None
 
@@ -219,10 +241,27 @@ def _number(value: Any) -> float | None:
 def _completions(value: Any) -> dict[str, list[Any]]:
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         return {}
-    return {
+    fields = {
         field: [next((entry[name] for name in names if entry.get(name) is not None), None) for entry in value]
         for field, names in COMPLETION.items()
     }
+    doubted = [_contradicts(entry, rating) for entry, rating in zip(value, fields["ratings"], strict=True)]
+    fields["ratings"] = [None if bad else rating for rating, bad in zip(fields["ratings"], doubted, strict=True)]
+    return fields | {"doubted": doubted}
+
+
+def _contradicts(entry: Mapping[str, Any], rating: Any) -> bool:
+    """Say whether the overall score of a completion of UltraFeedback contradicts its fine-grained ratings."""
+    overall = _number(entry.get("overall_score"))
+    aspects = entry.get("annotations")
+    aspects = aspects.values() if isinstance(aspects, dict) else ()
+    ratings = [_number(aspect.get("Rating")) for aspect in aspects if isinstance(aspect, dict)]
+    known = [number for number in ratings if number is not None]
+    fine = _number(entry.get("fine-grained_score"))
+    fine = sum(known) / len(known) if known else fine
+    if overall is None or fine is None or rating != entry.get("overall_score"):
+        return False
+    return abs(overall * OVERALL_TO_FINE - fine) > CONTRADICTION
 
 
 def _list_series(values: list[Any], kind: type) -> pl.Series:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from w2s_align.interchange.pair_layouts import CHATS, LISTS, NAMES, NUMBERS, UNKNOWN, Layout
+from w2s_align.interchange.columns import NAMES, Layout
+from w2s_align.interchange.pair_layouts import CHATS, LISTS, NUMBERS, UNKNOWN
 
 if TYPE_CHECKING:
     import polars as pl
+
+INPUT_SEPARATOR = "\n\n"
+"""What stands between an instruction and the input that belongs to it."""
 
 
 def prompts_and_responses(frame: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -27,8 +31,7 @@ def prompts_and_responses(frame: pl.DataFrame, layout: Layout) -> tuple[pl.DataF
     """
     import polars as pl
 
-    frame = _completed(frame, layout)
-    frame = _READ[layout](frame)
+    frame = _READ[layout](_with_input(_completed(frame, layout)))
     turn = pl.struct(role=pl.lit("system"), content=pl.col("system"))
     first = pl.col("prompt").list.first().struct.field("role")
     led = pl.col("system").is_not_null() & (pl.col("system") != "") & first.ne_missing(pl.lit("system"))
@@ -48,11 +51,29 @@ def _completed(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     import polars as pl
 
     chat = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
-    kinds: dict[str, Any] = {name: chat for name in CHATS} | {name: pl.Float64 for name in NUMBERS}
+    kinds: dict[str, Any] = {name: chat for name in (*CHATS, "history")} | {name: pl.Float64 for name in NUMBERS}
     kinds["label"] = pl.Boolean
     kinds |= {name: pl.List(pl.Float64 if kind is float else pl.String) for name, kind in LISTS.items()}
     missing = [name for name in NAMES[layout] if name not in frame.columns]
     return frame.with_columns(pl.lit(None, kinds.get(name, pl.String)).alias(name) for name in missing)
+
+
+def _with_input(frame: pl.DataFrame) -> pl.DataFrame:
+    """Complete a prompt of one turn by its ``input``, and put earlier turns before it; ``asked`` is the turn alone."""
+    import polars as pl
+
+    first = pl.col("prompt").list.first().struct
+    last = pl.col("prompt").list.last().struct.field("content")
+    single = (pl.col("prompt").list.len() == 1) & (pl.col("input").fill_null("").str.strip_chars() != "")
+    content = pl.concat_str(first.field("content"), pl.col("input"), separator=INPUT_SEPARATOR)
+    turn = pl.concat_list(pl.struct(role=first.field("role"), content=content))
+    whole = pl.when(single).then(turn).otherwise(pl.col("prompt"))
+    earlier = pl.col("history").list.len().fill_null(0) > 0
+    return frame.with_columns(asked=last, prompt=whole).with_columns(
+        prompt=pl.when(earlier & pl.col("prompt").is_not_null())
+        .then(pl.concat_list("history", "prompt"))
+        .otherwise(pl.col("prompt"))
+    )
 
 
 def _broken(name: str) -> pl.Expr:
@@ -84,7 +105,7 @@ def _read_pairs(frame: pl.DataFrame) -> pl.DataFrame:
     heads = {side: chats[side].list.slice(0, sizes[side] - 1) for side in chats}
     whole = (sizes["chosen"] > 1) | (sizes["rejected"] > 1)
     differ = (sizes["chosen"] < 2) | (sizes["rejected"] < 2) | (heads["chosen"] != heads["rejected"])
-    asked = pl.col("prompt").list.last().struct.field("content")
+    asked = pl.col("asked")
     turns = heads["chosen"].list.eval(pl.element().struct.field("content"))
     elsewhere = pl.col("prompt").is_not_null() & ~turns.list.contains(asked)
     missing = pl.any_horizontal(chat.is_null() | (chat.list.len() == 0) for chat in chats.values())

@@ -9,20 +9,23 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_align.errors import UserError, did_you_mean, missing_package
-from w2s_align.interchange.readers import ROW_FILES, Broken, file_rows, hub_dataset
+from w2s_align.interchange.columns import INPUT, INSTRUCTIONS, PROMPTS, base, cell, find_columns, normal, proposed
+from w2s_align.interchange.pair_layouts import history_turns, turns
+from w2s_align.interchange.pair_responses import INPUT_SEPARATOR
+from w2s_align.interchange.readers import ROW_FILES, Broken, broken_in_words, hub_dataset, numbered_rows
 from w2s_align.records import Message, Prompt, to_table, valid_unicode
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PROMPT_COLUMNS = ("messages", "prompt", "question", "problem", "instruction")
-"""Columns that hold the prompt when nothing else is said, the first that is there."""
+_OPTIONAL = ("answer", "system", "history")
+"""Columns that are looked for in every row: one that not all rows have is not in the first."""
 MAX_ATTEMPTS = 20
 """Generated tasks repeat themselves; stop looking for new ones after this many tries for each prompt wanted."""
 
@@ -35,11 +38,14 @@ class LoadedPrompts:
 
     Attributes:
         table: Rows of ``Prompt.SCHEMA``; no id stands twice.
-        counts: ``rows_in``, ``kept``, and ``dropped`` by reason.
+        counts: ``rows_in``, ``kept``, ``dropped`` by reason, and ``not_read``: the columns that were not read, with
+            the number of rows that have something in them.
+        warnings: What a user should know of the rows and columns, as sentences.
     """
 
     table: pa.Table
     counts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def load_prompts(
@@ -66,7 +72,8 @@ def load_prompts(
         split: Split of a hub dataset or of a lab task.
         config_name: Configuration of a hub dataset.
         revision: Commit, tag or branch of a hub dataset.
-        columns: Which column holds what: keys ``prompt`` (a text or messages), ``answer``, ``group``.
+        columns: Which column holds what: keys ``prompt`` (a text or messages), ``answer``, ``group``, ``system``,
+            ``input`` (what completes an instruction), ``history``. ``meta.gold`` and ``output.0`` look into a column.
         template: Text around each prompt, with ``{prompt}`` in it; only for prompts of one turn.
         limit: Keep this many prompts.
         shuffle: Draw them at random with the seed instead of taking the first.
@@ -87,7 +94,8 @@ def load_prompts(
     check_generated(source, split, limit, options or {})
     kind, _, name = source.partition("/")
     default_task = source
-    rows: Iterable[Prompt | str]
+    rows: Iterable[Prompt | Unread]
+    reading = _Reading(source, columns or {})
     if kind == "lab" and name:
         from w2s_align import lab
 
@@ -95,13 +103,22 @@ def load_prompts(
     elif kind == "reasoning_gym" and name:
         rows = _reasoning_gym_rows(name, limit or 0, hold_out if part == "test" else 1 - hold_out, seed, options or {})
     else:
-        raw: Iterable[dict[str, Any] | Broken]
+        raw: Iterable[tuple[str, dict[str, Any] | Broken]]
         if Path(source).suffix in ROW_FILES or Path(source).exists():
-            raw, default_task = file_rows(Path(source).expanduser()), Path(source).stem
+            raw, default_task = numbered_rows(Path(source).expanduser()), Path(source).stem
         else:
-            raw = hub_dataset(source, config_name, split, revision=revision)
-        rows = _mapped(raw, source, columns or {}, task or default_task)
-    return _collect(rows, source, template, limit, shuffle, seed, hold_out, part)
+            hub = hub_dataset(source, config_name, split, revision=revision)
+            raw = ((f"row {number}", row) for number, row in enumerate(hub, start=1))
+        rows = reading.prompts(raw, task or default_task)
+    return _collect(rows, reading, template, limit, shuffle, seed, hold_out, part)
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A row that is no prompt: where it is, and why."""
+
+    place: str
+    reason: str
 
 
 def check_generated(source: str, split: str, limit: int | None, options: dict[str, Any]) -> None:
@@ -133,8 +150,8 @@ def check_generated(source: str, split: str, limit: int | None, options: dict[st
 
 
 def _collect(
-    rows: Iterable[Prompt | str],
-    source: str,
+    rows: Iterable[Prompt | Unread],
+    reading: _Reading,
     template: str | None,
     limit: int | None,
     shuffle: bool,
@@ -142,14 +159,16 @@ def _collect(
     hold_out: float,
     part: Part,
 ) -> LoadedPrompts:
-    """Keep what belongs to the part, once each, up to the limit. A text instead of a prompt is a reason to drop."""
+    """Keep what belongs to the part, once each, up to the limit. What cannot be read is counted."""
     kept: dict[str, Prompt] = {}
     dropped: Counter[str] = Counter()
+    broken: list[tuple[str, str]] = []
     rows_in = 0
     for row in rows:
         rows_in += 1
-        if isinstance(row, str):
-            dropped[row] += 1
+        if isinstance(row, Unread):
+            dropped[row.reason] += 1
+            broken.append((row.place, row.reason))
             continue
         if template is not None:
             row = _wrapped(row, template)
@@ -163,15 +182,25 @@ def _collect(
                 break
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "it is empty"
-        raise UserError(f"{source} gives no prompt: {reasons}.", fix="Check the file, its columns, and the part.")
+        fitting = proposed(("prompt",), reading.mapping, reading.example) if len(broken) == rows_in else None
+        raise UserError(
+            f"{reading.source} gives no prompt: {reasons}.",
+            why=f"The prompt was looked for in the column {reading.mapping['prompt']}." if fitting else "",
+            fix=f"Say which column holds the prompt; this could fit: {fitting}"
+            if fitting
+            else "Check the file, its columns, and the part.",
+        )
     prompts = list(kept.values())
     if shuffle:
         random.Random(seed).shuffle(prompts)
         if limit is not None and limit < len(prompts):
             dropped["beyond the limit"] += len(prompts) - limit
             prompts = prompts[:limit]
-    counts = {"rows_in": rows_in, "kept": len(prompts), "dropped": dict(dropped)}
-    return LoadedPrompts(to_table(prompts, Prompt), counts)
+    counts: dict[str, Any] = {"rows_in": rows_in, "kept": len(prompts), "dropped": dict(dropped)}
+    if reading.not_read:
+        counts["not_read"] = dict(reading.not_read)
+    warnings = [broken_in_words(rows_in, broken)] if broken else []
+    return LoadedPrompts(to_table(prompts, Prompt), counts, warnings + reading.warnings())
 
 
 def _wrapped(prompt: Prompt, template: str) -> Prompt:
@@ -206,66 +235,102 @@ def _reasoning_gym_rows(name: str, limit: int, share: float, seed: int, options:
         yield Prompt.of(entry["question"], answer=_text(entry["answer"]), task=f"reasoning_gym/{name}", meta=meta)
 
 
-def _mapped(
-    rows: Iterable[dict[str, Any] | Broken], source: str, columns: dict[str, str], task: str
-) -> Iterator[Prompt | str]:
-    """Turn rows into prompts by the column mapping; the columns are checked on the first row that there is."""
-    checked = False
-    for row in rows:
-        if isinstance(row, Broken):
-            yield row.reason
-            continue
-        if not checked:
-            columns, checked = _check_columns(row, source, columns), True
-        yield _prompt(row, columns, task)
+@dataclass
+class _Reading:
+    """Rows as prompts, and what reading them met.
 
+    Attributes:
+        source: What is read.
+        named: Which column holds what, as the user says.
+        mapping: The column of each entry of ``columns.PROMPTS``, told from the first row.
+        example: The first row.
+        not_read: Columns that were not read, with the number of rows that have something in them.
+    """
 
-def _check_columns(row: dict[str, Any], source: str, columns: dict[str, str]) -> dict[str, str]:
-    there = ", ".join(row)
-    unknown = set(columns) - {"prompt", "answer", "group"}
-    if unknown:
-        raise UserError(
-            f"columns has no {', '.join(sorted(unknown))}.", fix="It maps prompt, answer and group to columns."
-        )
-    for role, column in columns.items():
-        if column not in row:
-            raise UserError(f"{source} has no column {column} for the {role}.", fix=f"It has: {there}.")
-    if "prompt" not in columns:
-        found = next((name for name in PROMPT_COLUMNS if name in row), None)
-        if found is None:
+    source: str
+    named: Mapping[str, str]
+    mapping: dict[str, str] = field(default_factory=dict)
+    example: dict[str, Any] = field(default_factory=dict)
+    not_read: Counter[str] = field(default_factory=Counter)
+
+    def prompts(self, rows: Iterable[tuple[str, dict[str, Any] | Broken]], task: str) -> Iterator[Prompt | Unread]:
+        """Turn rows into prompts.
+
+        Raises:
+            UserError: The first row has no column for the prompt, or none that was named.
+        """
+        for place, row in rows:
+            if isinstance(row, Broken):
+                yield Unread(place, row.reason)
+                continue
+            if not self.mapping:
+                self.mapping, self.example = self._columns(row), row
+            mapping = self.mapping
+            if len(mapping) < len(PROMPTS):  # a column that only some rows have, such as Alpaca's input
+                mapping = find_columns({name: PROMPTS[name] for name in _OPTIONAL}, row) | mapping
+                if "input" not in mapping and normal(mapping["prompt"]) in INSTRUCTIONS:
+                    mapping = find_columns({"prompt": INSTRUCTIONS, "input": INPUT}, row) | mapping
+            read = {base(column, row) for column in mapping.values()}
+            self.not_read.update(name for name, value in row.items() if name not in read and value not in (None, ""))
+            prompt = _prompt(row, mapping, task)
+            yield Unread(place, prompt) if isinstance(prompt, str) else prompt
+
+    def warnings(self) -> list[str]:
+        """Return sentences on the columns that were not read, and on one that was taken for the answer."""
+        said = []
+        if self.not_read:
+            names = ", ".join(sorted(self.not_read))
+            said.append(f"Columns of {self.source} that were not read: {names}. The option columns maps them.")
+        answer = self.mapping.get("answer")
+        if answer is not None and "answer" not in self.named and normal(answer) != "answer":
+            said.append(f"The column {answer} is read as the answer; columns: {{answer: <column>}} names another.")
+        return said
+
+    def _columns(self, row: dict[str, Any]) -> dict[str, str]:
+        there = ", ".join(row)
+        unknown = set(self.named) - set(PROMPTS)
+        if unknown:
             raise UserError(
-                f"No column of {source} looks like a prompt.",
-                why=f"It has: {there}.",
-                fix="Say which one it is: columns: {prompt: <column>, answer: <column>}",
+                f"columns has no {', '.join(sorted(unknown))}.", fix=f"It maps {', '.join(PROMPTS)} to columns."
             )
-        columns = {**columns, "prompt": found}
-    if "answer" not in columns and "answer" in row:
-        columns = {**columns, "answer": "answer"}
-    return columns
+        for role, column in self.named.items():
+            if base(column, row) not in row:
+                raise UserError(f"{self.source} has no column {column} for the {role}.", fix=f"It has: {there}.")
+        mapping = find_columns(PROMPTS, row) | dict(self.named)
+        if "prompt" not in mapping:
+            fitting = proposed(("prompt",), mapping, row) or "columns: {prompt: <column>, answer: <column>}"
+            raise UserError(
+                f"No column of {self.source} looks like a prompt.",
+                why=f"It has: {there}.",
+                fix=f"Say which one it is: {fitting}",
+            )
+        return mapping
 
 
-def _prompt(row: dict[str, Any], columns: dict[str, str], task: str) -> Prompt | str:
+def _prompt(row: dict[str, Any], mapping: Mapping[str, str], task: str) -> Prompt | str:
     """Make a prompt of a row, or say why not."""
-    value = row.get(columns["prompt"])
-    fields = {
-        "answer": _text(row.get(columns.get("answer", ""))),
-        "group": _text(row.get(columns.get("group", ""))),
-        "task": task,
-    }
+    held = {role: cell(row, column) for role, column in mapping.items()}
+    fields = {"answer": _text(held.get("answer")) or None, "group": _text(held.get("group")), "task": task}
+    value, system, more = held["prompt"], held.get("system"), held.get("input")
     if isinstance(value, str):
-        value = valid_unicode(value)
-        return Prompt.of(value, **fields) if value.strip() else "empty prompt"
-    if not isinstance(value, list):
+        if not value.strip():
+            return "empty prompt"
+        if isinstance(more, str) and more.strip():
+            value = f"{value}{INPUT_SEPARATOR}{more}"
+        earlier = history_turns(held.get("history")) or []
+        value = [*earlier, {"role": "user", "content": value}]
+    chat = turns(value, "user")
+    if not isinstance(value, list) or chat is None:
         return "no prompt"
-    messages: list[Message] = []
-    for message in value:
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str) or "role" not in message:
-            return "broken messages"
-        messages.append({"role": str(message["role"]), "content": valid_unicode(message["content"])})
+    if any(turn["role"] is None or turn["content"] is None for turn in chat):
+        return "broken messages"
+    messages: list[Message] = [{"role": t["role"], "content": valid_unicode(t["content"])} for t in chat]
     while messages and messages[-1]["role"] == "assistant":
         messages.pop()  # data for fine-tuning ends with the answer; here it is the model's turn to write one
     if not messages or messages[-1]["role"] != "user":
         return "no user turn at the end"
+    if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": valid_unicode(system)})
     return Prompt.of(messages, **fields)
 
 

@@ -7,10 +7,15 @@ one counted row, not the end of the file.
 
 from __future__ import annotations
 
+import codecs
+import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +32,11 @@ BATCH_ROWS = 20_000
 """Rows of a batch: columns are worth their overhead, and a batch of long chats stays far below a gigabyte."""
 EXCERPT_CHARS = 300
 """Characters of a broken line that are kept, to show what is wrong with it."""
+SHOWN_BROKEN = 5
+"""Broken rows that a warning names: enough to find the fault, and a warning stays a few lines."""
+_LONG_NUMBER = re.compile(rb"\d{309}")
+"""More digits than the largest 64-bit float has: no column of numbers can hold it."""
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,20 @@ class Broken:
 
     reason: str
     text: str
+
+
+def broken_in_words(rows: int, broken: Sequence[tuple[str, str]], kept: str = "") -> str:
+    """Return a warning that names how many rows cannot be read, why, and where the first of them are.
+
+    Args:
+        rows: How many rows there are.
+        broken: Place and reason of each that cannot be read.
+        kept: What to say of the others.
+    """
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(why for _, why in broken).most_common())
+    places = ", ".join(place for place, _ in broken[:SHOWN_BROKEN])
+    more = ", ..." if len(broken) > SHOWN_BROKEN else ""
+    return f"{len(broken):,} of {rows:,} rows cannot be read ({reasons}), the first at {places}{more}.{kept}"
 
 
 @dataclass(frozen=True)
@@ -54,13 +78,30 @@ class Batch:
     broken: dict[int, Broken] = field(default_factory=dict)
 
     @property
+    def first(self) -> Mapping[str, Any]:
+        """The first row."""
+        return self.rows[0] if isinstance(self.rows, list) else self.rows.row(0, named=True)
+
+    @property
     def columns(self) -> set[str]:
         """The columns of the rows."""
         return {name for row in self.rows for name in row} if isinstance(self.rows, list) else set(self.rows.columns)
 
 
 def file_rows(path: Path) -> Iterator[dict[str, Any] | Broken]:
-    """Yield the rows of a file of any known type.
+    """Yield the rows of a file of any known type; see :func:`numbered_rows`.
+
+    Raises:
+        UserError: There is no such file, or it cannot be read.
+    """
+    return (row for _, row in numbered_rows(path))
+
+
+def numbered_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Broken]]:
+    """Yield the rows of a file of any known type, each with its place: ``data.csv line 7``.
+
+    A cell of a CSV or TSV file is a text, exactly as it stands there: ``007`` and ``12:30`` are no numbers and no
+    times.
 
     Args:
         path: A .jsonl, .json, .csv, .tsv or .parquet file.
@@ -73,24 +114,70 @@ def file_rows(path: Path) -> Iterator[dict[str, Any] | Broken]:
     if path.suffix not in ROW_FILES:
         raise _unknown_type(path, ROW_FILES)
     try:
-        if path.suffix == ".jsonl":
-            with path.open("rb") as file:
-                yield from (_row(content) for _, content in _json_lines(file, half_pairs=True))
-        elif path.suffix == ".json":
-            yield from map(_row, _json_list(path))
-        elif path.suffix == ".parquet":
+        if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
             with pq.ParquetFile(path) as parquet:
-                for batch in parquet.iter_batches():
-                    yield from batch.to_pylist()
+                rows = chain.from_iterable(batch.to_pylist() for batch in parquet.iter_batches())
+                yield from ((f"{path.name} row {number}", row) for number, row in enumerate(rows, start=1))
+        elif path.suffix in (".csv", ".tsv"):
+            yield from _cells(path, "\t" if path.suffix == ".tsv" else ",")
         else:
-            import pyarrow.csv
-
-            tabs = pyarrow.csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True)
-            yield from pyarrow.csv.read_csv(path, parse_options=tabs).to_pylist()
-    except (ValueError, OSError) as error:  # ArrowInvalid, JSONDecodeError and UnicodeDecodeError are ValueErrors
+            unit, contents = _json_contents(path, half_pairs=True)
+            yield from ((f"{path.name} {unit} {number}", _row(content)) for number, content in contents)
+    except (ValueError, OSError, RecursionError, csv.Error) as error:  # ArrowInvalid and JSONDecodeError: ValueErrors
         raise UserError(f"{path} cannot be read: {error}.") from None
+
+
+def _cells(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any] | Broken]]:
+    """Yield the rows of a CSV file, with the texts of their cells."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses a text of more than 131,072 characters
+    with path.open("r", encoding=encoding_of(path), newline="") as file:
+        lines = csv.reader(file, delimiter=delimiter)
+        header = next(lines, [])
+        double = [name for name, count in Counter(header).items() if count > 1]
+        if double:
+            raise UserError(f"{path} has several columns {double[0]!r}.", fix="Give every column a name of its own.")
+        first = lines.line_num + 1
+        for row in lines:
+            place, first = f"{path.name} line {first}", lines.line_num + 1
+            if len(row) == len(header):
+                yield place, dict(zip(header, row, strict=True))
+            elif row:
+                reason = f"{len(row)} cells where there are {len(header)} columns"
+                yield place, Broken(reason, delimiter.join(row)[:EXCERPT_CHARS])
+
+
+def encoding_of(path: Path) -> str:
+    """Return the encoding of a text file: UTF-8, or UTF-16 where its byte-order mark says so.
+
+    Raises:
+        UserError: It is neither; the error names what it probably is.
+    """
+    with path.open("rb") as file:
+        if file.read(2) in _UTF16:
+            return "utf-16"
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                decoder.decode(line)
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path} is not UTF-8: line {number} holds the byte 0x{line[error.start]:02x}.",
+                    why=f"Its encoding is probably {_probable(line)}.",
+                    fix=f"Convert it first, e.g.: iconv -f {_probable(line).split()[0]} -t UTF-8 {path.name}",
+                ) from None
+    return "utf-8-sig"
+
+
+def _probable(line: bytes) -> str:
+    """Name the encoding that a line which is not UTF-8 probably has: single bytes beyond ASCII are accented letters
+    of a language in Latin script, runs of them a text in another one."""
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", line)]
+    if sum(run == 1 for run in runs) * 2 >= len(runs):
+        return "ISO-8859-1 (Latin-1) or Windows-1252"
+    return "GB18030, Shift_JIS, EUC-KR or Windows-1251"
 
 
 def read_batches(
@@ -178,11 +265,42 @@ def _unknown_type(path: Path, types: tuple[str, ...]) -> UserError:
     return UserError(f"{path} has an unknown file type.", fix=f"Use one of {', '.join(types)}.")
 
 
-def _json_list(path: Path) -> list[Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+def _json_contents(path: Path, *, half_pairs: bool) -> tuple[str, Iterable[tuple[int, Any]]]:
+    """Return the unit and the numbered contents of a JSON file: the lines of JSON Lines, which may also be called
+    .json, or the entries of one list."""
+    if path.suffix == ".jsonl" or _holds_lines(path):
+        return "line", _json_lines(_lines(path), half_pairs=half_pairs)
+    content = json.loads(path.read_text(encoding=encoding_of(path)))
     if not isinstance(content, list):
-        raise UserError(f"{path} is not a list of rows.", fix="Write a JSON list of objects, or JSONL.")
-    return content
+        raise UserError(
+            f"{path} is not a list of rows.",
+            why=f"It is an object with: {', '.join(content)[:EXCERPT_CHARS]}." if isinstance(content, dict) else "",
+            fix="Write a JSON list of objects, or JSON Lines.",
+        )
+    return "row", enumerate(content, start=1)
+
+
+def _holds_lines(path: Path) -> bool:
+    """Say whether a .json file holds JSON Lines: its first line is a whole object, and more lines follow."""
+    first, second, *_ = [*islice((line for line in _lines(path) if line.strip()), 2), b"", b""]
+    if not second or not first.lstrip().startswith(b"{"):
+        return False
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file as UTF-8 without a byte-order mark."""
+    with path.open("rb") as file:
+        start = file.read(3)
+        if start[:2] not in _UTF16:
+            file.seek(3 if start == codecs.BOM_UTF8 else 0)
+            yield from file
+            return
+    with path.open("r", encoding="utf-16") as text:
+        yield from (line.encode("utf-8", "surrogatepass") for line in text)
 
 
 def _json_lines(lines: Iterable[bytes], *, half_pairs: bool) -> Iterator[tuple[int, Any]]:
@@ -196,13 +314,24 @@ def _json_lines(lines: Iterable[bytes], *, half_pairs: bool) -> Iterator[tuple[i
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line) if not _LONG_NUMBER.search(line) else json.loads(line, parse_int=_integer)
             if not half_pairs and b"\\ud" in line:
                 json.dumps(row, ensure_ascii=False).encode()
             yield number, row
         except (ValueError, RecursionError) as error:
-            reason = "not Unicode" if isinstance(error, UnicodeError) else "not JSON"
+            known = "not Unicode" if isinstance(error, UnicodeError) else "not JSON"
+            reason = "a number too large" if isinstance(error, _TooLarge) else known
             yield number, Broken(reason, line[:EXCERPT_CHARS].decode("utf-8", "replace").rstrip("\n"))
+
+
+class _TooLarge(ValueError):
+    """An integer that no column of numbers can hold."""
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 308:
+        raise _TooLarge
+    return int(digits)
 
 
 def _row(content: Any) -> dict[str, Any] | Broken:
@@ -220,12 +349,10 @@ def _file_batches(path: Path) -> Iterator[Batch]:
 
             with pq.ParquetFile(path) as parquet:
                 yield from _column_batches(f"{path.name} row", parquet.iter_batches(BATCH_ROWS))
-        elif path.suffix == ".jsonl":
-            with path.open("rb") as file:
-                yield from _row_batches(f"{path.name} line", _json_lines(file, half_pairs=False))
         else:
-            yield from _row_batches(f"{path.name} row", enumerate(_json_list(path), start=1))
-    except (ValueError, OSError) as error:  # ArrowInvalid, JSONDecodeError and UnicodeDecodeError are ValueErrors
+            unit, contents = _json_contents(path, half_pairs=False)
+            yield from _row_batches(f"{path.name} {unit}", contents)
+    except (ValueError, OSError, RecursionError) as error:  # ArrowInvalid and JSONDecodeError are ValueErrors
         raise UserError(f"{path} cannot be read: {error}.") from None
 
 

@@ -29,12 +29,15 @@ class Counts:
             that a rule could choose from.
         dropped: For each unit the number by reason.
         comparisons: A judge's comparisons by outcome; empty for other rules.
+        noticed: What reading another tool's data met without dropping a row, and in how many rows: columns that were
+            not read, scores that were not believed.
     """
 
     given: Mapping[Unit, int]
     kept: Mapping[Unit, int]
     dropped: Mapping[Unit, Mapping[str, int]] = field(default_factory=dict)
     comparisons: Mapping[str, int] = field(default_factory=dict)
+    noticed: Mapping[str, int] = field(default_factory=dict)
 
     def lost(self, unit: Unit, reason: str | None = None) -> int:
         """Return how many were dropped, for one reason or for all."""
@@ -54,11 +57,12 @@ class Counts:
         lines = self.totals()
         for unit, reasons in self.dropped.items():
             lines |= {f"{unit}s dropped: {reason}": number for reason, number in reasons.items()}
-        return lines | {f"comparisons: {outcome}": number for outcome, number in self.comparisons.items()}
+        lines |= {f"comparisons: {outcome}": number for outcome, number in self.comparisons.items()}
+        return lines | {f"rows with {what}": number for what, number in self.noticed.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as plain values."""
-        return {name: value for name, value in asdict(self).items() if value or name != "comparisons"}
+        return {name: value for name, value in asdict(self).items() if value or name not in ("comparisons", "noticed")}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Counts:

@@ -119,6 +119,7 @@ class ImportPairs(Step):
     def run(self, work: Work) -> None:
         """Read, filter, audit and write the pairs."""
         from w2s_align.interchange import import_pairs
+        from w2s_align.interchange.readers import broken_in_words
 
         per_prompt = {} if self.pairs_per_prompt is None else {"pairs_per_prompt": self.pairs_per_prompt}
         pairs = import_pairs(
@@ -140,8 +141,11 @@ class ImportPairs(Step):
             evaluations=evaluation_items(work, "decontaminate", len(self.decontaminate)),
             **per_prompt,
         )
-        rows, broken = pairs.counts.given["row"], pairs.counts.lost("row")
+        lost = pairs.dropped.slice(0, pairs.counts.lost("row"))  # the rows that cannot be read come first
+        broken = list(zip(lost["detail"].to_pylist(), lost["reason"].to_pylist(), strict=True))
         if broken:
-            first = next(row["detail"] for row in pairs.dropped.slice(0, broken).to_pylist() if row["unit"] == "row")
-            work.warnings.append(f"{broken:,} of {rows:,} rows cannot be read, the first at {first}.")
+            work.warnings.append(broken_in_words(pairs.counts.given["row"], broken))
+        if pairs.counts.noticed:
+            noticed = "; ".join(f"{number:,} with {what}" for what, number in pairs.counts.noticed.items())
+            work.warnings.append(f"Of {pairs.counts.given['row']:,} rows: {noticed}.")
         write_pairs(work, pairs, license=self.license, generator_licenses=self.generator_licenses)

@@ -31,7 +31,8 @@ class Prompts(Step):
     revision: str | None = None
     """Commit, tag or branch of a hub dataset."""
     columns: dict[str, str] = {}
-    """Which column holds what: {prompt: question, answer: answer, group: topic}. A prompt is a text or messages."""
+    """Which column holds what: {prompt: question, answer: answer, group: topic}. A prompt is a text or messages.
+    Also system, history (earlier turns) and input (what completes an instruction). Default: the usual names."""
     template: str | None = None
     """Text around each prompt, with {prompt} in it."""
     limit: int | None = Field(None, ge=1)
@@ -115,6 +116,7 @@ class Prompts(Step):
         )
         work.write(loaded.table, "prompts")
         work.counts.update(loaded.counts)
+        work.warnings += loaded.warnings
         if self.limit is not None and loaded.table.num_rows < self.limit:
             work.warnings.append(
                 f"{self.source} gave {loaded.table.num_rows} prompts; the limit of {self.limit} was not reached."

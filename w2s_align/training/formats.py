@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.records import MESSAGES, Message
+from w2s_align.records import MESSAGES, Message, as_label
 
 Source: TypeAlias = str | os.PathLike[str] | pa.Table
 """One set of rows: a Parquet file, a folder of them, or an Arrow table."""
@@ -108,7 +108,11 @@ def labeled_of(row: dict[str, Any], dropped: Counter[str]) -> list[dict[str, Any
         if not prompt or not completion or row["label"] is None:
             dropped["incomplete"] += 1
             return []
-        return [{"prompt": prompt, "completion": completion, "label": bool(row["label"])}]
+        label = as_label(row["label"])
+        if label is None:
+            dropped["unknown_label"] += 1
+            return []
+        return [{"prompt": prompt, "completion": completion, "label": label}]
     pair = pair_of(row, dropped)
     sides = (("chosen", True), ("rejected", False))
     return (

@@ -58,8 +58,9 @@ def prepare_pairs(
         kept: list[dict[str, Any]] = []
         for pair, (chosen, rejected) in zip(split, answers, strict=True):
             if table.keep({"chosen": chosen, "rejected": rejected}):
-                table.identical += pair["chosen"] == pair["rejected"]
                 ids = [answer.ids[: settings.max_length] for answer in (chosen, rejected)]
+                # By what is trained on: a template may trim, and a cut may take what made the difference.
+                table.identical += ids[0] == ids[1]
                 made = {"chosen_ids": ids[0], "rejected_ids": ids[1], "start": chosen.start}
                 kept.append(made if tokens else pair)
         return kept
@@ -68,8 +69,10 @@ def prepare_pairs(
     if data.counts.identical == data.rows:
         raise UserError(
             f"In all {data.rows} pairs the chosen response equals the rejected one.",
-            "Such pairs carry no preference.",
-            "Check which two sets of responses were paired.",
+            "Such pairs carry no preference; what counts is what is trained on, after the template and max_length.",
+            "Raise max_length, or set too_long to drop."
+            if data.counts.cut
+            else "Check which two sets of responses were paired.",
         )
     return data
 
@@ -118,7 +121,14 @@ def prepare_labeled(
 
     needed = ("completion",)
     key = {"seed": seed, "together": together, "batch_size": settings.batch_size}
-    return store_rows(pairs, schema, needed, convert, encoder, settings, folder, arrange, **key)
+    data = store_rows(pairs, schema, needed, convert, encoder, settings, folder, arrange, **key)
+    classes = [name for name in ("good", "bad") if name in data.lengths]
+    if len(classes) == 1:
+        data.notes.append(
+            f"All {data.rows} responses are labeled {classes[0]}: there is nothing to tell them from, and training "
+            f"moves all of them {'up' if classes[0] == 'good' else 'down'}."
+        )
+    return data
 
 
 def prepare_chats(
