@@ -34,8 +34,8 @@ def write_card(report: TrainingReport, method: Method) -> Path:
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}, {how}",
-        f"Trained from `{name}` by {how} ({method.library} {report.versions[method.library]}) for {report.steps} steps "
-        f"of {report.batch['batch_size']} rows, seed {report.seed}.",
+        f"Trained from `{name}` by {how} ({method.library} {report.versions[method.library]}) for {report.steps} "
+        f"steps of {report.batch['batch_size']} rows, seed {report.seed}.",
         f"Weights and configuration of the start have the SHA-256 `{report.digests['start']}`.",
         "## Data",
         f"SHA-256 of the token ids that were trained on: `{report.digests['data']}`.",
