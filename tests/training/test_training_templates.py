@@ -281,7 +281,7 @@ def test_what_is_cut_on_either_side_loses_its_end_of_turn(models, tmp_path, name
     batch, data = batch_of("dpo", models[name], family, tmp_path / "dpo", max_length=limit, too_long="truncate")
     rows = rows_with_loss(batch["input_ids"], batch["attention_mask"], batch["completion_mask"] == 1)
     assert rows == [(family.prompt, end) for end in (cut, family.rejected, family.rejected, cut)]
-    assert (data.counts["cut_chosen"], data.counts["cut_rejected"]) == (1, 1)
+    assert (data.counts.cut["chosen"], data.counts.cut["rejected"]) == (1, 1)
     batch, _ = batch_of("sft", models[name], family, tmp_path / "sft", max_length=limit, too_long="truncate")
     rows = rows_with_loss(batch["input_ids"], batch["attention_mask"], batch["labels"] != -100)
     assert rows == [(family.prompt, cut), (family.prompt, family.rejected)]

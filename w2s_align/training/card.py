@@ -27,15 +27,15 @@ def write_card(report: TrainingReport, method: Method) -> Path:
         base_model=report.start if is_hub_id else None,
         library_name="transformers",
         pipeline_tag=method.head.pipeline_tag,
-        tags=["trl", report.method, "weak-to-strong"] + (["lora"] if report.adapter_dir else []),
+        tags=[method.library, report.method, "weak-to-strong"] + (["lora"] if report.adapter_dir else []),
     )
     name = report.start if is_hub_id else Path(report.start).name
     how = method.title
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}, {how}",
-        f"Trained from `{name}` by {how} (TRL {report.versions['trl']}) for {report.steps} steps of "
-        f"{report.batch['batch_size']} rows, seed {report.seed}.",
+        f"Trained from `{name}` by {how} ({method.library} {report.versions[method.library]}) for {report.steps} "
+        f"steps of {report.batch['batch_size']} rows, seed {report.seed}.",
         f"Weights and configuration of the start have the SHA-256 `{report.digests['start']}`.",
         "## Data",
         f"SHA-256 of the token ids that were trained on: `{report.digests['data']}`.",

@@ -69,6 +69,7 @@ class Method:
         padding_free: Whether its trainer is made inside :func:`~w2s_align.training.padding_free.without_padding`.
         logits: Memory of the output head: ``tiles`` where log-probabilities are computed tile by tile, ``whole`` where
             all logits are kept, ``none`` without such a head.
+        library: Distribution that its trainer comes from.
         frozen_passes: Forward passes of frozen models (a reference, a teacher) for each row of a training.
     """
 
@@ -86,4 +87,5 @@ class Method:
     shuffled: bool = True
     padding_free: bool = False
     logits: Literal["tiles", "whole", "none"] = "tiles"
+    library: str = "trl"
     frozen_passes: int = 0
