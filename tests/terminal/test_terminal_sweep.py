@@ -60,7 +60,7 @@ def test_a_point_that_fails_stops_no_other_and_stands_in_the_table(folder: Path)
     """Nothing is run twice: the first sweep has made everything but the third point."""
     (folder / "empty.jsonl").write_text('{"prompt": ""}\n')
     done = w2s("sweep", "swept.yaml", "--file", "points.yaml", cwd=folder)
-    assert "points.yaml cannot be read" in done.stderr
+    assert "Cannot read the sweep points.yaml" in done.stderr
     points = "- {tuned.steps: 4}\n- {tuned.steps: 4, problems.source: empty.jsonl}\n- {tuned.steps: 6}\n"
     (folder / "points.yaml").write_text(points)
     done = w2s("sweep", "swept.yaml", "--file", "points.yaml", cwd=folder)
