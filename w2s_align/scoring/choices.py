@@ -204,7 +204,7 @@ def _statement(text: str, patterns: _Patterns) -> str | None:
         letters = []
         for match in pattern.finditer(text):
             sentence = text[max(text.rfind(mark, 0, match.start()) for mark in ".\n;,") + 1 : match.end()]
-            if match[1].islower() and pattern is patterns.statements[0] or NEGATED.search(sentence):
+            if (match[1].islower() and pattern is patterns.statements[0]) or NEGATED.search(sentence):
                 continue
             if letter := _letter(match):
                 letters.append(letter)

@@ -219,13 +219,13 @@ class Expression:
     def _numeric_group(self) -> bool:
         """Say whether what follows multiplies without a sign: a root, pi, or brackets around numbers ("2(3)")."""
         rest = self.text[self.end :].lstrip()
-        return not rest.startswith("(") or re.match(r"\([-+0-9.√π]", rest) is not None and "(" == self.text[self.end]
+        return not rest.startswith("(") or (re.match(r"\([-+0-9.√π]", rest) is not None and self.text[self.end] == "(")
 
     def _power(self) -> Number:
         value = self._atom()
         if match := self._take(re.compile(r"(?:\^|\*\*)(?=[-+(0-9.])")):
             exponent = self._atom()
-            if abs(exponent) > 400 or abs(value) > 1e6 and abs(exponent) > 50:
+            if abs(exponent) > 400 or (abs(value) > 1e6 and abs(exponent) > 50):
                 raise OverflowError(match[0])
             value = value**exponent
             if isinstance(value, complex):

@@ -130,11 +130,29 @@ COPULAS = "is|are|was|were|ist|sind|war|est|sont|es|son|fue|è|é|是|为|は"
 NUMBER_WORDS = {
     word: value
     for value, words in enumerate(
-        "zero null zéro cero|one eins un uno 一|two zwei deux dos 二 两|three drei trois tres 三|four vier quatre cuatro 四|"
-        "five fünf cinq cinco 五|six sechs seis 六|seven sieben sept siete 七|eight acht huit ocho 八|nine neun neuf nueve 九|"
-        "ten zehn dix diez 十|eleven elf onze once 十一|twelve zwölf douze doce 十二|thirteen dreizehn treize trece|"
-        "fourteen vierzehn quatorze catorce|fifteen fünfzehn quinze quince|sixteen sechzehn seize|seventeen siebzehn|"
-        "eighteen achtzehn|nineteen neunzehn|twenty zwanzig vingt veinte 二十".split("|")
+        [
+            "zero null zéro cero",
+            "one eins un uno 一",
+            "two zwei deux dos 二 两",
+            "three drei trois tres 三",
+            "four vier quatre cuatro 四",
+            "five fünf cinq cinco 五",
+            "six sechs seis 六",
+            "seven sieben sept siete 七",
+            "eight acht huit ocho 八",
+            "nine neun neuf nueve 九",
+            "ten zehn dix diez 十",
+            "eleven elf onze once 十一",
+            "twelve zwölf douze doce 十二",
+            "thirteen dreizehn treize trece",
+            "fourteen vierzehn quatorze catorce",
+            "fifteen fünfzehn quinze quince",
+            "sixteen sechzehn seize",
+            "seventeen siebzehn",
+            "eighteen achtzehn",
+            "nineteen neunzehn",
+            "twenty zwanzig vingt veinte 二十",
+        ]
     )
     for word in words.split()
 }
@@ -160,7 +178,7 @@ def word_pattern(words: str) -> str:
     ``\b`` sees no boundary between two of their characters, so that it is asked for beside Latin letters only.
     """
     latin = "|".join(
-        word for word in words.split("|") if word[0].isascii() or word[0].isalpha() and word[0] < "\u0250"
+        word for word in words.split("|") if word[0].isascii() or (word[0].isalpha() and word[0] < "\u0250")
     )
     other = "|".join(word for word in words.split("|") if not (word[0].isascii() or word[0] < "\u0250"))
     parts = [rf"(?<![^\W\d_\u0250-\U0010ffff])(?:{latin})(?![^\W\d_\u0250-\U0010ffff])"] if latin else []
