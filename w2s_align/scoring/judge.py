@@ -177,7 +177,7 @@ def _questions(
     prompts: pa.Table,
     responses: pa.Table,
     groups: dict[str, list[int]],
-    texts: list[str],
+    texts: list[str | None],
     settings: JudgeSettings,
     seed: int,
     asked: dict[str, Prompt],
