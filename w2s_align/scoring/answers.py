@@ -2,37 +2,62 @@
 
 Reads the text of a response and a gold answer, gives the extracted answer or None. Pure functions over strings: every
 answer scorer uses the same extraction, so that scores of different scorers disagree about values and never about where
-the answer is.
+the answer is. Tables of words are in ``phrases.py``, numbers in ``numbers.py``, letters in ``choices.py``.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from collections import deque
+
+from w2s_align.scoring.choices import LETTERS, choice_letter, find_choice, is_choice
+from w2s_align.scoring.numbers import (
+    Number,
+    clean_latex,
+    free_numbers,
+    is_number,
+    last_number,
+    number_at,
+    number_of,
+    parse_number,
+    plain,
+    same_number,
+)
+from w2s_align.scoring.phrases import (
+    ABOUT,
+    AFTERWARDS,
+    ANSWER_PHRASE,
+    BECAUSE,
+    COPULAS,
+    CUES,
+    FINISHED,
+    NEGATED,
+    NUMBER_WORDS,
+    VERDICTS,
+    question_end,
+    word_pattern,
+)
+from w2s_align.scoring.sentences import sentence_ends
+from w2s_align.scoring.thoughts import answer_part
 
 TAIL_CHARS = 20_000
 """Only the end of a response is searched: a final answer stands there, and a runaway answer cannot cost minutes."""
+PIECE_CHARS = 2_000
+"""What follows "the answer is" is read so far: longer than any answer, short enough that no text is slow."""
 
-_NUMBER = r"[-+−]?[$€£]?[-+−]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)?(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?"
-_FRACTION = rf"{_NUMBER}(?:\s?/\s?\d+(?:\.\d+)?)?"
-_ANY_NUMBER = re.compile(rf"(?<![\w.]){_FRACTION}")
-_WHOLE_NUMBER = re.compile(rf"({_NUMBER})(?:\s?/\s?(\d+(?:\.\d+)?))?\s?%?")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
-_PHRASE = re.compile(r"\banswer\b(?:[^\n.:=]{0,40}?)(?:\bis\b|[:=])[\s*:]*([^\n]*)", re.IGNORECASE)
-_CHOICE = re.compile(r"[(\[*]*(?:\\text\{)?([A-Ja-j])\}?[)\]*.:]*")
-_CHOICES = (
-    re.compile(r"\banswer\b[^\n.:=]{0,40}?(?:\bis\b|[:=])[\s*:]*(?:option\s+)?[(\[]?([A-J])\b(?!')", re.IGNORECASE),
-    re.compile(r"[(\[]([A-J])[)\]]"),
-    re.compile(r"^\W*([A-J])[.):](?:\s|\*|$)", re.MULTILINE),
-    re.compile(r"(?<![\w'])([B-HJ])(?![\w'])"),
-    re.compile(r"^\W*([A-J])\W*$", re.MULTILINE),
+_STATES = re.compile(rf"####|<answer>|\\boxed|{ANSWER_PHRASE.pattern}", re.IGNORECASE | re.MULTILINE)
+_FINISHED = re.compile(rf"\W*(?:{FINISHED})\b", re.IGNORECASE)
+_ABOUT = re.compile(rf"(?:{word_pattern(ABOUT)}|[\s*_`~:：])+", re.IGNORECASE)
+_CUE = re.compile(word_pattern(CUES), re.IGNORECASE)
+_BECAUSE = re.compile(rf"\s*[,;，(]?\s*(?:{word_pattern(BECAUSE)})", re.IGNORECASE)
+_RELATIVE = re.compile(r",\s+(?:which|who|where|so|not|and (?:it|the|this|that)|as|with|but)\b", re.IGNORECASE)
+_COPULA = re.compile(rf"{word_pattern(COPULAS)}\s*[:：]?\s*(?=\S)|(?<=\w)[:：=]\s*(?=\S)", re.IGNORECASE)
+_LETTER_GOLD = re.compile(r"\(([A-Z])\)|([A-Z])[.)]?")
+_OTHER_NUMBER = re.compile(
+    rf"\s*{word_pattern('or|to|oder|bis|ou|或|至')}\s*[$€£]?-?[0-9][0-9.,]*(?:\s[A-Za-z]+)?[.!]?\s*$", re.IGNORECASE
 )
-_SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
-_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([^{}]+?)\s*\}\s*\{\s*([^{}]+?)\s*\}")
-_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
 
 
 def extract_answer(text: str, gold: str = "") -> str | None:
@@ -43,33 +68,39 @@ def extract_answer(text: str, gold: str = "") -> str | None:
     1. a line after ``####`` (GSM8K's mark),
     2. ``<answer>...</answer>``,
     3. ``\boxed{...}`` with balanced braces,
-    4. ``... answer is ...`` or ``answer: ...``, to the end of the sentence,
+    4. ``... answer is ...`` or ``answer: ...``, to the end of the sentence; of an equation its right side,
     5. when the gold answer is a number: the last number of the text,
-    6. otherwise: the last line of the text (as many last lines as the gold answer has).
+    6. when it is one of a family (yes and no): the word of that family that the text states,
+    7. otherwise: the last line of the text (as many last lines as the gold answer has), of "X is Y" only the Y.
 
-    What stands before the last ``</think>`` is thinking and is not searched.
+    Thoughts are not searched, nor what follows a question that the model asked itself.
 
     Args:
         text: The response.
-        gold: The gold answer; only its *kind* (a number or not, how many lines) steers step 4 to 6, never its value.
+        gold: The gold answer; only its *kind* (a number or not, how many lines, which family) steers step 4 to 7,
+            never its value.
     """
-    text = text.rsplit("</think>", 1)[-1][-TAIL_CHARS:]
-    number = not gold or is_number(gold)
-    stated = stated_answer(text)
-    if stated is not None:
-        return _last_number(stated) or stated if number else stated
-    phrases = _PHRASE.findall(text)
-    if phrases and phrases[-1].strip():
-        if number:
-            first = _ANY_NUMBER.search(clean_latex(phrases[-1]))
-            if first:
-                return first.group().strip()
-        else:
-            return _SENTENCE_END.split(phrases[-1].strip(), maxsplit=1)[0].strip() or None
-    if number:
-        return _last_number(text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "\n".join(lines[-max(1, len(gold.strip().splitlines())) :]) or None
+    text = _searched(text)
+    if not gold or is_number(gold):
+        return _number(text)
+    letter = _LETTER_GOLD.fullmatch(gold.strip())
+    if letter:
+        letters = LETTERS if (letter[1] or letter[2]) in LETTERS else "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+        if found := find_choice(text, stated_answer(text), letters):
+            return f"({found})" if letter[1] else found
+    return _text(text, gold.strip())
+
+
+def extract_choice(text: str) -> str | None:
+    """Return the letter (A to J) that a response to a multiple-choice question chooses, or None: see
+    :func:`w2s_align.scoring.choices.find_choice`."""
+    text = _searched(text)
+    return find_choice(text, stated_answer(text))
+
+
+def _searched(text: str) -> str:
+    """Return the part of a response in which answers are looked for."""
+    return question_end(answer_part(text)[-TAIL_CHARS:], _STATES)
 
 
 def stated_answer(text: str) -> str | None:
@@ -81,45 +112,18 @@ def stated_answer(text: str) -> str | None:
     return None
 
 
-def extract_choice(text: str) -> str | None:
-    r"""Return the letter (A to J) that a response to a multiple-choice question chooses, or None.
-
-    The first of these that the text has, and of several its last occurrence: an explicit mark (``####``, ``<answer>``,
-    ``\boxed``) with one letter; ``answer is (B)`` or ``answer: B``; ``(B)``; a line that begins with ``B.`` or
-    ``B)``; a single capital letter by itself, other than the words "A" and "I".
-    """
-    text = text.rsplit("</think>", 1)[-1][-TAIL_CHARS:]
-    stated = stated_answer(text)
-    if stated is not None and is_choice(stated):
-        return choice_letter(stated)
-    for pattern in _CHOICES:
-        found = pattern.findall(text)
-        if found:
-            return str(found[-1]).upper()
-    return None
-
-
-def is_choice(text: str) -> bool:
-    """Say whether a text is one letter from A to J, perhaps in brackets, and nothing else."""
-    return _CHOICE.fullmatch(text.strip()) is not None
-
-
-def choice_letter(text: str) -> str:
-    """Return the letter of a text that :func:`is_choice`.
-
-    Raises:
-        ValueError: The text is something else.
-    """
-    match = _CHOICE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a choice")
-    return match.group(1).upper()
-
-
 def gold_answer(answer: str) -> str:
     """Return the gold answer of a prompt; of a worked solution that ends in ``#### 42`` (GSM8K's form) only the 42."""
     found = _HASHES.findall(answer)
     return found[-1].strip() if found else answer.strip()
+
+
+def before_check(text: str) -> str:
+    """Return a text without the part, after its answer, that explains or checks it."""
+    for match in AFTERWARDS.finditer(text):
+        if any(char.isdigit() for char in text[: match.start()]):
+            return text[: match.start()]
+    return text
 
 
 def _boxed(text: str) -> list[str]:
@@ -135,58 +139,144 @@ def _boxed(text: str) -> list[str]:
     return []
 
 
-def _last_number(text: str) -> str | None:
-    found = deque(_ANY_NUMBER.finditer(clean_latex(text)), maxlen=1)
-    return found[0].group().strip() if found else None
+def _number(text: str) -> str | None:
+    """Return the number that a text states; where it states something else behind a mark, that."""
+    stated = stated_answer(text)
+    if stated is not None:
+        return number_of(stated) or (_in_sentence(plain(stated)) if _is_sentence(stated) else None) or stated
+    for match in reversed(list(ANSWER_PHRASE.finditer(text))):
+        if found := _stated_number(text[match.end() : match.end() + PIECE_CHARS], match["link"] is not None):
+            return found
+    return last_number(before_check(text))
 
 
-def clean_latex(text: str) -> str:
-    r"""Rewrite the LaTeX that numbers come in: ``\frac{1}{2}`` to ``1/2``, ``1{,}000`` to ``1,000``, ``\text{m}`` to
-    ``m``."""
-    if "\\" in text or "{" in text:
-        text = _LATEX_FRACTION.sub(r"\1/\2", text)
-        text = _LATEX_TEXT.sub(r"\1", text)
-        text = text.replace("{,}", ",").replace("\\!", "").replace("\\,", "").replace("\\%", "%").replace("\\$", "$")
-    return text
+def _is_sentence(text: str) -> bool:
+    return len(re.findall(r"[^\W\d_]{2,}", clean_latex(text))) > 3
 
 
-def parse_number(text: str) -> float | int | None:
-    """Return the value of a text that is one number, else None.
-
-    Understands signs, thousands separators, currency signs, percent signs (``50%`` is 50), fractions and scientific
-    notation. Whole numbers stay exact.
-    """
-    cleaned = clean_latex(text).strip().strip("$*`").rstrip(".").strip()
-    match = _WHOLE_NUMBER.fullmatch(cleaned)
-    if not match:
-        return None
-    above, below = (re.sub(r"[\s,$€£]", "", part or "").replace("−", "-") for part in match.groups())
-    if not below:
-        # int() of thousands of digits is quadratic and refused by Python; no sensible answer is that long.
-        return int(above) if re.fullmatch(r"[-+]?\d{1,1000}", above) else float(above)
-    value = float(above) / float(below) if float(below) else math.nan
-    return None if math.isnan(value) else value
-
-
-def is_number(text: str) -> bool:
-    """Say whether a text is one number and nothing else."""
-    return parse_number(text) is not None
-
-
-def same_number(left: float | int, right: float | int, tolerance: float = 1e-6) -> bool:
-    """Compare two numbers.
+def _stated_number(piece: str, by_verb: bool) -> str | None:
+    """Return the number that follows "the answer is" or "Answer:"; None where none does.
 
     Args:
-        left: One of them.
-        right: The other.
-        tolerance: Relative difference up to which they are the same; whole numbers are compared exactly.
+        piece: What follows, to the end of the text.
+        by_verb: Whether a verb states it; after a colon a worked solution may follow.
     """
-    if isinstance(left, int) and isinstance(right, int):
-        return left == right
-    try:
-        return math.isclose(left, right, rel_tol=tolerance, abs_tol=1e-9)
-    except OverflowError:
-        return False
+    line = plain(piece.split("\n", 1)[0])
+    formula = line.strip()[:1] == "$" or "\\" in piece[:3]
+    begin = _ABOUT.match(line)
+    start = begin.end() if begin else 0
+    if line[start : start + 1] == "$" and line.find("$", start + 1) > 0 and not re.match(r"\$[0-9.,]+\s", line[start:]):
+        line, formula = line.replace("$", ""), True
+    if re.match(r"\\?[\[(]?\s*$", line) and "\n" in piece:  # display mathematics on the next line
+        line, start, formula = plain(piece.split("\n", 2)[1]), 0, True
+    rest = line[start:]
+    word = re.match(r"[^\W\d_]+", rest)
+    if word and word[0].lower() in NUMBER_WORDS and not re.search(r"\d", rest.split(".")[0]):
+        return str(NUMBER_WORDS[word[0].lower()])
+    if re.match(r"[-+]?\s?[$€£¥]?\s?[-+]?[0-9.(√π]", rest) and re.search(r"\d", rest[:20]):
+        return _leading_number(rest, formula)
+    if not by_verb:
+        body = before_check(piece)
+        paragraph = body if line.strip() == "" or len(sentence_ends(line)) != 1 else line
+        if len(sentence_ends(paragraph)) > 1:
+            return last_number(paragraph)
+    return _in_sentence(line)
+
+
+def _leading_number(rest: str, formula: bool) -> str | None:
+    """Return the number with which a text begins; of a chain of equations its last side."""
+    found, end = number_at(rest, 0, formula=formula)
+    while equals := re.match(r"\s*\w{0,12}\s*[=≈]\s*", rest[end:]):
+        right, right_end = number_at(rest, end + equals.end(), formula=formula)
+        if right_end <= end + equals.end():
+            break
+        found, end = right, right_end
+    if found is None or _OTHER_NUMBER.match(rest, end):
+        return rest.strip()
+    return found
+
+
+def _in_sentence(line: str) -> str | None:
+    """Return the number to which the first sentence of a line comes."""
+    ends = sentence_ends(line)
+    sentence = line[: ends[0]] if ends else line
+    starts = [match.start() for match in free_numbers(sentence)]
+    if not starts:
+        starts = [match.start() for match in free_numbers(line)]
+        return number_at(line, starts[0])[0] if starts else None
+    if "=" in sentence or "≈" in sentence:
+        after = [start for start in starts if re.search(r"[=≈]\s*[-$€£]?\s*$", sentence[:start])]
+        if after:
+            return _leading_number(sentence[after[-1] :], formula=False)
+    cues = [match.end() for match in _CUE.finditer(sentence, starts[0])]
+    after = [start for start in starts if cues and start >= cues[-1]]
+    start = after[0] if after else starts[0]
+    return number_at(sentence, start, prose=True)[0] or sentence[start:].strip()
+
+
+def _text(text: str, gold: str) -> str | None:
+    """Return the answer of a text to a question whose gold answer is no number."""
+    family = next((words for words in VERDICTS if gold.casefold() in words), ())
+    stated = stated_answer(text)
+    if stated is not None:
+        return _verdict(stated, family) or stated
+    phrases = [m for m in ANSWER_PHRASE.finditer(text) if not NEGATED.search(m["between"])]
+    pieces = [piece for m in phrases if (piece := text[m.end() : m.end() + PIECE_CHARS].strip())]
+    good = [piece for piece in pieces if not _FINISHED.match(piece)] or pieces
+    if good:
+        piece = good[-1]
+        piece = re.sub(r"^\\\[\s*", "", piece).split("\n", 1)[0] if "\n" not in gold else piece
+        return _verdict(piece, family) or _trimmed(piece[: _first_end(piece)], gold) or None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return None
+    if family:
+        for line in (lines[-1], lines[0]):
+            if found := _verdict(line, family):
+                return found
+        said = re.findall(word_pattern("|".join(family)), lines[-1], re.IGNORECASE)
+        if said:
+            return str(said[-1])
+    count = max(1, len(gold.splitlines()))
+    last = "\n".join(lines[-count:])
+    if count > 1 or _COPULA.search(gold):
+        return last
+    named = list(_COPULA.finditer(last))
+    if named and not re.match(r"\W*https?:", last):
+        return _trimmed(last[named[-1].end() :], gold) or last
+    return last
+
+
+def _first_end(piece: str) -> int:
+    ends = sentence_ends(piece)
+    if not ends:
+        match = re.search(r"[.!?](?:\s|$)|[。！？]", piece)
+        return match.start() if match else len(piece)
+    return ends[0]
+
+
+def _verdict(piece: str, family: tuple[str, ...]) -> str | None:
+    """Return the word of a family with which a text begins."""
+    if not family:
+        return None
+    bare = re.sub(r"^(?:[\W_]|\\text\w*\{)+", "", clean_latex(piece))
+    for word in sorted(family, key=len, reverse=True):
+        if re.match(word_pattern(word), bare, re.IGNORECASE):
+            return bare[: len(word)]
+    return None
+
+
+def _trimmed(piece: str, gold: str) -> str:
+    """Take the reason and what is said about an answer from its end, where the gold answer has none of that."""
+    for pattern in (_BECAUSE, _RELATIVE):
+        if not pattern.search(gold) and (match := pattern.search(piece)) and match.start():
+            piece = piece[: match.start()]
+    if "(" not in gold:
+        piece = re.sub(r"(?<=\w)\s+\([^()]*\)\W*$", "", piece)
+    piece = piece.strip()
+    if piece.endswith((".", "!", "?", "。", "！", "？", ",", ";")) and not gold.rstrip().endswith(piece[-1]):
+        piece = piece[:-1].rstrip()
+    return piece
 
 
 def normalize_answer(text: str) -> str:
@@ -196,6 +286,25 @@ def normalize_answer(text: str) -> str:
     punctuation, and without thousands separators.
     """
     text = unicodedata.normalize("NFKC", clean_latex(text)).casefold()
-    text = " ".join(text.split()).strip(" *_`\"'$")
-    text = text.rstrip(".,;:!?").strip(" *_`\"'$")
+    text = " ".join(text.split()).strip(" *_`\"'$“”‘’「」『』")
+    text = text.rstrip(".,;:!?。、").strip(" *_`\"'$“”‘’「」『』")
     return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+
+
+__all__ = [
+    "TAIL_CHARS",
+    "Number",
+    "before_check",
+    "choice_letter",
+    "clean_latex",
+    "extract_answer",
+    "extract_choice",
+    "gold_answer",
+    "is_choice",
+    "is_number",
+    "normalize_answer",
+    "number_of",
+    "parse_number",
+    "same_number",
+    "stated_answer",
+]

@@ -10,10 +10,8 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from w2s_align.scoring.sentences import count_sentences
+from w2s_align.scoring.sentences import count_sentences, words_of
 
-_WORD = re.compile(r"\w+")
-_SENTENCE_END = re.compile(r"[.!?][\"')\]*]*(?=\s|$)|\n")
 _SECTION = re.compile(r"^[ \t]*(?:[-*+]\s+|\d+[.)]\s+)?(?:\*\*[^*\n]+\*\*|__[^_\n]+__)", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6}\s+\S", re.MULTILINE)
 _ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])\s+\S", re.MULTILINE)
@@ -26,7 +24,7 @@ def count_sections(text: str) -> int:
 
 def repeated_share(text: str, n: int = 4) -> float:
     """Return the share of the word ``n``-grams that occurred before in the text; 0 for a short text."""
-    words = [word.lower() for word in _WORD.findall(text)]
+    words = words_of(text.lower())
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -40,7 +38,7 @@ def latin_share(text: str) -> float:
 
 FEATURES: dict[str, Callable[[str], float]] = {
     "chars": len,
-    "words": lambda text: len(_WORD.findall(text)),
+    "words": lambda text: len(words_of(text)),
     "lines": lambda text: sum(bool(line.strip()) for line in text.splitlines()),
     "sentences": count_sentences,
     "sections": count_sections,

@@ -20,13 +20,14 @@ import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from w2s_align.scoring.thoughts import answer_part
+
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^\n`]*)$")
 PYTHON = {"python", "py", "python3", "python2", "ipython", "sage", ""}
 """First words of a fence's info string that mark Python; most models leave it out now and then."""
 _BEGINNING = re.compile(r"^(?:def|class|import|from|@|async def|if __name__|#!|#|[A-Za-z_][\w.]*\s*=[^=])")
 _MOST_CUTS = 400
 """Lines that are taken away from the end of a text without a block, in search of one that compiles."""
-_UNCLOSED = re.compile(r"<think(?:ing)?>(?!.*</think(?:ing)?>)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,6 @@ def extract_code(text: str, names: Collection[str] = (), setup: str = "") -> str
     wanted = [block for block in blocks if set(names) & block.defines]
     chosen = (wanted or [b for b in defining if b.marked] or defining or [b for b in blocks if b.marked] or blocks)[-1]
     return "\n\n".join(block.text for block in [*_helpers(chosen, blocks, names, setup), chosen])
-
-
-def answer_part(text: str) -> str:
-    """Return what follows the thoughts of a response; "" where a thought does not end."""
-    text = re.split(r"</think(?:ing)?>", text)[-1]
-    return "" if _UNCLOSED.search(text) else text
 
 
 def completed(code: str, setup: str) -> str:

@@ -16,6 +16,7 @@ from w2s_align.scoring.answers import (
     gold_answer,
     is_choice,
     normalize_answer,
+    number_of,
     parse_number,
     same_number,
 )
@@ -49,14 +50,14 @@ class NumericScorer(Scorer):
         """Score 1 where the two are the same number, else 0; a gold answer that is not a number is unscored."""
 
         def check(answer: str, gold: str) -> Assessment:
-            expected, given = parse_number(gold), parse_number(answer)
+            expected, given = _number(gold), _number(answer)
             if expected is None:
                 return unscored("gold is not a number")
             if given is None:
                 return Assessment(0.0, f"not a number: {answer}", answer)
             return Assessment(float(same_number(given, expected, self.tolerance)), answer, answer)
 
-        yield lambda prompts, responses: _check_answers(prompts, responses, check)
+        yield lambda prompts, responses: _check_answers(prompts, responses, check, kind="0")
 
 
 class ChoiceScorer(Scorer):
@@ -81,14 +82,27 @@ class ChoiceScorer(Scorer):
         ]
 
 
+def _number(text: str) -> int | float | None:
+    """Return the value of a gold or an extracted answer; here ``3,5`` has a decimal comma, and ``2^{10}`` a value."""
+    value = parse_number(text)
+    return value if value is not None or (found := number_of(text)) is None else parse_number(found)
+
+
 def _check_answers(
-    prompts: pa.Table, responses: pa.Table, check: Callable[[str, str], Assessment]
+    prompts: pa.Table, responses: pa.Table, check: Callable[[str, str], Assessment], kind: str = ""
 ) -> list[Assessment]:
-    """Extract the final answers and check each against its gold answer."""
+    """Extract the final answers and check each against its gold answer.
+
+    Args:
+        prompts: One a response.
+        responses: The responses.
+        check: Takes an answer and its gold answer.
+        kind: What answers look like, e.g. ``0``; by default each looks like its gold answer.
+    """
     found: list[Assessment] = []
     for answer, text in zip(prompts["answer"].to_pylist(), responses["text"].to_pylist(), strict=True):
         gold = gold_answer(answer) if answer else ""
-        given = extract_answer(text, gold) if gold else None
+        given = extract_answer(text, kind or gold) if gold else None
         if not gold:
             found.append(unscored(Outcome.NO_GOLD))
         else:

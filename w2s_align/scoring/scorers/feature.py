@@ -8,6 +8,7 @@ from typing import Literal
 
 from w2s_align.scoring.features import FEATURES
 from w2s_align.scoring.scorer import Assessment, BatchScorer, Scorer
+from w2s_align.scoring.thoughts import answer_part
 
 
 class FeatureScorer(Scorer):
@@ -26,11 +27,11 @@ class FeatureScorer(Scorer):
 
     @contextmanager
     def open(self) -> Iterator[BatchScorer]:
-        """Count, and compare with the target where there is one."""
+        """Count in what follows the thoughts, and compare with the target where there is one."""
         count, target = FEATURES[self.feature], self.target
 
         def check(text: str) -> Assessment:
-            value = float(count(text))
+            value = float(count(answer_part(text)))
             return Assessment(value) if target is None else Assessment(-abs(value - target), f"{value:g}")
 
         yield lambda prompts, responses: [check(text) for text in responses["text"].to_pylist()]

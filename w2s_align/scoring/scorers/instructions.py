@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from w2s_align.scoring.instructions import CHECKS, follows
 from w2s_align.scoring.scorer import Assessment, BatchScorer, Scorer, unscored
+from w2s_align.scoring.thoughts import answer_part
 
 
 class InstructionsScorer(Scorer):
@@ -36,7 +37,7 @@ class InstructionsScorer(Scorer):
         names = meta.get("instruction_id_list")
         if not names:
             return unscored("no instructions")
-        body = text.rsplit("</think>", 1)[-1]
+        body = answer_part(text)
         broken = []
         for name, arguments in zip(names, meta.get("kwargs") or [{}] * len(names), strict=True):
             if name not in CHECKS:

@@ -1,0 +1,135 @@
+"""How texts state, explain and refuse answers: patterns as data, in the languages that the answer checks read.
+
+A new way to state an answer is one entry in one of these tables. English, Chinese, Japanese, German, French, Spanish,
+Italian and Portuguese have entries; a text of another language is read by marks, letters and numbers alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+ANSWER_WORDS = (
+    "answer", "answers", "result", "solution", "antwort", "ergebnis", "lösung", "réponse", "résultat", "respuesta",
+    "resultado", "solución", "resposta", "risposta", "risultato", "答案", "正确答案", "正確答案", "答え", "正解", "解答", "回答", "答",
+)  # fmt: skip
+"""What an answer is called."""
+SURE_WORDS = ("result", "solution", "ergebnis", "lösung", "résultat", "resultado", "solución", "risultato", "解答", "回答")
+"""Those that also name other things: they state an answer only at the beginning of a line or after "final"."""
+LINKS = ("is", "are", "was", "be", "equals", "lautet", "ist", "wäre", "est", "es", "é", "è", "是", "为", "為", "は", "选", "選")
+"""What stands between that word and the answer, beside ``:`` and ``=``."""
+NEGATIONS = ("not", "cannot", "can't", "isn't", "won't", "never", "nicht", "kein", "keine", "pas", "n'est", "non", "不", "没")
+"""Between the two, they say that what follows is no answer."""
+FINISHED = "correct|right|wrong|incorrect|not|unclear|unknown|clear|as follows|below|above|found|obtained|given"
+"""What "the answer is" may be followed by without stating one."""
+ABOUT = "about|approximately|approx\\.?|around|roughly|nearly|exactly|simply|just|only|etwa|ungefähr|genau|environ|約|约|大约"
+"""Words before a number that leave it what it is."""
+CUES = (
+    "so|thus|hence|therefore|equals?|gives|giving|makes?|making|which is|in total|altogether|total of|leaves|leaving|"
+    "also|daher|insgesamt|donc|au total|por lo tanto|en total|所以|因此|一共|共|よって|合計"
+)
+"""Words after which a sentence comes to its result."""
+BECAUSE = "because|since|as it|as they|as the|given that|weil|denn|da es|parce que|puisque|car|porque|ya que|因为|なぜなら"
+"""Words that begin a reason: an answer ends before them."""
+EXPLANATION = (
+    r"(?:explanation|reason(?:ing)?|note|notes|rationale|justification|why|erklärung|begründung|hinweis|explication|"
+    r"remarque|explicación|nota|解析|解释|说明|理由|説明|解説)\b\W*[:：\n]"
+)
+"""Headings of a part that comes after the answer."""
+CHECKING = r"(?:check(?:ing)?|verif(?:y|ication|ying)|double[- ]check(?:ing)?|to check|to verify|probe|vérification|comprobación|验证|检验|検算)\b"
+"""How a part begins that checks an answer given before."""
+NEXT_QUESTION = r"(?:question|q|problem|human|user|frage|pregunta|问题|問題)[ \t]*\d{0,3}[ \t]*[:：]"
+"""How a model goes on to a question of its own after its answer (few-shot prompts teach it)."""
+OPTION_WORDS = "options?|choices?|letter|alternatives?|antwort|option|opción|opcion|opção|choix|réponse|选项|選項|選択肢"
+"""What the options of a multiple-choice question are called."""
+RIGHT_WORDS = (
+    "correct|right|best|true|accurate|most likely|the answer|appropriate|richtig|korrekt|correcte?|correcta|correcto|"
+    "exacte?|bonne|juste|正确|正確|正しい|正解|对"
+)
+"""What is said of the option that is chosen."""
+CHOOSING = (
+    "choose|choosing|chose|pick|select|selecting|go with|going with|go for|settle on|opt for|wähle|nehme|choisis|elijo|"
+    "选择|選擇|应选|故选|选|選"
+)
+"""Verbs that choose an option."""
+CONCLUDING = "hence|therefore|thus|so|daher|also|donc|por lo tanto|por tanto|所以|因此|故|よって|したがって"
+"""Words that lead to the option that is chosen, where an option follows at once."""
+NO_CHOICE = (
+    r"none of (?:the|these)|neither of|no (?:correct|right|valid|single) (?:answer|option|choice)|all of the above|"
+    r"(?:can(?:no|')?t|can not|unable to|not able to|won't|will not|refuse to) (?:\w+ )?(?:pick|choose|answer|determine|"
+    r"decide|select|say|help|assist|provide|tell)|not enough information|don't know|do not know|"
+    r"keine der|weiß (?:es )?nicht|kann (?:\w+ ){0,3}nicht|aucune (?:des|de)|ne (?:peux|sais) pas|ninguna de|no (?:puedo|sé)|"
+    r"以上都不|都不对|不知道|无法|無法|わかりません|できません|いずれでもない|該当なし"
+)
+"""A refusal, or a choice of none: no letter."""
+VERDICTS = (
+    ("yes", "no"), ("true", "false"), ("valid", "invalid"), ("plausible", "implausible"), ("ja", "nein"), ("oui", "non"),
+    ("sí", "no"), ("si", "no"), ("sì", "no"), ("sim", "não"), ("correct", "incorrect"), ("possible", "impossible"), ("even", "odd"),
+    ("positive", "negative"), ("entailment", "contradiction", "neutral"), ("是", "否"), ("是", "不是"), ("对", "错"), ("正确", "错误"),
+    ("はい", "いいえ"), ("正しい", "正しくない"),
+)  # fmt: skip
+"""Families of one-word answers: a gold answer of one is compared with the word of its family that a response states."""
+COPULAS = "is|are|was|were|ist|sind|war|est|sont|es|son|fue|è|é|是|为|は"
+"""Verbs after which a sentence names its answer ("The capital is Paris.")."""
+NUMBER_WORDS = {
+    word: value
+    for value, words in enumerate(
+        "zero null zéro cero|one eins un uno 一|two zwei deux dos 二 两|three drei trois tres 三|four vier quatre cuatro 四|"
+        "five fünf cinq cinco 五|six sechs seis 六|seven sieben sept siete 七|eight acht huit ocho 八|nine neun neuf nueve 九|"
+        "ten zehn dix diez 十|eleven elf onze once 十一|twelve zwölf douze doce 十二|thirteen dreizehn treize trece|"
+        "fourteen vierzehn quatorze catorce|fifteen fünfzehn quinze quince|sixteen sechzehn seize|seventeen siebzehn|"
+        "eighteen achtzehn|nineteen neunzehn|twenty zwanzig vingt veinte 二十".split("|")
+    )
+    for word in words.split()
+}
+"""Numbers written as words, where they are the whole answer."""
+MAGNITUDES = {
+    "hundred": 100, "thousand": 1000, "million": 10**6, "millions": 10**6, "billion": 10**9, "billions": 10**9,
+    "trillion": 10**12, "lakh": 10**5, "crore": 10**7, "tausend": 1000, "millionen": 10**6, "milliarde": 10**9,
+    "milliarden": 10**9, "mille": 1000, "milliard": 10**9, "milliards": 10**9, "mil": 1000, "millón": 10**6,
+    "millones": 10**6, "bn": 10**9, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8,
+}  # fmt: skip
+"""Words that multiply the number before them."""
+
+
+def word_pattern(words: str) -> str:
+    r"""Return the alternatives as whole words; Chinese and Japanese ones need no space around them.
+
+    ``\b`` sees no boundary between two of their characters, so that it is asked for beside Latin letters only.
+    """
+    latin = "|".join(word for word in words.split("|") if word[0].isascii() or word[0].isalpha() and word[0] < "\u0250")
+    other = "|".join(word for word in words.split("|") if not (word[0].isascii() or word[0] < "\u0250"))
+    parts = [rf"(?<![^\W\d_\u0250-\U0010ffff])(?:{latin})(?![^\W\d_\u0250-\U0010ffff])"] if latin else []
+    return "(?:" + "|".join(parts + ([other] if other else [])) + ")"
+
+
+_WORDS = word_pattern("|".join(w for w in ANSWER_WORDS if w not in SURE_WORDS))
+_OTHER = rf"(?:(?:^|\bfinal )[\s*#_>]*{word_pattern('|'.join(SURE_WORDS))})"
+ANSWER_PHRASE = re.compile(
+    rf"(?:{_WORDS}|{_OTHER})(?P<between>[^\n.:=：。]{{0,40}}?)"
+    rf"(?:{word_pattern('|'.join(LINKS))}(?P<link>)[\s*_:：]*|[:=：][\s*_:：=]*|[\s*_#]*\n(?=\s*\S)[\s*_]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""``answer is``, ``Answer:``, a heading ``Answer``; the group ``link`` takes part where a verb states it."""
+NEGATED = re.compile(word_pattern("|".join(NEGATIONS)), re.IGNORECASE)
+"""A negation anywhere."""
+
+
+def question_end(text: str, states: re.Pattern[str]) -> str:
+    """Cut a text where the model goes on to a question of its own; what comes before must state an answer.
+
+    Args:
+        text: The response.
+        states: What states an answer.
+    """
+    for match in _NEXT.finditer(text):
+        before = text[: match.start()]
+        if before.strip() and states.search(before):
+            return before
+    return text
+
+
+_NEXT = re.compile(rf"^[\s*#]*{NEXT_QUESTION}", re.IGNORECASE | re.MULTILINE)
+AFTERWARDS = re.compile(
+    rf"(?:^[\s*#_>]*{EXPLANATION}|(?:^|(?<=[.!?。])[ \t]+|(?<=。))[*_]*{CHECKING}[^.!?\n]*)", re.IGNORECASE | re.MULTILINE
+)
+"""Where an explanation or a check begins that comes after the answer."""
