@@ -21,6 +21,7 @@ from w2s_align.scoring.judge import judge
 from w2s_align.scoring.judge_prompts import JudgeSettings
 from w2s_align.scoring.judge_scores import VERDICTS, Reliability, comparisons
 from w2s_align.scoring.scorer import Assessment, Outcome, score_table, unscored
+from w2s_align.scoring.thoughts import answer_part
 
 ANSWER, REFERENCE = "answer", "reference"
 """Names of the two sides; the judge is shown neither, and this order puts every preference on the answer's side."""
@@ -87,6 +88,7 @@ def prefer(
             fix="The task's meta needs reference, or judge a baseline.",
         )
     keys = [responses[name].to_pylist() for name in ("prompt_id", "sample", "text", "finish_reason")]
+    keys[2] = [None if text is None else answer_part(text) for text in keys[2]]
     rows = list(zip(*keys, strict=True))
     reasons = [_unusable(text, finish, problem in references) for problem, _, text, finish in rows]
     # Each answer gets a question of its own, so that answers to one problem are never compared with each other.

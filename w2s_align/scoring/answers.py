@@ -31,13 +31,15 @@ from w2s_align.scoring.phrases import (
     COPULAS,
     CUES,
     FINISHED,
+    HEADINGS,
     NEGATED,
     NUMBER_WORDS,
+    SPOKEN_SIGNS,
     VERDICTS,
     question_end,
     word_pattern,
 )
-from w2s_align.scoring.sentences import sentence_ends
+from w2s_align.scoring.sentences import first_sentence
 from w2s_align.scoring.thoughts import answer_part
 
 TAIL_CHARS = 20_000
@@ -45,7 +47,9 @@ TAIL_CHARS = 20_000
 PIECE_CHARS = 2_000
 """What follows "the answer is" is read so far: longer than any answer, short enough that no text is slow."""
 
-_HASHES = re.compile(r"####[ \t]*([^\n]*)")
+_HASHES = re.compile(
+    rf"####(?!#)[ \t]*(?!{HEADINGS})([^\n]*)", re.IGNORECASE
+)
 _TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 _STATES = re.compile(rf"####|<answer>|\\boxed|{ANSWER_PHRASE.pattern}", re.IGNORECASE | re.MULTILINE)
 _FINISHED = re.compile(rf"\W*(?:{FINISHED})\b", re.IGNORECASE)
@@ -54,6 +58,8 @@ _CUE = re.compile(word_pattern(CUES), re.IGNORECASE)
 _BECAUSE = re.compile(rf"\s*[,;，(]?\s*(?:{word_pattern(BECAUSE)})", re.IGNORECASE)
 _RELATIVE = re.compile(r",\s+(?:which|who|where|so|not|and (?:it|the|this|that)|as|with|but)\b", re.IGNORECASE)
 _COPULA = re.compile(rf"{word_pattern(COPULAS)}\s*[:：]?\s*(?=\S)|(?<=\w)[:：=]\s*(?=\S)", re.IGNORECASE)
+_SPOKEN = re.compile(rf"(?<=[0-9]) ({'|'.join(SPOKEN_SIGNS)}) (?=[$€£]?[0-9])", re.IGNORECASE)
+_POLITE = re.compile("(?:です|だ|である|でした|になります)[。．!！]?$")
 _LETTER_GOLD = re.compile(r"\(([A-Z])\)|([A-Z])[.)]?")
 _OTHER_NUMBER = re.compile(
     rf"\s*{word_pattern('or|to|oder|bis|ou|或|至')}\s*[$€£]?-?[0-9][0-9.,]*(?:\s[A-Za-z]+)?[.!]?\s*$", re.IGNORECASE
@@ -80,7 +86,7 @@ def extract_answer(text: str, gold: str = "") -> str | None:
         gold: The gold answer; only its *kind* (a number or not, how many lines, which family) steers step 4 to 7,
             never its value.
     """
-    text = _searched(text)
+    text = searched(text)
     if not gold or is_number(gold):
         return _number(text)
     letter = _LETTER_GOLD.fullmatch(gold.strip())
@@ -94,11 +100,11 @@ def extract_answer(text: str, gold: str = "") -> str | None:
 def extract_choice(text: str) -> str | None:
     """Return the letter (A to J) that a response to a multiple-choice question chooses, or None: see
     :func:`w2s_align.scoring.choices.find_choice`."""
-    text = _searched(text)
+    text = searched(text)
     return find_choice(text, stated_answer(text))
 
 
-def _searched(text: str) -> str:
+def searched(text: str) -> str:
     """Return the part of a response in which answers are looked for."""
     return question_end(answer_part(text)[-TAIL_CHARS:], _STATES)
 
@@ -110,6 +116,29 @@ def stated_answer(text: str) -> str | None:
         if found and found[-1].strip():
             return str(found[-1]).strip()
     return None
+
+
+def math_answers(text: str) -> list[str]:
+    r"""Return where a response to a problem of MATH may state its answer, the most certain first.
+
+    Of MATH's own order: what is boxed, then "answer is"; then the other marks; then the text, without the part that
+    checks the answer.
+    """
+    text = searched(text)
+    if boxed := _boxed(text):
+        return [f"\\boxed{{{boxed[0]}}}", boxed[0]]
+    phrases = [_math_sentence(text[m.end() : m.end() + PIECE_CHARS]) for m in ANSWER_PHRASE.finditer(text)]
+    found = [one for one in phrases if any(map(str.isalnum, one)) and not _FINISHED.match(one)][-1:]
+    if stated := stated_answer(text):
+        found += [f"\\boxed{{{stated}}}", stated]
+    return [*found, before_check(text), text]
+
+
+def _math_sentence(piece: str) -> str:
+    """Return what a phrase states: a display, or the sentence."""
+    if display := re.match(r"\s*(\\\[.*?\\\]|\$\$.*?\$\$|\$[^$]*\$)", piece, re.DOTALL):
+        return display[1]
+    return first_sentence(piece.lstrip())
 
 
 def gold_answer(answer: str) -> str:
@@ -145,7 +174,7 @@ def _number(text: str) -> str | None:
     if stated is not None:
         return number_of(stated) or (_in_sentence(plain(stated)) if _is_sentence(stated) else None) or stated
     for match in reversed(list(ANSWER_PHRASE.finditer(text))):
-        if found := _stated_number(text[match.end() : match.end() + PIECE_CHARS], match["link"] is not None):
+        if found := _stated_number(text[match.end() : match.end() + PIECE_CHARS], match):
             return found
     return last_number(before_check(text))
 
@@ -154,12 +183,12 @@ def _is_sentence(text: str) -> bool:
     return len(re.findall(r"[^\W\d_]{2,}", clean_latex(text))) > 3
 
 
-def _stated_number(piece: str, by_verb: bool) -> str | None:
+def _stated_number(piece: str, phrase: re.Match[str]) -> str | None:
     """Return the number that follows "the answer is" or "Answer:"; None where none does.
 
     Args:
-        piece: What follows, to the end of the text.
-        by_verb: Whether a verb states it; after a colon a worked solution may follow.
+        piece: What follows.
+        phrase: The match of :data:`ANSWER_PHRASE`; where no verb links it to the answer, a worked solution may follow.
     """
     line = plain(piece.split("\n", 1)[0])
     formula = line.strip()[:1] == "$" or "\\" in piece[:3]
@@ -175,16 +204,16 @@ def _stated_number(piece: str, by_verb: bool) -> str | None:
         return str(NUMBER_WORDS[word[0].lower()])
     if re.match(r"[-+]?\s?[$€£¥]?\s?[-+]?[0-9.(√π]", rest) and re.search(r"\d", rest[:20]):
         return _leading_number(rest, formula)
-    if not by_verb:
-        body = before_check(piece)
-        paragraph = body if line.strip() == "" or len(sentence_ends(line)) != 1 else line
-        if len(sentence_ends(paragraph)) > 1:
-            return last_number(paragraph)
+    if phrase["link"] is None:
+        body = before_check(piece) if "\n" in phrase[0] else line
+        if first_sentence(body.strip()) != body.strip():
+            return last_number(body)
     return _in_sentence(line)
 
 
 def _leading_number(rest: str, formula: bool) -> str | None:
     """Return the number with which a text begins; of a chain of equations its last side."""
+    rest = _SPOKEN.sub(lambda m: SPOKEN_SIGNS[m[1].lower()], rest)
     found, end = number_at(rest, 0, formula=formula)
     while equals := re.match(r"\s*\w{0,12}\s*[=≈]\s*", rest[end:]):
         right, right_end = number_at(rest, end + equals.end(), formula=formula)
@@ -198,8 +227,7 @@ def _leading_number(rest: str, formula: bool) -> str | None:
 
 def _in_sentence(line: str) -> str | None:
     """Return the number to which the first sentence of a line comes."""
-    ends = sentence_ends(line)
-    sentence = line[: ends[0]] if ends else line
+    sentence = first_sentence(line)
     starts = [match.start() for match in free_numbers(sentence)]
     if not starts:
         starts = [match.start() for match in free_numbers(line)]
@@ -226,7 +254,7 @@ def _text(text: str, gold: str) -> str | None:
     if good:
         piece = good[-1]
         piece = re.sub(r"^\\\[\s*", "", piece).split("\n", 1)[0] if "\n" not in gold else piece
-        return _verdict(piece, family) or _trimmed(piece[: _first_end(piece)], gold) or None
+        return _verdict(piece, family) or _trimmed(first_sentence(piece), gold) or None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return None
@@ -245,14 +273,6 @@ def _text(text: str, gold: str) -> str | None:
     if named and not re.match(r"\W*https?:", last):
         return _trimmed(last[named[-1].end() :], gold) or last
     return last
-
-
-def _first_end(piece: str) -> int:
-    ends = sentence_ends(piece)
-    if not ends:
-        match = re.search(r"[.!?](?:\s|$)|[。！？]", piece)
-        return match.start() if match else len(piece)
-    return ends[0]
 
 
 def _verdict(piece: str, family: tuple[str, ...]) -> str | None:
@@ -274,6 +294,8 @@ def _trimmed(piece: str, gold: str) -> str:
     if "(" not in gold:
         piece = re.sub(r"(?<=\w)\s+\([^()]*\)\W*$", "", piece)
     piece = piece.strip()
+    if not _POLITE.search(gold):
+        piece = _POLITE.sub("", piece)
     if piece.endswith((".", "!", "?", "。", "！", "？", ",", ";")) and not gold.rstrip().endswith(piece[-1]):
         piece = piece[:-1].rstrip()
     return piece
@@ -302,6 +324,7 @@ __all__ = [
     "gold_answer",
     "is_choice",
     "is_number",
+    "math_answers",
     "normalize_answer",
     "number_of",
     "parse_number",

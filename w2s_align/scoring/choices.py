@@ -34,6 +34,11 @@ _WORD_AFTER = re.compile(rf"\s+(?!{word_pattern(BECAUSE + '|and|with|which|for|i
 """A, a and I before a word in lower case are an article and a pronoun."""
 
 
+_SEVERAL = re.compile(
+    r"[\s(\[*:]*[A-Z][)\]*]*\s*(?:,|/|&|or|and|oder|und|ou|et|y|或|和)\s*[(\[*]*[A-Z](?![A-Za-z])[)\]*]*(?!\s*(?:is|are|was)\b)"
+)
+
+
 class _Patterns:
     """The patterns of the tiers for some letters."""
 
@@ -125,7 +130,7 @@ def find_choice(text: str, stated: str | None, letters: str = LETTERS) -> str | 
     if stated is not None:
         if letter := _in_piece(stated, patterns):
             return letter
-        if _NONE.search(stated):
+        if _NONE.search(stated) or _SEVERAL.match(clean_latex(stated)):
             return None
     for match in reversed(list(ANSWER_PHRASE.finditer(text))):
         if NEGATED.search(match["between"]):
@@ -134,7 +139,7 @@ def find_choice(text: str, stated: str | None, letters: str = LETTERS) -> str | 
         if letter := _beginning(piece, patterns):
             return letter
         line = piece.split("\n", 1)[0]
-        if _NONE.search(line):
+        if _NONE.search(line) or _SEVERAL.match(line):
             return None
         if found := patterns.bracketed.findall(line):
             if len(set(found)) == 1:

@@ -30,6 +30,7 @@ from w2s_align.scoring.judge_prompts import (
 from w2s_align.scoring.judge_scores import SAME_TEXT, VERDICTS, Reliability, reliability_of, scores_of
 from w2s_align.scoring.scorer import Outcome
 from w2s_align.scoring.table import Progress, Scores, check_columns
+from w2s_align.scoring.thoughts import answer_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +91,7 @@ def judge(
     engines: EngineCache | None = None,
     progress: Progress | None = None,
 ) -> Judged:
-    """Ask a model about responses.
+    """Ask a model about responses: about what follows their thoughts.
 
     Args:
         model: The judge: a hub id, a folder, or a server's model name.
@@ -113,7 +114,7 @@ def judge(
     check_columns(prompts, "prompts", ("id", "messages"))
     check_columns(responses, "responses", ("prompt_id", "sample", "model", "text", "finish_reason"))
     name = model_name or str(model)
-    texts = responses["text"].to_pylist()
+    texts = [None if text is None else answer_part(text) for text in responses["text"].to_pylist()]
     reasons = _unusable(prompts, responses)
     usable = [row for row, reason in enumerate(reasons) if not reason]
     groups: dict[str, list[int]] = {}

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from w2s_align.errors import UserError
 from w2s_align.records import Message, Settings
+from w2s_align.scoring.thoughts import answer_part
 
 Mode: TypeAlias = Literal["pointwise", "verdict", "pairwise"]
 """What a judge is asked for; see :class:`JudgeSettings`."""
@@ -153,7 +154,7 @@ _BARE = " \t\r\n*_`.[]()\"'"
 def read_rating(text: str, scale: tuple[int, int]) -> float | None:
     """Return the last ``Rating: x`` of an answer (or the answer, when it is one number); None when there is none on
     the scale."""
-    body = _spoken(text)
+    body = answer_part(text)
     found = _RATING.findall(body)
     given = found[-1] if found else body.strip(_BARE)
     if not re.fullmatch(r"-?\d{1,9}(?:\.\d{1,9})?", given):
@@ -164,19 +165,14 @@ def read_rating(text: str, scale: tuple[int, int]) -> float | None:
 
 def read_verdict(text: str) -> float | None:
     """Return 1 where the last line of an answer is True, 0 where it is False, else None."""
-    lines = [line for line in _spoken(text).splitlines() if line.strip(_BARE)]
+    lines = [line for line in answer_part(text).splitlines() if line.strip(_BARE)]
     return {"true": 1.0, "false": 0.0}.get(lines[-1].strip(_BARE).lower()) if lines else None
 
 
 def read_choice(text: str) -> float | None:
     """Return 1 where the last ``Verdict:`` of an answer (or the answer itself) is A, 0 for B, 0.5 for a tie; else
     None."""
-    body = _spoken(text)
+    body = answer_part(text)
     found = _CHOICE.findall(body)
     given = found[-1] if found else body.strip(_BARE)
     return {"a": 1.0, "b": 0.0, "tie": 0.5}.get(given.lower())
-
-
-def _spoken(text: str) -> str:
-    """Return what stands behind the thinking part."""
-    return text.rsplit("</think>", 1)[-1]

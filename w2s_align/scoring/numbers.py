@@ -53,7 +53,7 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+
 _SUPERSCRIPT = re.compile("[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _DASHES = str.maketrans({"−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "⁄": "/", "∕": "/", "∗": "*", "⋅": "×"})
-_MARKDOWN = re.compile(r"\*\*|__|`|</?(?:b|strong|i|em|u|p|span)>")
+_MARKDOWN = re.compile(r"(?<![0-9])\*\*|\*\*(?![-0-9])|__|`|</?(?:b|strong|i|em|u|p|span)>")
 _PARENTHESIZED_MINUS = re.compile(r"[=≈:]\s*-\s+$")
 
 
@@ -275,13 +275,14 @@ class Expression:
         return -value if negative else value
 
     def _percent(self) -> None:
-        self._take(re.compile(r" ?[%°]"))
+        self._take(re.compile(r" ?(?:%|°(?:[CF](?![A-Za-z]))?)"))
 
 
+_FUNCTION = r"\\?(?:log|ln|sin|cos|tan|cot|exp|alpha|beta|theta|phi|lambda|sqrt|frac|sum|int)(?![a-z])"
 # A variable, a bracket, a relation or a further part right after a number: the number alone is not the answer.
 _BESIDE = re.compile(
     r"(?:[a-ceijknopqrtuvwxyzA-CEIPQRTXYZ](?![A-Za-z0-9])(?!/)|[a-z]\^|\([a-zA-Z]| ?[xyz](?:[\^+\-)\s]*$|\^)| ?±| ?[-+] ?[a-z](?![a-z])|"
-    r" ?[-+×*/^] ?\(|/[a-z](?![a-z])|:[0-9]|-[0-9]+-[0-9]| ?√|!|\^|log|ln|sin|cos|e\^)"
+    rf" ?{_FUNCTION}| ?[-+×*/^] ?\(|/[a-z](?![a-z])|:[0-9]|-[0-9]+-[0-9]| ?√|!|\^|log|ln|sin|cos|e\^)"
 )
 _UNIT_K = re.compile(r"[a-zA-Z](?![a-zA-Z])")
 _TIME_OR_DATE = re.compile(r"[0-9]{1,2}:[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}")
@@ -337,7 +338,8 @@ def number_of(piece: str, *, formula: bool = True) -> str | None:
             return None
         return found
     for match in free_numbers(side):
-        if re.search(r"[a-zA-Z√][\^_(√]?\(?[-]?$|[\^_/]$", side[: match.start()]):
+        before = side[: match.start()]
+        if re.search(r"[a-zA-Z√][\^_(√]?\(?[-]?$|[\^_/]$", before) or re.search(_FUNCTION + r"\W*$", before):
             return None
         found, end = number_at(side, match.start(), formula=formula)
         return None if found is None or _MORE.match(side, end) else found

@@ -37,6 +37,11 @@ EXPLANATION = (
 """Headings of a part that comes after the answer."""
 CHECKING = r"(?:check(?:ing)?|verif(?:y|ication|ying)|double[- ]check(?:ing)?|to check|to verify|probe|vérification|comprobación|验证|检验|検算)\b"
 """How a part begins that checks an answer given before."""
+HEADINGS = (
+    r"(?:\W*\d+[.)]\s+[^\W\d]|\W*(?:step|part|case|method|solution|approach|explanation|section|example|conclusion|summary|final|answer|"
+    r"result|schritt|lösung|antwort|étape|paso|解|步骤|答案)\b)"
+)
+"""What a heading of the fourth level begins with: ``#### Step 3`` is no answer of GSM8K's form."""
 NEXT_QUESTION = r"(?:question|q|problem|human|user|frage|pregunta|问题|問題)[ \t]*\d{0,3}[ \t]*[:：]"
 """How a model goes on to a question of its own after its answer (few-shot prompts teach it)."""
 OPTION_WORDS = "options?|choices?|letter|alternatives?|antwort|option|opción|opcion|opção|choix|réponse|选项|選項|選択肢"
@@ -89,6 +94,12 @@ MAGNITUDES = {
     "millones": 10**6, "bn": 10**9, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8,
 }  # fmt: skip
 """Words that multiply the number before them."""
+
+SPOKEN_SIGNS = {
+    "plus": "+", "minus": "-", "times": "×", "multiplied by": "×", "divided by": "÷", "mal": "×", "geteilt durch": "÷", "moins": "-",
+    "fois": "×", "menos": "-", "más": "+", "por": "×",
+}  # fmt: skip
+"""Arithmetic in words, between two numbers."""
 
 
 def word_pattern(words: str) -> str:

@@ -19,6 +19,11 @@ ABBREVIATIONS = (
     "Sen|Rep|Pres|Inc|Ltd|Co|Corp|Ave|Blvd|ca|cf|al|Nr|bzw|z\\.B|d\\.h|u\\.a|usw|Mme|Mlle|Sra|Srta|Ph\\.D|D\\.C|U\\.K|Vol|Eq"
 )
 """Words after whose point a sentence goes on."""
+_ENDING = re.compile(r"(?:Inc|Ltd|Co|Corp|Jr|Sr|etc|U\.S|U\.K|D\.C|a\.m|p\.m|Ph\.D|Ave|Blvd|[a-zà-ÿ]\s[A-Z])\.$")
+_STARTS = re.compile(
+    r"\s+(?:It|He|She|They|The|This|That|These|We|I|There|In|Its|His|Her|Because|So|However|Option|Es|Er|Sie|Die|Der|Das|Il|Elle|Le|La|El)\b"
+)
+"""Words that begin a sentence: after them some abbreviations, and a letter at the end of a phrase, do end one."""
 _NO_END = re.compile(rf"(?:^|[\s(\"'“])(?:(?:{ABBREVIATIONS})|[A-Z]|\d{{1,3}}|[a-z])\.$")
 _LETTER = re.compile(r"[^\W\d_]")
 _CHARACTER = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
@@ -37,12 +42,30 @@ def sentence_ends(text: str) -> list[int]:
     start = 0
     for match in _END.finditer(text):
         piece = text[start : match.end()]
-        is_number = match.group().startswith(".") and _NO_END.search(text[max(0, match.end() - 12) : match.end()])
-        if is_number and match.end() < len(text.rstrip()) or not _LETTER.search(piece):
+        if _goes_on(text, match) or not _LETTER.search(piece):
             continue
         ends.append(match.end() - (len(match.group()) if match.group().startswith("\n") else 0))
         start = match.end()
     return ends
+
+
+def _goes_on(text: str, match: re.Match[str]) -> bool:
+    """Say whether a point is that of an abbreviation, an initial or a list number, and more follows."""
+    if not match.group().startswith(".") or not text[match.end() :].strip():
+        return False
+    before = text[max(0, match.end() - 12) : match.end()]
+    if not _NO_END.search(before):
+        return False
+    return not (_ENDING.search(before) and _STARTS.match(text, match.end()))
+
+
+def first_sentence(text: str) -> str:
+    """Return a text up to the end of its first sentence, or line; here ``42.`` is a sentence too."""
+    for match in _END.finditer(text):
+        piece = text[: match.end()]
+        if piece.strip() and (piece.rstrip()[-2:-1].isdigit() or not _goes_on(text, match)):
+            return piece.rstrip("\n")
+    return text
 
 
 def count_sentences(text: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections import Counter
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -18,7 +18,10 @@ import pyarrow as pa
 
 from w2s_align.scoring.answers import extract_answer
 from w2s_align.scoring.scorer import WITHOUT_ANSWER, Assessment, BatchScorer, Outcome, Scorer, unscored
+from w2s_align.scoring.sentences import words_of
+from w2s_align.scoring.thoughts import answer_part
 
+_PUNCTUATION = frozenset(string.punctuation + "。、，！？：；「」『』（）《》“”‘’")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -54,7 +57,7 @@ class ContainsScorer(Scorer):
         """Score 1 where an accepted answer occurs in the text as whole words, upper and lower case alike, else 0."""
 
         def check(accepted: list[Any], text: str) -> Assessment:
-            body = f" {' '.join(normalized_words(text.rsplit('</think>', 1)[-1]))} "
+            body = f" {' '.join(normalized_words(answer_part(text)))} "
             for answer in accepted:
                 words = " ".join(normalized_words(str(answer)))
                 if words and f" {words} " in body:
@@ -75,43 +78,46 @@ def _check(prompts: pa.Table, responses: pa.Table, check: Callable[[list[Any], s
 
 
 def normalized_words(text: str) -> list[str]:
-    """Return the words of a text in lower case, without articles and punctuation; numbers in one form."""
+    """Return the words of a text in lower case, without articles and punctuation; numbers in one form.
+
+    Chinese and Japanese have no spaces: each of their characters is a word. Otherwise as DROP's official function.
+    """
     words = []
-    for part in re.split(r"[\s-]+", text.lower()):
-        bare = part.strip(string.punctuation)
-        number = _number(bare)
-        word = number if number is not None else "".join(c for c in bare if c not in string.punctuation)
+    text = unicodedata.normalize("NFKC", text).lower()
+    for part in re.split(r"[\s-]+", text):
+        bare = part if _number(part) is not None else "".join(c for c in part if c not in _PUNCTUATION)
+        word = _number(bare) or bare
         if word and not _ARTICLES.fullmatch(word):
-            words.append(word)
+            words += [word] if word.isascii() or "." in word else words_of(word) or [word]
     return words
 
 
 def overlap(answer: str, accepted: list[str]) -> float:
-    """Return DROP's F1 of one answer and one accepted answer of one or several spans.
+    """Return DROP's F1 of one answer and one accepted answer of one or several spans, as the official function.
 
-    An answer is one span, so of several accepted spans it can match one; where the accepted span has numbers, one of
-    them must be in the answer.
+    An answer is one span, so of several accepted spans it can match one, and the others count 0; where an accepted
+    span has numbers, one of them must be in the answer. Not rounded to two digits, which the official function does.
 
     Args:
         answer: The answer given.
         accepted: The spans of one accepted answer.
+
+    Source: the evaluation script of Dua et al. 2019, arXiv 1903.00161.
     """
-    given = Counter(normalized_words(answer))
-    best = max(_f1(given, Counter(normalized_words(span))) for span in accepted)
-    joined = _f1(given, Counter(word for span in accepted for word in normalized_words(span)))
-    return max(best / len(accepted), joined if len(accepted) > 1 else 0.0)
+    given = set(normalized_words(answer))
+    return max(_f1(given, set(normalized_words(span))) for span in accepted) / len(accepted)
 
 
-def _f1(given: Counter[str], gold: Counter[str]) -> float:
+def _f1(given: set[str], gold: set[str]) -> float:
     numbers = {word for word in gold if _number(word) is not None}
-    shared = sum((given & gold).values())
-    if not shared or (numbers and not numbers & set(given)):
+    shared = len(given & gold)
+    if not shared or (numbers and not numbers & given):
         return 0.0
-    return 2 * shared / (sum(given.values()) + sum(gold.values()))
+    return 2 * shared / (len(given) + len(gold))
 
 
 def _number(word: str) -> str | None:
     try:
-        return str(float(word.replace(",", ""))) if word and word[0] in "+-.0123456789" else None
+        return str(float(word)) if word and word[0] in "+-.0123456789" else None
     except ValueError:
         return None

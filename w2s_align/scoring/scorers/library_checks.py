@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from w2s_align.errors import missing_package
-from w2s_align.scoring.answers import TAIL_CHARS, extract_answer, gold_answer, stated_answer
+from w2s_align.scoring.answers import extract_answer, gold_answer, math_answers
 from w2s_align.scoring.pool import WorkerPool
 from w2s_align.scoring.scorer import WITHOUT_ANSWER, Assessment, BatchScorer, Outcome, Scorer, unscored
 
@@ -83,6 +83,7 @@ def math_check() -> Callable[[dict[str, str]], dict[str, Any]]:
     @functools.lru_cache(maxsize=1024)
     def parse_gold(gold: str) -> list[Any]:
         # Without delimiters math-verify does not see LaTeX in a gold answer: \frac13 alone would be unreadable.
+        gold = gold.replace("\\$", "")  # a dollar sign of an amount, not a delimiter
         delimited = gold if "$" in gold or "\\boxed" in gold or "\\(" in gold else f"${gold}$"
         # No time limits of its own: they are alarm signals, which fail in C code (see pool.py).
         return list(parse(delimited, parsing_timeout=None) or parse(gold, parsing_timeout=None))
@@ -91,10 +92,8 @@ def math_check() -> Callable[[dict[str, str]], dict[str, Any]]:
         gold = parse_gold(gold_answer(item["gold"]))
         if not gold:
             return {"failed": "gold cannot be parsed"}
-        text = item["text"].rsplit("</think>", 1)[-1][-TAIL_CHARS:]
-        stated = stated_answer(text)
-        found = parse(f"\\boxed{{{stated}}}", parsing_timeout=None) if stated else []
-        found = found or parse(stated or text, parsing_timeout=None)
+        places = (place.replace("\\$", "") for place in math_answers(item["text"]))
+        found = next((read for place in places if (read := parse(place, parsing_timeout=None))), None)
         if not found:
             return {"answer": None}
         return {"answer": str(found[-1]), "value": float(verify(gold, found, timeout_seconds=None))}
