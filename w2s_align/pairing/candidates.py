@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.pairing.quality import flag_texts
+from w2s_align.pairing.quality import answer_texts, flag_texts
 from w2s_align.pairing.settings import Filters
 from w2s_align.records import Response
 from w2s_align.scoring.table import check_columns, check_scores
@@ -60,7 +60,7 @@ def make_candidates(
 ) -> Candidates:
     """Join responses and scores to prompts and set the unusable responses aside, each with its reason.
 
-    The reasons: ``prompt not found``, ``failed`` (no text), ``empty`` (only white space), ``truncated`` (cut at the
+    The reasons: ``prompt not found``, ``failed`` (no text), ``empty`` (only white space after the thoughts, or a thought that does not end), ``truncated`` (cut at the
     token limit), the names of the text filters, ``duplicate`` (same prompt, model and sample as another response),
     ``unscored`` (no score, a null or not finite).
 
@@ -142,7 +142,7 @@ def text_features(texts: pa.ChunkedArray, filters: Filters) -> pl.DataFrame:
             pl.DataFrame(
                 {
                     "chars": text.str.len_chars(),
-                    "blank": text.str.strip_chars() == "",
+                    "blank": answer_texts(text).str.strip_chars() == "",
                     "digest": normalized(text).hash(0),
                     "flag": flag_texts(text, filters),
                 }

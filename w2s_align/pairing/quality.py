@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from w2s_align.pairing.settings import Filters
+from w2s_align.scoring.thoughts import MARKS, answer_part
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,6 +48,7 @@ def flag_texts(texts: pl.Series, filters: Filters) -> pl.Series:
     """Return for each text the name of the first filter that it fails, or null."""
     import polars as pl
 
+    whole, texts = texts, answer_texts(texts)
     text = texts.str.replace_all("\u2019", "'", literal=True) if filters.refusal else texts
     reason: pl.Expr = pl.lit(None, dtype=pl.String)
     checks: list[tuple[str, pl.Series]] = []
@@ -64,7 +66,18 @@ def flag_texts(texts: pl.Series, filters: Filters) -> pl.Series:
         checks.append(("repetition", repeats_itself(texts)))
     for name, holds in reversed(checks):
         reason = pl.when(holds).then(pl.lit(name)).otherwise(reason)
-    return pl.DataFrame({"text": texts}).with_columns(flag=reason)["flag"]
+    return pl.DataFrame({"text": whole}).with_columns(flag=reason)["flag"]
+
+
+def answer_texts(texts: pl.Series) -> pl.Series:
+    """Return what follows the thoughts of each text; "" where a thought does not end."""
+    import polars as pl
+
+    marked = texts.str.contains_any(list(MARKS)).fill_null(False)
+    if not marked.any():  # most texts have no thoughts
+        return texts
+    parts = [answer_part(text) for text in texts.filter(marked).to_list()]
+    return texts.scatter(marked.arg_true(), pl.Series(parts, dtype=pl.String))
 
 
 def is_foreign(texts: pl.Series, script: str) -> pl.Series:
@@ -107,7 +120,7 @@ def repeats_itself(texts: pl.Series) -> pl.Series:
     import polars as pl
 
     frame = pl.DataFrame({"text": texts}).with_row_index("row")
-    sentences = _twice(frame, pl.col("text").str.replace_all(r"([.!?])\s|\n", "$1\x00").str.split("\x00"))
+    sentences = _twice(frame, pl.col("text").str.replace_all(r"([.!?])\s|([。！？])|\n", "$1$2\x00").str.split("\x00"))
     starts = (pl.col("row") != pl.col("row").shift()) | (pl.col("piece") != pl.col("piece").shift())
     runs = (
         sentences.with_columns(run=starts.fill_null(True).cum_sum())

@@ -25,7 +25,6 @@ from w2s_align.scoring.numbers import (
 )
 from w2s_align.scoring.phrases import (
     ABOUT,
-    AFTERWARDS,
     ANSWER_PHRASE,
     BECAUSE,
     COPULAS,
@@ -36,6 +35,8 @@ from w2s_align.scoring.phrases import (
     NUMBER_WORDS,
     SPOKEN_SIGNS,
     VERDICTS,
+    answer_phrases,
+    explained_from,
     question_end,
     word_pattern,
 )
@@ -47,9 +48,7 @@ TAIL_CHARS = 20_000
 PIECE_CHARS = 2_000
 """What follows "the answer is" is read so far: longer than any answer, short enough that no text is slow."""
 
-_HASHES = re.compile(
-    rf"####(?!#)[ \t]*(?!{HEADINGS})([^\n]*)", re.IGNORECASE
-)
+_HASHES = re.compile(rf"####(?!#)[ \t]*(?!{HEADINGS})([^\n]*)", re.IGNORECASE)
 _TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 _STATES = re.compile(rf"####|<answer>|\\boxed|{ANSWER_PHRASE.pattern}", re.IGNORECASE | re.MULTILINE)
 _FINISHED = re.compile(rf"\W*(?:{FINISHED})\b", re.IGNORECASE)
@@ -127,7 +126,7 @@ def math_answers(text: str) -> list[str]:
     text = searched(text)
     if boxed := _boxed(text):
         return [f"\\boxed{{{boxed[0]}}}", boxed[0]]
-    phrases = [_math_sentence(text[m.end() : m.end() + PIECE_CHARS]) for m in ANSWER_PHRASE.finditer(text)]
+    phrases = [_math_sentence(text[m.end() : m.end() + PIECE_CHARS]) for m in answer_phrases(text)]
     found = [one for one in phrases if any(map(str.isalnum, one)) and not _FINISHED.match(one)][-1:]
     if stated := stated_answer(text):
         found += [f"\\boxed{{{stated}}}", stated]
@@ -149,9 +148,9 @@ def gold_answer(answer: str) -> str:
 
 def before_check(text: str) -> str:
     """Return a text without the part, after its answer, that explains or checks it."""
-    for match in AFTERWARDS.finditer(text):
-        if any(char.isdigit() for char in text[: match.start()]):
-            return text[: match.start()]
+    for start in explained_from(text):
+        if any(map(str.isdigit, text[:start])):
+            return text[:start]
     return text
 
 
@@ -173,7 +172,7 @@ def _number(text: str) -> str | None:
     stated = stated_answer(text)
     if stated is not None:
         return number_of(stated) or (_in_sentence(plain(stated)) if _is_sentence(stated) else None) or stated
-    for match in reversed(list(ANSWER_PHRASE.finditer(text))):
+    for match in reversed(answer_phrases(text)):
         if found := _stated_number(text[match.end() : match.end() + PIECE_CHARS], match):
             return found
     return last_number(before_check(text))
@@ -194,7 +193,11 @@ def _stated_number(piece: str, phrase: re.Match[str]) -> str | None:
     formula = line.strip()[:1] == "$" or "\\" in piece[:3]
     begin = _ABOUT.match(line)
     start = begin.end() if begin else 0
-    if line[start : start + 1] == "$" and line.find("$", start + 1) > 0 and not re.match(r"\$[0-9.,]+\s", line[start:]):
+    if (
+        line[start : start + 1] == "$"
+        and line.find("$", start + 1) > 0
+        and not re.match(r"\$[0-9.,]+\s", line[start:])
+    ):
         line, formula = line.replace("$", ""), True
     if re.match(r"\\?[\[(]?\s*$", line) and "\n" in piece:  # display mathematics on the next line
         line, start, formula = plain(piece.split("\n", 2)[1]), 0, True
@@ -248,7 +251,7 @@ def _text(text: str, gold: str) -> str | None:
     stated = stated_answer(text)
     if stated is not None:
         return _verdict(stated, family) or stated
-    phrases = [m for m in ANSWER_PHRASE.finditer(text) if not NEGATED.search(m["between"])]
+    phrases = [m for m in answer_phrases(text) if not NEGATED.search(m["between"])]
     pieces = [piece for m in phrases if (piece := text[m.end() : m.end() + PIECE_CHARS].strip())]
     good = [piece for piece in pieces if not _FINISHED.match(piece)] or pieces
     if good:

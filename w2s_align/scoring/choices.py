@@ -14,7 +14,6 @@ import unicodedata
 
 from w2s_align.scoring.numbers import clean_latex
 from w2s_align.scoring.phrases import (
-    ANSWER_PHRASE,
     BECAUSE,
     CHOOSING,
     CONCLUDING,
@@ -22,15 +21,22 @@ from w2s_align.scoring.phrases import (
     NO_CHOICE,
     OPTION_WORDS,
     RIGHT_WORDS,
+    answer_phrases,
     word_pattern,
 )
 
 LETTERS = "ABCDEFGHIJ"
 """Letters of the options where nothing else is known."""
 _NONE = re.compile(NO_CHOICE, re.IGNORECASE)
+_OPENING, _CLOSING = 200, 600
+"""Characters at the beginning and at the end of a text in which it refuses or says none of the options."""
+_NEAR = 100
+"""Characters around a letter in which a statement about it stands."""
 _NO_OTHER = r"(?!\s*(?:or|and|oder|und|ou|et|o|y|&|/|或|和)\s*[(\[*]*[A-Z](?![A-Za-z]))"
 """Two letters are no choice."""
-_WORD_AFTER = re.compile(rf"\s+(?!{word_pattern(BECAUSE + '|and|with|which|for|is|by|due|due to|but|according')})[a-zà-ÿ]")
+_WORD_AFTER = re.compile(
+    rf"\s+(?!{word_pattern(BECAUSE + '|and|with|which|for|is|by|due|due to|but|according')})[a-zà-ÿ]"
+)
 """A, a and I before a word in lower case are an article and a pronoun."""
 
 
@@ -65,9 +71,7 @@ class _Patterns:
                 rf"{right}\s*(?:\w+ ){{0,2}}?{word_pattern(OPTION_WORDS)}?(?:[^.\n:]{{0,30}}?){is_}[\s*_]*{option}{opening}{any_case}{_NO_OTHER}",
                 re.IGNORECASE,
             ),
-            re.compile(
-                rf"{word_pattern(OPTION_WORDS)}\s*{is_}[\s*_]*{opening}{any_case}{_NO_OTHER}", re.IGNORECASE
-            ),
+            re.compile(rf"{word_pattern(OPTION_WORDS)}\s*{is_}[\s*_]*{opening}{any_case}{_NO_OTHER}", re.IGNORECASE),
             re.compile(rf"{word_pattern(CHOOSING)}[\s:：]*{option}{opening}{any_case}{_NO_OTHER}", re.IGNORECASE),
             re.compile(
                 rf"{word_pattern(CONCLUDING)}[,，、]?\s*(?:it is |it's |it must be |we have |we get |es ist )?{option}{opening}{any_case}{_NO_OTHER}",
@@ -79,8 +83,14 @@ class _Patterns:
             rf"|^\W*({one})[.):]\W{{0,4}}(?:correct|right|true|richtig|korrekt|正确)(?![a-z])",
             re.IGNORECASE | re.MULTILINE,
         )
+        low = last.lower()
+        self.candidate = re.compile(
+            rf"(?<![A-Za-z0-9'’])(?:{one}|[b-hj-{max('j', low)}]|a(?!\s+[a-z]))(?![A-Za-z0-9'’])"
+        )
         self.lines = re.compile(rf"^\W*({one})[.):](?:\s|\*|$)", re.MULTILINE)
-        self.alone = re.compile(rf"(?<![A-Za-z0-9'’])([B-HJ-{max('J', last)}])(?![A-Za-z0-9'’])" if last >= "J" else free)
+        self.alone = re.compile(
+            rf"(?<![A-Za-z0-9'’])([B-HJ-{max('J', last)}])(?![A-Za-z0-9'’])" if last >= "J" else free
+        )
         self.alone_on_line = re.compile(rf"^\W*({one})\W*$", re.MULTILINE)
         self.letters = letters
 
@@ -132,7 +142,7 @@ def find_choice(text: str, stated: str | None, letters: str = LETTERS) -> str | 
             return letter
         if _NONE.search(stated) or _SEVERAL.match(clean_latex(stated)):
             return None
-    for match in reversed(list(ANSWER_PHRASE.finditer(text))):
+    for match in reversed(answer_phrases(text)):
         if NEGATED.search(match["between"]):
             continue
         piece = text[match.end() : match.end() + 300]
@@ -146,7 +156,7 @@ def find_choice(text: str, stated: str | None, letters: str = LETTERS) -> str | 
                 return str(found[0])
     if letter := _statement(text, patterns) or _first_line(text, patterns):
         return letter
-    if _NONE.search(text):
+    if _NONE.search(text[:_OPENING]) or _NONE.search(text[-_CLOSING:]):
         return None
     for pattern in (patterns.bracketed, patterns.lines, patterns.alone, patterns.alone_on_line):
         if found := pattern.findall(text):
@@ -180,7 +190,7 @@ def _in_piece(stated: str, patterns: _Patterns) -> str | None:
         return str(match[1])
     if letter := _beginning(piece, patterns):
         return letter
-    for match in reversed(list(ANSWER_PHRASE.finditer(piece))):
+    for match in reversed(answer_phrases(piece)):
         if letter := _beginning(piece[match.end() :], patterns):
             return letter
     found = patterns.bracketed.findall(piece)
@@ -189,6 +199,7 @@ def _in_piece(stated: str, patterns: _Patterns) -> str | None:
 
 def _statement(text: str, patterns: _Patterns) -> str | None:
     """Return the letter that a sentence chooses."""
+    text = _around_letters(text, patterns)
     for pattern in patterns.statements:
         letters = []
         for match in pattern.finditer(text):
@@ -203,6 +214,18 @@ def _statement(text: str, patterns: _Patterns) -> str | None:
     return ticked.pop().upper() if len(ticked) == 1 else None
 
 
+def _around_letters(text: str, patterns: _Patterns) -> str:
+    """Return the parts of a text that are near a letter by itself: statements about options are nowhere else."""
+    parts: list[list[int]] = []
+    for match in patterns.candidate.finditer(text):
+        start, end = max(0, match.start() - _NEAR), min(len(text), match.end() + _NEAR)
+        if parts and start <= parts[-1][1]:
+            parts[-1][1] = end
+        else:
+            parts.append([start, end])
+    return "\n".join(text[start:end] for start, end in parts)
+
+
 def _first_line(text: str, patterns: _Patterns) -> str | None:
     """Return the option that a response begins with, unless it goes on to list all options."""
     head = text.lstrip()
@@ -210,7 +233,9 @@ def _first_line(text: str, patterns: _Patterns) -> str | None:
     if not match:
         bare = re.match(rf"[\s*_`\"]*([A-{patterns.letters[-1]}])[\s*_`\".,:)]*(?:\n|$)", head)
         return bare[1] if bare else None
-    if re.match(r"[)\]*_]*\s*(?:is|are|was|would|could|can|cannot|can't|isn't|seems|ist|kann|est|es)\b", head[match.end() :]):
+    if re.match(
+        r"[)\]*_]*\s*(?:is|are|was|would|could|can|cannot|can't|isn't|seems|ist|kann|est|es)\b", head[match.end() :]
+    ):
         return None
     marks = patterns.lines.findall(text)
     listed = len(marks) > 1 and match[1] == marks[0] == "A" and marks[1] == "B"

@@ -44,7 +44,8 @@ _LATEX_MARKS = {
 }  # fmt: skip
 _LATEX_MARK = re.compile(
     "|".join(
-        re.escape(mark) + ("(?![A-Za-z])" if mark[-1].isalpha() else "") for mark in sorted(_LATEX_MARKS, key=len, reverse=True)
+        re.escape(mark) + ("(?![A-Za-z])" if mark[-1].isalpha() else "")
+        for mark in sorted(_LATEX_MARKS, key=len, reverse=True)
     )
 )
 _LATEX_ROOT = re.compile(r"\\sqrt\s*(?:\{([^{}]*)\}|\(([^()]*)\)|([0-9]))")
@@ -95,7 +96,9 @@ def parse_number(text: str) -> Number | None:
     """
     cleaned = plain(text.strip().strip("*`")).strip().strip("$").rstrip(".").strip().lstrip("$")
     match = _WHOLE_NUMBER.fullmatch(cleaned)
-    if not match or re.fullmatch(r"[0-9]+,[0-9]{1,2}", match[3]):  # a decimal comma may be a list: only answers have it
+    if not match or re.fullmatch(
+        r"[0-9]+,[0-9]{1,2}", match[3]
+    ):  # a decimal comma may be a list: only answers have it
         return None
     return _value(match)
 
@@ -286,8 +289,12 @@ _BESIDE = re.compile(
 )
 _UNIT_K = re.compile(r"[a-zA-Z](?![a-zA-Z])")
 _TIME_OR_DATE = re.compile(r"[0-9]{1,2}:[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}")
-_MORE = re.compile(rf"[^0-9]{{0,12}}?(?:,|;|{word_pattern('or|and|oder|und|ou|et|o|y|to|bis|或|和|と')}|&)\s*{_CURRENCY}?-?[0-9]")
-_OTHER_NUMBER = re.compile(rf"\s?{word_pattern('or|to|oder|bis|ou|à|o|a|或|至')}\s?{_CURRENCY}?-?[0-9][0-9.,]*(?: [A-Za-z]+)?[.!]?\s*$")
+_MORE = re.compile(
+    rf"[^0-9]{{0,12}}?(?:,|;|{word_pattern('or|and|oder|und|ou|et|o|y|to|bis|或|和|と')}|&)\s*{_CURRENCY}?-?[0-9]"
+)
+_OTHER_NUMBER = re.compile(
+    rf"\s?{word_pattern('or|to|oder|bis|ou|à|o|a|或|至')}\s?{_CURRENCY}?-?[0-9][0-9.,]*(?: [A-Za-z]+)?[.!]?\s*$"
+)
 
 
 def number_at(text: str, start: int, *, formula: bool = False, prose: bool = False) -> tuple[str | None, int]:
@@ -354,7 +361,9 @@ def last_number(text: str) -> str | None:
         line = plain(line)
         starts = [match.start() for match in free_numbers(line)]
         ends = 0
-        kept: list[tuple[int, int]] = []  # a number that belongs to the one before it (3 1/2, 3 x 10^8) is none of its own
+        kept: list[
+            tuple[int, int]
+        ] = []  # a number that belongs to the one before it (3 1/2, 3 x 10^8) is none of its own
         for start in starts:
             if start < ends:
                 continue

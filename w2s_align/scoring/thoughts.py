@@ -28,7 +28,7 @@ _BEGINS = re.compile(
     rf"(?<![`'\"\w])(?:{'|'.join(re.escape(begin) for begin, _ in TAGS)})(?![`'\"]|\s+(?:tags?|tokens?|blocks?)\b)",
     re.IGNORECASE,
 )
-_MARKS = ("think", "THINK", "Think", "thought", "reasoning", "<|channel|>")
+MARKS = ("think", "THINK", "Think", "thought", "reasoning", "<|channel|>")
 """Every tag contains one of these: most texts have none, and are not searched further."""
 _LEFT_OVER = re.compile(r"<\|(?:return|end|begin_of_solution|end_of_solution|START_RESPONSE|END_RESPONSE)\|>")
 
@@ -36,7 +36,7 @@ _LEFT_OVER = re.compile(r"<\|(?:return|end|begin_of_solution|end_of_solution|STA
 def answer_part(text: str) -> str:
     """Return what follows the thoughts of a response, the whole of it where it has none; "" where a thought does not
     end."""
-    if not any(mark in text for mark in _MARKS):
+    if not any(mark in text for mark in MARKS):
         return text
     end = 0
     for match in _ENDS.finditer(text):

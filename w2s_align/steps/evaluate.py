@@ -95,7 +95,7 @@ class Evaluate(Step):
     """What generating each arm's answers may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "results"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym", "scipy")
 
     def choices(self) -> dict[str, TaskChoice]:

@@ -1,0 +1,47 @@
+"""Small answers with the value that a careful reader gives them, grouped by kind, through the public ``score``."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from w2s_align.records import Prompt, Response, to_table
+from w2s_align.scoring import score
+
+HERE = Path(__file__).parent
+
+
+def wrong(name: str) -> tuple[int, list[str]]:
+    """Score the rows of a file; return how many there are and those whose value is another than expected."""
+    rows = [json.loads(line) for line in (HERE / name).read_text(encoding="utf-8").splitlines()]
+    groups = defaultdict(list)
+    for number, row in enumerate(rows):
+        groups[row["scorer"], row["task"]].append((number, row))
+    found = []
+    for (scorer, task), members in groups.items():
+        prompts = [Prompt.of(f"case {n}", answer=r["gold"], task=task, meta=r["meta"]) for n, r in members]
+        responses = [Response(p.id, 0, "m", r["text"]) for p, (_, r) in zip(prompts, members, strict=True)]
+        values = score(to_table(prompts), to_table(responses), scorer).table["value"].to_pylist()
+        for value, (_, row) in zip(values, members, strict=True):
+            if value != pytest.approx(row["expected"], abs=1e-3):
+                found.append(f"{row['case']}: {row['text']!r} got {value}, want {row['expected']}")
+    return len(rows), found
+
+
+@pytest.mark.parametrize(("name", "least"), [("answer_cases.jsonl", 156), ("answer_neighbors.jsonl", 400)])
+def test_answers_get_the_value_that_a_careful_reader_gives(name, least):
+    total, found = wrong(name)
+    assert total >= least
+    assert not found, "\n".join(found)
+
+
+def test_filters_read_what_follows_the_thoughts():
+    pl = pytest.importorskip("polars")
+    from w2s_align.pairing.quality import answer_texts, flag_texts
+    from w2s_align.pairing.settings import Filters
+
+    texts = pl.Series(["<think>a</think>I cannot help.", "<think>I cannot", "plain", None, "我不知道。" * 50])
+    assert answer_texts(texts).to_list() == ["I cannot help.", "", "plain", None, "我不知道。" * 50]
+    flags = flag_texts(texts, Filters(refusal=True, repetition=True)).to_list()
+    assert flags == ["refusal", None, None, None, "repetition"]
