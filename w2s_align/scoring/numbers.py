@@ -37,7 +37,8 @@ _LATEX_TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|bf|rm|boldsymbol|bm|emph)\s*\{([^{}]*)\}"
 )
 _LATEX_MARKS = {
-    "{,}": ",", r"\!": "", r"\,": " ", r"\;": " ", r"\:": " ", r"\ ": " ", r"\quad": " ", "~": " ", r"\%": "%", r"\$": "$",
+    "{,}": ",", r"\!": "", r"\,": " ", r"\;": " ", r"\:": " ", r"\ ": " ", r"\quad": " ",
+    "~": " ", r"\%": "%", r"\$": "$",
     r"\left": "", r"\right": "", r"\times": "×", r"\cdot": "×", r"\div": "÷", r"\pi": "π", r"\approx": "≈", r"\pm": "±",
     r"\leq": "≤", r"\le": "≤", r"\geq": "≥", r"\ge": "≥", r"\neq": "≠", r"\ne": "≠", r"^\circ": "°", r"^{\circ}": "°",
     r"\circ": "°", r"\degree": "°", r"\(": "", r"\)": "", r"\[": "", r"\]": "", r"\displaystyle": "", r"\infty": "∞", r"\euro": "€", r"\pounds": "£",
@@ -219,13 +220,13 @@ class Expression:
     def _numeric_group(self) -> bool:
         """Say whether what follows multiplies without a sign: a root, pi, or brackets around numbers ("2(3)")."""
         rest = self.text[self.end :].lstrip()
-        return not rest.startswith("(") or re.match(r"\([-+0-9.√π]", rest) is not None and "(" == self.text[self.end]
+        return not rest.startswith("(") or (re.match(r"\([-+0-9.√π]", rest) is not None and self.text[self.end] == "(")
 
     def _power(self) -> Number:
         value = self._atom()
         if match := self._take(re.compile(r"(?:\^|\*\*)(?=[-+(0-9.])")):
             exponent = self._atom()
-            if abs(exponent) > 400 or abs(value) > 1e6 and abs(exponent) > 50:
+            if abs(exponent) > 400 or (abs(value) > 1e6 and abs(exponent) > 50):
                 raise OverflowError(match[0])
             value = value**exponent
             if isinstance(value, complex):
@@ -284,7 +285,8 @@ class Expression:
 _FUNCTION = r"\\?(?:log|ln|sin|cos|tan|cot|exp|alpha|beta|theta|phi|lambda|sqrt|frac|sum|int)(?![a-z])"
 # A variable, a bracket, a relation or a further part right after a number: the number alone is not the answer.
 _BESIDE = re.compile(
-    r"(?:[a-ceijknopqrtuvwxyzA-CEIPQRTXYZ](?![A-Za-z0-9])(?!/)|[a-z]\^|\([a-zA-Z]| ?[xyz](?:[\^+\-)\s]*$|\^)| ?±| ?[-+] ?[a-z](?![a-z])|"
+    r"(?:[a-ceijknopqrtuvwxyzA-CEIPQRTXYZ](?![A-Za-z0-9])(?!/)|[a-z]\^|\([a-zA-Z]| ?[xyz](?:[\^+\-)\s]*$|\^)| "
+    r"?±| ?[-+] ?[a-z](?![a-z])|"
     rf" ?{_FUNCTION}| ?[-+×*/^] ?\(|/[a-z](?![a-z])|:[0-9]|-[0-9]+-[0-9]| ?√|!|\^|log|ln|sin|cos|e\^)"
 )
 _UNIT_K = re.compile(r"[a-zA-Z](?![a-zA-Z])")
@@ -382,7 +384,8 @@ def last_number(text: str) -> str | None:
 
 
 _OWN = re.compile(
-    rf"[-+]?{_CURRENCY}?[-+]?{_PLAIN}(?: [0-9]+ ?/ ?[0-9]+(?![0-9])| ?/ ?[0-9]+(?:\.[0-9]+)?| ?[x×*·] ?10\^\(?-?[0-9]+\)?| ?√\(?[0-9.]+\)?)?"
+    rf"[-+]?{_CURRENCY}?[-+]?{_PLAIN}(?: [0-9]+ ?/ ?[0-9]+(?![0-9])| ?/ ?[0-9]+(?:\.[0-9]+)?| ?[x×*·] "
+    rf"?10\^\(?-?[0-9]+\)?| ?√\(?[0-9.]+\)?)?"
 )
 
 

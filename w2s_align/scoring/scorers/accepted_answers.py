@@ -82,7 +82,7 @@ def normalized_words(text: str) -> list[str]:
 
     Chinese and Japanese have no spaces: each of their characters is a word. Otherwise as DROP's official function.
     """
-    words = []
+    words: list[str] = []
     text = unicodedata.normalize("NFKC", text).lower()
     for part in re.split(r"[\s-]+", text):
         bare = part if _number(part) is not None else "".join(c for c in part if c not in _PUNCTUATION)
