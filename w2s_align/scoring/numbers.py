@@ -39,9 +39,10 @@ _LATEX_TEXT = re.compile(
 _LATEX_MARKS = {
     "{,}": ",", r"\!": "", r"\,": " ", r"\;": " ", r"\:": " ", r"\ ": " ", r"\quad": " ",
     "~": " ", r"\%": "%", r"\$": "$",
-    r"\left": "", r"\right": "", r"\times": "×", r"\cdot": "×", r"\div": "÷", r"\pi": "π", r"\approx": "≈", r"\pm": "±",
+    r"\left": "", r"\right": "", r"\times": "×", r"\cdot": "×", r"\div": "÷", r"\pi": "π", r"\approx": "≈", r"\pm": "±",  # noqa: E501
     r"\leq": "≤", r"\le": "≤", r"\geq": "≥", r"\ge": "≥", r"\neq": "≠", r"\ne": "≠", r"^\circ": "°", r"^{\circ}": "°",
-    r"\circ": "°", r"\degree": "°", r"\(": "", r"\)": "", r"\[": "", r"\]": "", r"\displaystyle": "", r"\infty": "∞", r"\euro": "€", r"\pounds": "£",
+    r"\circ": "°", r"\degree": "°", r"\(": "", r"\)": "", r"\[": "", r"\]": "", r"\displaystyle": "", r"\infty": "∞",
+    r"\euro": "€", r"\pounds": "£",  # noqa: E501
 }  # fmt: skip
 _LATEX_MARK = re.compile(
     "|".join(

@@ -135,13 +135,35 @@ VERDICTS = (
     "错"), ("正确", "错误"),
     ("はい", "いいえ"), ("正しい", "正しくない"),
 )  # fmt: skip
-"""Families of one-word answers: a gold answer of one is compared with the word of its family that a response states."""
+"""Families of one-word answers: a gold answer is compared with the word of its family that a response states."""
 COPULAS = "is|are|was|were|ist|sind|war|est|sont|es|son|fue|è|é|是|为|は"
 """Verbs after which a sentence names its answer ("The capital is Paris.")."""
 NUMBER_WORDS = {
     word: value
     for value, words in enumerate(
-        ["zero null zéro cero", "one eins un uno 一", "two zwei deux dos 二 两", "three drei trois tres 三", "four vier quatre cuatro 四", "five fünf cinq cinco 五", "six sechs seis 六", "seven sieben sept siete 七", "eight acht huit ocho 八", "nine neun neuf nueve 九", "ten zehn dix diez 十", "eleven elf onze once 十一", "twelve zwölf douze doce 十二", "thirteen dreizehn treize trece", "fourteen vierzehn quatorze catorce", "fifteen fünfzehn quinze quince", "sixteen sechzehn seize", "seventeen siebzehn", "eighteen achtzehn", "nineteen neunzehn", "twenty zwanzig vingt veinte 二十"]
+        [
+            "zero null zéro cero",
+            "one eins un uno 一",
+            "two zwei deux dos 二 两",
+            "three drei trois tres 三",
+            "four vier quatre cuatro 四",
+            "five fünf cinq cinco 五",
+            "six sechs seis 六",
+            "seven sieben sept siete 七",
+            "eight acht huit ocho 八",
+            "nine neun neuf nueve 九",
+            "ten zehn dix diez 十",
+            "eleven elf onze once 十一",
+            "twelve zwölf douze doce 十二",
+            "thirteen dreizehn treize trece",
+            "fourteen vierzehn quatorze catorce",
+            "fifteen fünfzehn quinze quince",
+            "sixteen sechzehn seize",
+            "seventeen siebzehn",
+            "eighteen achtzehn",
+            "nineteen neunzehn",
+            "twenty zwanzig vingt veinte 二十",
+        ]
     )
     for word in words.split()
 }
