@@ -42,7 +42,7 @@ _LATEX_MARKS = {
     r"\left": "", r"\right": "", r"\times": "×", r"\cdot": "×", r"\div": "÷", r"\pi": "π", r"\approx": "≈", r"\pm": "±",  # noqa: E501
     r"\leq": "≤", r"\le": "≤", r"\geq": "≥", r"\ge": "≥", r"\neq": "≠", r"\ne": "≠", r"^\circ": "°", r"^{\circ}": "°",
     r"\circ": "°", r"\degree": "°", r"\(": "", r"\)": "", r"\[": "", r"\]": "", r"\displaystyle": "", r"\infty": "∞",
-    r"\euro": "€", r"\pounds": "£",  # noqa: E501
+    r"\euro": "€", r"\pounds": "£",
 }  # fmt: skip
 _LATEX_MARK = re.compile(
     "|".join(
@@ -327,8 +327,8 @@ def number_at(text: str, start: int, *, formula: bool = False, prose: bool = Fal
 def number_of(piece: str, *, formula: bool = True) -> str | None:
     """Return the number that a short text states (what stands in a box, after ``####``), None where it is none.
 
-    Of an equation the right side; of ``25 cm^2`` the 25. Several numbers (``5 or 7``), relations (``x > 5``), times and
-    dates are no number.
+    Of an equation the right side; of ``25 cm^2`` the 25. Several numbers (``5 or 7``), relations (``x > 5``), times
+    and dates are no number.
     """
     text = plain(piece).strip().rstrip(".").strip()
     if text.startswith("$") and text.endswith("$"):
