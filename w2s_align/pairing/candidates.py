@@ -60,7 +60,8 @@ def make_candidates(
 ) -> Candidates:
     """Join responses and scores to prompts and set the unusable responses aside, each with its reason.
 
-    The reasons: ``prompt not found``, ``failed`` (no text), ``empty`` (only white space after the thoughts, or a thought that does not end), ``truncated`` (cut at the
+    The reasons: ``prompt not found``, ``failed`` (no text), ``empty`` (nothing follows the thoughts, or one
+    does not end), ``truncated`` (cut at the
     token limit), the names of the text filters, ``duplicate`` (same prompt, model and sample as another response),
     ``unscored`` (no score, a null or not finite).
 

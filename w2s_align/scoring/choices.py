@@ -55,7 +55,10 @@ class _Patterns:
         opening = r"[\s(\[*_`\"“「『【$]*"
         option = rf"(?:(?:the |die |la |el |l')?{word_pattern(OPTION_WORDS)}[\s:：]*)?"
         any_case = rf"([A-{last}a-{last.lower()}])(?![A-Za-z0-9'’])"
-        is_ = r"(?:is|are|was|be|ist|wäre|est|es|é|è|seems|seems to be|must be|would be|should be|looks|appears to be|是|为|は|が|[:=：])"
+        is_ = (
+            r"(?:is|are|was|be|ist|wäre|est|es|é|è|seems|seems to be|must be|would be|should be|looks|appears "
+            r"to be|是|为|は|が|[:=：])"
+        )
         the = r"(?:\s*(?:the|clearly|definitely|therefore|indeed|also|die|la|le|el|most|only|probably|一番))*\s*"
         right = word_pattern(RIGHT_WORDS)
         self.whole = re.compile(rf"{opening}{option}{opening}{any_case}[\s)\]*_`\"”.:,;!。」』】$]*", re.IGNORECASE)
@@ -64,22 +67,26 @@ class _Patterns:
         self.bracketed = re.compile(rf"[(\[]({one})[)\]]")
         self.statements = (
             re.compile(
-                rf"{free}[)\].:*_\"」]*(?:\s*[（(][^()\n]{{0,60}}[)）]|[ \t]+(?!is\b|are\b|not\b)[^.\n:;,()]{{1,60}}?)?\s*{is_}{the}{right}",
+                rf"{free}[)\].:*_\"」]*(?:\s*[（(][^()\n]{{0,60}}[)）]|[ \t]+(?!is\b|are\b|not\b)[^.\n:;,()"
+                rf"]{{1,60}}?)?\s*{is_}{the}{right}",
                 re.IGNORECASE,
             ),
             re.compile(
-                rf"{right}\s*(?:\w+ ){{0,2}}?{word_pattern(OPTION_WORDS)}?(?:[^.\n:]{{0,30}}?){is_}[\s*_]*{option}{opening}{any_case}{_NO_OTHER}",
+                rf"{right}\s*(?:\w+ ){{0,2}}?{word_pattern(OPTION_WORDS)}?(?:[^.\n:]{{0,30}}?)"
+                rf"{is_}[\s*_]*{option}{opening}{any_case}{_NO_OTHER}",
                 re.IGNORECASE,
             ),
             re.compile(rf"{word_pattern(OPTION_WORDS)}\s*{is_}[\s*_]*{opening}{any_case}{_NO_OTHER}", re.IGNORECASE),
             re.compile(rf"{word_pattern(CHOOSING)}[\s:：]*{option}{opening}{any_case}{_NO_OTHER}", re.IGNORECASE),
             re.compile(
-                rf"{word_pattern(CONCLUDING)}[,，、]?\s*(?:it is |it's |it must be |we have |we get |es ist )?{option}{opening}{any_case}{_NO_OTHER}",
+                rf"{word_pattern(CONCLUDING)}[,，、]?\s*(?:it is |it's |it must be |we have |we get |es ist )"
+                rf"?{option}{opening}{any_case}{_NO_OTHER}",
                 re.IGNORECASE,
             ),
         )
         self.ticked = re.compile(
-            rf"^\W*({one})[.):][^\n]{{0,200}}?(?:✓|✔|✅|[-–—:(]\s*\**(?:this is )?(?:the )?(?:correct|right|true|richtig|korrekt|correcto|correct answer|正确)\b)"
+            rf"^\W*({one})[.):][^\n]{{0,200}}?(?:✓|✔|✅|[-–—:(]\s*\**(?:this is )?(?:the )?(?:correct|right|true|"
+            rf"richtig|korrekt|correcto|correct answer|正确)\b)"
             rf"|^\W*({one})[.):]\W{{0,4}}(?:correct|right|true|richtig|korrekt|正确)(?![a-z])",
             re.IGNORECASE | re.MULTILINE,
         )
@@ -151,9 +158,8 @@ def find_choice(text: str, stated: str | None, letters: str = LETTERS) -> str | 
         line = piece.split("\n", 1)[0]
         if _NONE.search(line) or _SEVERAL.match(line):
             return None
-        if found := patterns.bracketed.findall(line):
-            if len(set(found)) == 1:
-                return str(found[0])
+        if (found := patterns.bracketed.findall(line)) and len(set(found)) == 1:
+            return str(found[0])
     if letter := _statement(text, patterns) or _first_line(text, patterns):
         return letter
     if _NONE.search(text[:_OPENING]) or _NONE.search(text[-_CLOSING:]):

@@ -37,10 +37,12 @@ _LATEX_TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|bf|rm|boldsymbol|bm|emph)\s*\{([^{}]*)\}"
 )
 _LATEX_MARKS = {
-    "{,}": ",", r"\!": "", r"\,": " ", r"\;": " ", r"\:": " ", r"\ ": " ", r"\quad": " ", "~": " ", r"\%": "%", r"\$": "$",
-    r"\left": "", r"\right": "", r"\times": "×", r"\cdot": "×", r"\div": "÷", r"\pi": "π", r"\approx": "≈", r"\pm": "±",
+    "{,}": ",", r"\!": "", r"\,": " ", r"\;": " ", r"\:": " ", r"\ ": " ", r"\quad": " ",
+    "~": " ", r"\%": "%", r"\$": "$",
+    r"\left": "", r"\right": "", r"\times": "×", r"\cdot": "×", r"\div": "÷", r"\pi": "π", r"\approx": "≈", r"\pm": "±",  # noqa: E501
     r"\leq": "≤", r"\le": "≤", r"\geq": "≥", r"\ge": "≥", r"\neq": "≠", r"\ne": "≠", r"^\circ": "°", r"^{\circ}": "°",
-    r"\circ": "°", r"\degree": "°", r"\(": "", r"\)": "", r"\[": "", r"\]": "", r"\displaystyle": "", r"\infty": "∞", r"\euro": "€", r"\pounds": "£",
+    r"\circ": "°", r"\degree": "°", r"\(": "", r"\)": "", r"\[": "", r"\]": "", r"\displaystyle": "", r"\infty": "∞",
+    r"\euro": "€", r"\pounds": "£",
 }  # fmt: skip
 _LATEX_MARK = re.compile(
     "|".join(
@@ -284,16 +286,13 @@ class Expression:
 _FUNCTION = r"\\?(?:log|ln|sin|cos|tan|cot|exp|alpha|beta|theta|phi|lambda|sqrt|frac|sum|int)(?![a-z])"
 # A variable, a bracket, a relation or a further part right after a number: the number alone is not the answer.
 _BESIDE = re.compile(
-    r"(?:[a-ceijknopqrtuvwxyzA-CEIPQRTXYZ](?![A-Za-z0-9])(?!/)|[a-z]\^|\([a-zA-Z]| ?[xyz](?:[\^+\-)\s]*$|\^)| ?±| ?[-+] ?[a-z](?![a-z])|"
+    r"(?:[a-ceijknopqrtuvwxyzA-CEIPQRTXYZ](?![A-Za-z0-9])(?!/)|[a-z]\^|\([a-zA-Z]| ?[xyz](?:[\^+\-)\s]*$|\^)| "
+    r"?±| ?[-+] ?[a-z](?![a-z])|"
     rf" ?{_FUNCTION}| ?[-+×*/^] ?\(|/[a-z](?![a-z])|:[0-9]|-[0-9]+-[0-9]| ?√|!|\^|log|ln|sin|cos|e\^)"
 )
-_UNIT_K = re.compile(r"[a-zA-Z](?![a-zA-Z])")
 _TIME_OR_DATE = re.compile(r"[0-9]{1,2}:[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}")
 _MORE = re.compile(
     rf"[^0-9]{{0,12}}?(?:,|;|{word_pattern('or|and|oder|und|ou|et|o|y|to|bis|或|和|と')}|&)\s*{_CURRENCY}?-?[0-9]"
-)
-_OTHER_NUMBER = re.compile(
-    rf"\s?{word_pattern('or|to|oder|bis|ou|à|o|a|或|至')}\s?{_CURRENCY}?-?[0-9][0-9.,]*(?: [A-Za-z]+)?[.!]?\s*$"
 )
 
 
@@ -324,8 +323,8 @@ def number_at(text: str, start: int, *, formula: bool = False, prose: bool = Fal
 def number_of(piece: str, *, formula: bool = True) -> str | None:
     """Return the number that a short text states (what stands in a box, after ``####``), None where it is none.
 
-    Of an equation the right side; of ``25 cm^2`` the 25. Several numbers (``5 or 7``), relations (``x > 5``), times and
-    dates are no number.
+    Of an equation the right side; of ``25 cm^2`` the 25. Several numbers (``5 or 7``), relations (``x > 5``), times
+    and dates are no number.
     """
     text = plain(piece).strip().rstrip(".").strip()
     if text.startswith("$") and text.endswith("$"):
@@ -382,7 +381,8 @@ def last_number(text: str) -> str | None:
 
 
 _OWN = re.compile(
-    rf"[-+]?{_CURRENCY}?[-+]?{_PLAIN}(?: [0-9]+ ?/ ?[0-9]+(?![0-9])| ?/ ?[0-9]+(?:\.[0-9]+)?| ?[x×*·] ?10\^\(?-?[0-9]+\)?| ?√\(?[0-9.]+\)?)?"
+    rf"[-+]?{_CURRENCY}?[-+]?{_PLAIN}(?: [0-9]+ ?/ ?[0-9]+(?![0-9])| ?/ ?[0-9]+(?:\.[0-9]+)?| ?[x×*·] "
+    rf"?10\^\(?-?[0-9]+\)?| ?√\(?[0-9.]+\)?)?"
 )
 
 

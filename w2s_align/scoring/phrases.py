@@ -10,7 +10,9 @@ import re
 
 ANSWER_WORDS = (
     "answer", "answers", "result", "solution", "antwort", "ergebnis", "lösung", "réponse", "résultat", "respuesta",
-    "resultado", "solución", "resposta", "risposta", "risultato", "答案", "正确答案", "正確答案", "答え", "正解", "解答", "回答", "答",
+    "resultado", "solución", "resposta", "risposta", "risultato", "答案", "正确答案", "正確答案", "答え", "正解",
+    "解答",
+    "回答", "答",
 )  # fmt: skip
 """What an answer is called."""
 SURE_WORDS = (
@@ -66,7 +68,10 @@ NEGATIONS = (
 """Between the two, they say that what follows is no answer."""
 FINISHED = "correct|right|wrong|incorrect|not|unclear|unknown|clear|as follows|below|above|found|obtained|given"
 """What "the answer is" may be followed by without stating one."""
-ABOUT = "about|approximately|approx\\.?|around|roughly|nearly|exactly|simply|just|only|etwa|ungefähr|genau|environ|約|约|大约"
+ABOUT = (
+    "about|approximately|approx\\.?|around|roughly|nearly|exactly|simply|just|only|etwa|ungefähr|genau|"
+    "environ|約|约|大约"
+)
 """Words before a number that leave it what it is."""
 CUES = (
     "so|thus|hence|therefore|equals?|gives|giving|makes?|making|which is|in total|altogether|total of|leaves|leaving|"
@@ -104,7 +109,8 @@ RIGHT_WORDS = (
 )
 """What is said of the option that is chosen."""
 CHOOSING = (
-    "choose|choosing|chose|pick|select|selecting|go with|going with|go for|settle on|opt for|wähle|nehme|choisis|elijo|"
+    "choose|choosing|chose|pick|select|selecting|go with|going with|go for|settle on|opt for|wähle|nehme|"
+    "choisis|elijo|"
     "选择|選擇|应选|故选|选|選"
 )
 """Verbs that choose an option."""
@@ -112,19 +118,24 @@ CONCLUDING = "hence|therefore|thus|so|daher|also|donc|por lo tanto|por tanto|所
 """Words that lead to the option that is chosen, where an option follows at once."""
 NO_CHOICE = (
     r"none of (?:the|these)|neither of|no (?:correct|right|valid|single) (?:answer|option|choice)|all of the above|"
-    r"(?:can(?:no|')?t|can not|unable to|not able to|won't|will not|refuse to) (?:\w+ )?(?:pick|choose|answer|determine|"
+    r"(?:can(?:no|')?t|can not|unable to|not able to|won't|will not|refuse to) (?:\w+ )?(?:pick|choose|answer|"
+    r"determine|"
     r"decide|select|say|help|assist|provide|tell)|not enough information|don't know|do not know|"
-    r"keine der|weiß (?:es )?nicht|kann (?:\w+ ){0,3}nicht|aucune (?:des|de)|ne (?:peux|sais) pas|ninguna de|no (?:puedo|sé)|"
+    r"keine der|weiß (?:es )?nicht|kann (?:\w+ ){0,3}nicht|aucune (?:des|de)|ne (?:peux|sais) pas|ninguna de|no "
+    r"(?:puedo|sé)|"
     r"以上都不|都不对|不知道|无法|無法|わかりません|できません|いずれでもない|該当なし"
 )
 """A refusal, or a choice of none: no letter."""
 VERDICTS = (
-    ("yes", "no"), ("true", "false"), ("valid", "invalid"), ("plausible", "implausible"), ("ja", "nein"), ("oui", "non"),
-    ("sí", "no"), ("si", "no"), ("sì", "no"), ("sim", "não"), ("correct", "incorrect"), ("possible", "impossible"), ("even", "odd"),
-    ("positive", "negative"), ("entailment", "contradiction", "neutral"), ("是", "否"), ("是", "不是"), ("对", "错"), ("正确", "错误"),
+    ("yes", "no"), ("true", "false"), ("valid", "invalid"), ("plausible", "implausible"), ("ja",
+    "nein"), ("oui", "non"),
+    ("sí", "no"), ("si", "no"), ("sì", "no"), ("sim", "não"), ("correct", "incorrect"), ("possible",
+    "impossible"), ("even", "odd"),
+    ("positive", "negative"), ("entailment", "contradiction", "neutral"), ("是", "否"), ("是", "不是"), ("对",
+    "错"), ("正确", "错误"),
     ("はい", "いいえ"), ("正しい", "正しくない"),
 )  # fmt: skip
-"""Families of one-word answers: a gold answer of one is compared with the word of its family that a response states."""
+"""Families of one-word answers: a gold answer is compared with the word of its family that a response states."""
 COPULAS = "is|are|was|were|ist|sind|war|est|sont|es|son|fue|è|é|是|为|は"
 """Verbs after which a sentence names its answer ("The capital is Paris.")."""
 NUMBER_WORDS = {
@@ -166,7 +177,8 @@ MAGNITUDES = {
 """Words that multiply the number before them."""
 
 SPOKEN_SIGNS = {
-    "plus": "+", "minus": "-", "times": "×", "multiplied by": "×", "divided by": "÷", "mal": "×", "geteilt durch": "÷", "moins": "-",
+    "plus": "+", "minus": "-", "times": "×", "multiplied by": "×", "divided by": "÷", "mal": "×",
+    "geteilt durch": "÷", "moins": "-",
     "fois": "×", "menos": "-", "más": "+", "por": "×",
 }  # fmt: skip
 """Arithmetic in words, between two numbers."""

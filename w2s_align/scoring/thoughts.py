@@ -20,8 +20,8 @@ TAGS = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
-"""How thoughts begin and how they end: DeepSeek and Qwen, Claude's prompts, Mistral, Seed, Kimi, Command A, Sky-T1, and
-the channels of gpt-oss. A model with other tags needs one line here."""
+"""How thoughts begin and how they end: DeepSeek and Qwen, Claude's prompts, Mistral, Seed, Kimi, Command A, Sky-T1,
+and the channels of gpt-oss. A model with other tags needs one line here."""
 _ENDS = re.compile("|".join(re.escape(end) for _, end in TAGS), re.IGNORECASE)
 # A tag that a text only talks about (`<think>`, "the <think> tag") opens nothing.
 _BEGINS = re.compile(
