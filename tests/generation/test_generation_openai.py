@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import gzip
 import json
 import os
 import signal
@@ -352,6 +353,65 @@ def test_words_of_a_server_are_valid_unicode_and_nothing_but_words_is_taken() ->
     assert read("a\ud83db") == "a\N{REPLACEMENT CHARACTER}b"
     with pytest.raises(TypeError, match="a text was expected"):  # asked for again, then a failed answer
         read([{"type": "text", "text": "x"}])
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        *dict.fromkeys(("stop", "eos", "eos_token", "EOS", "end_turn", "stop_sequence", "stop-str"), "stop").items(),
+        *dict.fromkeys(("length", "max_tokens", "MAX_TOKENS", "max_new_tokens", "model_length"), "length").items(),
+        *dict.fromkeys(("content_filter", "SAFETY", "tool_calls"), "error").items(),
+    ],
+)
+def test_finish_reasons_of_other_servers(said: str, reason: str) -> None:
+    done = read_completion(reply_of({"finish_reason": said}), Request(0, [], None), 4, logprobs=False)
+    assert (done.finish_reason, done.unknown_finish) == (reason, None)
+    assert done.text == (None if reason == "error" else "x")
+
+
+def test_an_unknown_finish_reason_is_kept_and_said(server: FakeServer, tiny_model: Path) -> None:
+    server.changes = {"finish_reason": "ran_dry"}
+    result = ask(server, tiny_model)
+    assert result.finish_reasons["error"] == 0 and result.finish_reasons["stop"] == 40
+    assert ["'ran_dry'" in warning and "40 responses" in warning for warning in result.warnings] == [True]
+    full = reply_of({"finish_reason": "ran_dry"}, completion_tokens=4)
+    assert read_completion(full, Request(0, [], None), 4, logprobs=False).finish_reason == "length"
+
+
+def reply_of(choice: dict[str, Any], **usage: Any) -> dict[str, Any]:
+    tokens = {"prompt_tokens": 1, "completion_tokens": 1, **usage}
+    return {"choices": [{"finish_reason": "stop", "message": {"content": "x"}, **choice}], "usage": tokens}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        reply_of({}, completion_tokens=-(10**30)),
+        reply_of({}, prompt_tokens=float("inf")),
+        reply_of({}, prompt_tokens=10**30),
+        reply_of({"message": "text"}),
+        reply_of({"finish_reason": "cancelled"}),
+    ],
+)
+def test_a_reply_that_no_server_should_send_is_a_broken_one(reply: dict[str, Any]) -> None:
+    with pytest.raises((LookupError, TypeError, ValueError)):
+        read_completion(reply, Request(0, [], None), 4, logprobs=False)
+
+
+def test_a_huge_or_nested_reply_is_one_failed_answer(
+    server: FakeServer, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MOST_BYTES", 10_000_000)
+    packed = gzip.compress(b" " * 20_000_000)
+    faults = {
+        ids(PROMPTS[3]): (200, {"Content-Encoding": "gzip"}, packed),
+        ids(PROMPTS[5]): (200, {}, b"[" * 100_000),
+    }
+    server.fault = lambda prompt, time: faults.get(prompt)
+    result = ask(server, tiny_model, resources={"max_failed_share": 0.1, "retries": 0})
+    errors = [row["error"] for row in result.table().to_pylist() if row["error"]]
+    assert len(errors) == 2
+    assert "longer than 9 MiB" in errors[0] and "RecursionError" in errors[1]
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:

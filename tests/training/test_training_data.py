@@ -8,7 +8,7 @@ from w2s_align.errors import UserError
 from w2s_align.records import Pair, to_table
 from w2s_align.training import DPOSettings, SFTSettings
 from w2s_align.training.counts import RowCounts
-from w2s_align.training.prepare import prepare_chats, prepare_pairs
+from w2s_align.training.prepare import prepare_chats, prepare_labeled, prepare_pairs
 from w2s_align.training.tokens import ChatEncoder
 
 # ids: 0 <pad>, 1 <s>, 2 </s>, 3 <user>, 4 <assistant>, 5 <unk>, then 0-9 are 6-15, + 16, = 17, space 18, newline 19
@@ -158,6 +158,36 @@ def test_identical_pairs_are_counted_and_refused_when_there_is_nothing_else(tmp_
     assert data.notes == ["In 1 pairs the chosen response equals the rejected one."]
     with pytest.raises(UserError, match="In all 2 pairs"):
         prepare_pairs([pair("1", "2", "2")] * 2, encoder(), dpo(), tmp_path)
+
+
+def test_pairs_that_differ_only_beyond_the_cut_are_equal(tmp_path, encoder):
+    late = pair("1", "23456", "23457")
+    settings = dpo(max_length=8, too_long="truncate")
+    data = prepare_pairs([late, pair("1", "2", "3")], encoder(), settings, tmp_path)
+    assert (data.counts.identical, data.rows) == (1, 2)
+    with pytest.raises(UserError, match=r"In all 2 pairs .* after the template and max_length.*Raise max_length"):
+        prepare_pairs([late, late], encoder(), settings, tmp_path)
+    assert prepare_pairs([late], encoder(), dpo(max_length=10), tmp_path).counts.identical == 0
+
+
+def test_pairs_that_the_template_makes_equal_are_equal(tmp_path, encoder):
+    trims = encoder("message['content']", "message['content'] | trim")
+    with pytest.raises(UserError, match="In all 1 pairs"):
+        prepare_pairs([pair("1", "2", "2 ")], trims, dpo(), tmp_path)
+
+
+def test_labels_may_be_texts_and_one_class_is_noted(tmp_path, encoder):
+    rows = [{"prompt": [user("1")], "completion": [assistant("2")], "label": label} for label in ("true", "False")]
+    options = {"seed": 0, "together": 2}
+    settings = DPOSettings(learning_rate=1e-3, batch_size=2)
+    both = prepare_labeled(rows, encoder(), settings, tmp_path, **options)
+    assert sorted(both.dataset()["label"]) == [False, True]
+    assert both.notes == []
+    one = prepare_labeled([rows[1], rows[1], rows[0] | {"label": "?"}], encoder(), settings, tmp_path, **options)
+    assert one.counts.dropped == {"unknown_label": 1}
+    assert one.notes == [
+        "All 2 responses are labeled bad: there is nothing to tell them from, and training moves all of them down."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -201,7 +201,7 @@ def write_result(
         stop_token_ids=engine["stop_token_ids"],
         template_digest=chat.template_digest,
         first_prompt=_as_seen(chat, job.prompts.first(1)[0]),
-        warnings=warnings,
+        warnings=[*warnings, *_unknown_ends(clock.get("unknown_finish", {}))],
         paths=paths,
     )
     content = {"job": job.identity, "files": [str(p.relative_to(folder)) for p in paths], "result": result.to_json()}
@@ -245,6 +245,15 @@ def _as_seen(chat: Chat | ServerChat, messages: Sequence[Message]) -> dict[str, 
         return {"messages": chat.messages(messages)}
     token_ids = chat.render(messages)
     return {"text": chat.decode(token_ids), "token_ids": token_ids}
+
+
+def _unknown_ends(reasons: Mapping[str, int]) -> list[str]:
+    """Say which finish reasons of a server are not known, and how they were read."""
+    return [
+        f"The server ended {count:,} responses with the finish reason {reason!r}, which is not known: they count as "
+        "cut at the limit where max_tokens was reached, and else as finished."
+        for reason, count in reasons.items()
+    ]
 
 
 def _most_common(failed: Counter[str]) -> dict[str, int]:

@@ -126,6 +126,7 @@ class Clock:
         self._seconds = float(before.get("seconds", 0.0))
         self._device_seconds = float(before.get("device_seconds", 0.0))
         self._retries = Counter[str](before.get("retries", {}))
+        self._unknown_finish = Counter[str](before.get("unknown_finish", {}))
         self._start = self._reported = self._noted = self._last_response = time.monotonic()
         self._tokens = self._failed = 0
         self._done_before = journal.done
@@ -136,6 +137,8 @@ class Clock:
             self._tokens += completion.completion_tokens
             self._failed += completion.error is not None
             self._retries.update(completion.retries)
+            if completion.unknown_finish is not None:
+                self._unknown_finish[completion.unknown_finish] += 1
         now = time.monotonic()
         if completions:
             self._last_response = now
@@ -159,6 +162,7 @@ class Clock:
             seconds=round(self._seconds + worked, 3),
             device_seconds=round(self._device_seconds + self._devices * worked, 3),
             retries=dict(self._retries),
+            **({"unknown_finish": dict(self._unknown_finish)} if self._unknown_finish else {}),
         )
         self._journal.sync()
 

@@ -2,8 +2,8 @@
 
 The rule of Tülu 3 (https://arxiv.org/abs/2411.15124, section 3.2; docs/methods/data_filters.md): a word of an
 evaluation item is matched by a training text when an 8-gram around it occurs in that text; an item has leaked into a
-text when more than half of its words are matched by that one text. The words are runs of letters and digits in lower
-case (the original uses spaCy's tokens, with punctuation).
+text when more than half of its words are matched by that one text. The words are those of ``shingles.words_of`` (the
+original uses spaCy's tokens, with punctuation).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.pairing.shingles import shingle
+from w2s_align.pairing.shingles import shingle, words_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -146,7 +146,7 @@ def _fields(evaluations: Mapping[str, Items]) -> pl.DataFrame:
 
 def _whole(texts: pl.Series) -> pl.Series:
     """Return a short text as its words, to be compared as a whole; null for one that has no words or is not short."""
-    return texts.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+").list.join(" ")
+    return words_of(texts).list.join(" ")
 
 
 def _field_scores(

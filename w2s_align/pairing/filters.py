@@ -12,6 +12,7 @@ from w2s_align.errors import UserError
 from w2s_align.pairing.candidates import CHUNK_ROWS, Candidates, normalized
 from w2s_align.pairing.selection import random_draws
 from w2s_align.pairing.settings import Filters
+from w2s_align.pairing.shingles import UNSPACED
 
 if TYPE_CHECKING:
     import polars as pl
@@ -108,7 +109,7 @@ def _word_overlap(wide: pl.DataFrame, candidates: Candidates) -> pl.Series:
         words = pl.DataFrame(
             {
                 side: normalized(pl.Series(pl.from_arrow(texts.take(part[side].to_arrow()))))
-                .str.split(" ")
+                .str.extract_all(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
                 .list.unique()
                 for side in ("chosen", "rejected")
             }

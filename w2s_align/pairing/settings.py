@@ -15,16 +15,20 @@ class Filters(Settings):
     truncated: bool = True
     """Drop responses that were cut at the token limit: a student would learn to stop in the middle."""
     special_tokens: bool = True
-    """Drop responses that contain a chat template's tokens as text, e.g. ``<|im_end|>``."""
+    """Drop responses in which a model has written a chat template's tokens as text, e.g. ``<|im_end|>`` at the end;
+    texts about such tokens stay."""
     refusal: bool = False
-    """Drop responses that begin with a refusal, e.g. "I'm sorry, but I cannot"."""
+    """Drop responses that begin with a refusal, e.g. "I'm sorry, but I cannot", in English, German, French, Spanish,
+    Chinese or Japanese; refusals in other languages stay."""
     repetition: bool = False
-    """Drop responses that repeat themselves: a sentence 4 times in a row or 40 times in all, a paragraph 10 times."""
+    """Drop responses that repeat themselves: a sentence 4 times in a row or 40 times in all, a paragraph 10 times.
+    Lines of code, table rows and lines without a word may be equal to up to 39 neighbors."""
     script: Literal["latin", "cyrillic", "greek", "han", "arabic", "hebrew", "hangul", "devanagari"] | None = None
     """Drop responses with 5% or more of their letters in another script."""
     language: Literal["de", "en", "es", "fr", "it", "nl", "pt"] | None = None
     """Drop responses whose function words are mostly those of another of these languages; a text with fewer than 5
-    function words (a number, a formula, code) is of no language and stays."""
+    function words (a number, a formula, code, a language that is not listed) stays, unless most of its letters are of
+    another script than Latin."""
     sides: Literal["both", "chosen"] = "both"
     """Where special_tokens, refusal, repetition, script and language look: at every response, so that a rule chooses
     among the clean ones; or at the chosen side only, as Olmo 3 does for delta pairs (pairs are dropped after the rule

@@ -1,7 +1,7 @@
 """Word n-grams of many texts as numbers: what near-duplicates and decontamination are found with.
 
-Reads a column of texts, returns flat arrays of 64-bit hashes; nothing is a Python object per row. Words are runs of
-letters and digits in lower case. The hashes are only compared within one call, never stored.
+Reads a column of texts, returns flat arrays of 64-bit hashes; nothing is a Python object per row. The hashes are only
+compared within one call, never stored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import pyarrow as pa
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import polars as pl
 
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+"""Scripts that are written without spaces between words: each of their letters counts as a word."""
+_WORD = rf"[{UNSPACED}]|[[\p{{L}}\p{{N}}\p{{M}}]--[{UNSPACED}]]+"
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """2**64 divided by the golden ratio, made odd: Knuth's multiplicative hashing, which spreads neighbors far apart."""
 
@@ -36,6 +40,15 @@ class Shingles:
     words: npt.NDArray[np.int64]
 
 
+def words_of(texts: pl.Series) -> pl.Series:
+    """Return the words of each text as a list: runs of letters and digits in lower case, or single letters where a
+    script has no spaces (:data:`UNSPACED`). Full-width and composed letters are those that they stand for (NFKC)."""
+    wide = (texts.str.len_bytes() != texts.str.len_chars()).fill_null(False)  # ASCII, most text, is normal already
+    if wide.any():
+        texts = texts.clone().scatter(wide.arg_true(), texts.filter(wide).str.normalize("NFKC"))
+    return texts.str.to_lowercase().str.extract_all(_WORD)
+
+
 def shingle(texts: pa.ChunkedArray | pa.Array, n: int, *, short: bool) -> Shingles:
     """Hash all runs of ``n`` words of every text.
 
@@ -46,9 +59,7 @@ def shingle(texts: pa.ChunkedArray | pa.Array, n: int, *, short: bool) -> Shingl
     """
     import polars as pl
 
-    words = (
-        pl.Series("text", pl.from_arrow(texts), dtype=pl.String).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
-    )
+    words = words_of(pl.Series("text", pl.from_arrow(texts), dtype=pl.String))
     lengths = words.list.len().fill_null(0).to_numpy().astype(np.int64)
     flat = words.list.explode(empty_as_null=False, keep_nulls=False).hash(0).to_numpy()
     grams = np.maximum(lengths - n + 1, (lengths > 0).astype(np.int64) if short else 0)

@@ -48,6 +48,7 @@ class Completion:
         reasoning_state: Whether the text begins with reasoning, and whether that has an end; see
             ``reasoning.Splitter``.
         retries: Why the request was repeated, once for each time, e.g. ``("HTTP 429", "time-out")``.
+        unknown_finish: The server's finish reason, where it is none that we know.
     """
 
     request: Request
@@ -60,6 +61,7 @@ class Completion:
     prompt_tokens: int | None = None
     reasoning_state: ReasoningState | None = None
     retries: tuple[str, ...] = ()
+    unknown_finish: str | None = None
 
 
 class EngineRun(Protocol):

@@ -22,6 +22,34 @@ OFF = {
 }
 """Values of ``Sampling`` that change nothing: with them a server need not know the field."""
 
+FINISH_REASONS: dict[str, FinishReason] = {
+    **dict.fromkeys(
+        (
+            "stop", "eos", "eos_token", "eos_token_id", "end_turn", "end_of_turn", "stop_sequence", "stop_str",
+            "stop_token", "stop_string", "stop_word", "completed", "complete", "finished", "done", "end",
+        ),
+        "stop",
+    ),
+    **dict.fromkeys(
+        (
+            "length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "max_completion_tokens",
+            "model_length", "context_length", "model_context_window_exceeded", "limit",
+        ),
+        "length",
+    ),
+    **dict.fromkeys(
+        (
+            "content_filter", "safety", "refusal", "recitation", "blocklist", "prohibited_content", "spii",
+            "tool_calls", "tool_use", "function_call", "malformed_function_call",
+        ),
+        "error",
+    ),
+}  # fmt: skip
+"""How servers say that a completion ended (vLLM, TGI, llama.cpp, SGLang, Anthropic, Gemini), in lower case with
+underscores, and what it means here."""
+GIVEN_UP = frozenset({"abort", "aborted", "error", "cancelled", "canceled", "timeout", "insufficient_system_resource"})
+"""Finish reasons of a server that has given up, not the model: the request is repeated."""
+
 
 class Violation(Exception):
     """The reply does not fit the request."""
@@ -95,8 +123,11 @@ def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: boo
         Violation: The prompt was changed, or the completion is longer than allowed.
     """
     choice, usage = reply["choices"][0], reply["usage"]
-    reason, error = _reason(choice["finish_reason"]), None
-    prompt_tokens, tokens = int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0)
+    error = None
+    prompt_tokens, tokens = _count(usage["prompt_tokens"]), _count(usage.get("completion_tokens") or 0)
+    known = _reason(choice["finish_reason"])
+    # An unknown reason: the text is whole unless the limit was reached.
+    reason: FinishReason = known or ("length" if tokens >= max_tokens else "stop")
     if request.token_ids and prompt_tokens != len(request.token_ids):
         raise Violation(
             f"The server counts {prompt_tokens} tokens in a prompt of {len(request.token_ids)}: it changes prompts."
@@ -104,6 +135,8 @@ def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: boo
     if tokens > max_tokens:
         raise Violation(f"The server wrote {tokens} tokens where {max_tokens} were allowed: it ignores max_tokens.")
     message = choice.get("message") or {"content": choice.get("text")}
+    if not isinstance(message, Mapping):
+        raise TypeError(f"a message was expected, not {message!r:.60}")
     text = _text(message.get("content"))
     reasoning = _text(message.get("reasoning_content") or message.get("reasoning"))
     if reason != "error" and text is None and (reasoning or reason == "length"):
@@ -121,6 +154,7 @@ def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: boo
         error=error,
         reasoning=reasoning if error is None else None,
         prompt_tokens=prompt_tokens,
+        unknown_finish=None if known else str(choice["finish_reason"])[:60],
     )
 
 
@@ -130,12 +164,23 @@ def _text(value: Any) -> str | None:
     return None if value is None else valid_unicode(value)
 
 
-def _reason(finish_reason: str) -> FinishReason:
-    if finish_reason in ("stop", "length"):
-        return "stop" if finish_reason == "stop" else "length"
-    if finish_reason in ("abort", "error", None):  # the server has given up, not the model
+def _count(value: Any) -> int:
+    """Return a number of tokens; a server's Infinity, NaN or negative number is a broken reply."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31:
+        raise ValueError(f"no number of tokens: {value!r:.60}")
+    return int(value)
+
+
+def _reason(finish_reason: Any) -> FinishReason | None:
+    """Return what a server's finish reason means; None for one that is not known.
+
+    Raises:
+        ValueError: The server has given up.
+    """
+    name = str(finish_reason).lower().replace("-", "_").replace(" ", "_")
+    if finish_reason is None or name in GIVEN_UP:
         raise ValueError(f"finish_reason {finish_reason}")
-    return "error"
+    return FINISH_REASONS.get(name)
 
 
 def _logprob(logprobs: Mapping[str, Any]) -> float:

@@ -38,6 +38,8 @@ LOG_SECONDS = 5.0
 """Shortest time between two log lines about retries: hundreds of requests fail together."""
 MESSAGE_CHARACTERS = 400
 """How much of a server's message is kept: some reply with a page of HTML or repeat the prompt."""
+MOST_BYTES = 64 * 2**20
+"""Longest reply, unpacked: a million tokens with their log-probabilities. A small gzip can hold gigabytes."""
 
 Reply = TypeVar("Reply")
 _log = logging.getLogger(__name__)
@@ -154,7 +156,7 @@ class Server:
             async with self._session.request(
                 method, self.base_url + path, json=body, timeout=timeout, allow_redirects=False
             ) as reply:
-                data, status, headers = await reply.read(), reply.status, reply.headers
+                data, status, headers = await _read(reply), reply.status, reply.headers
         except TimeoutError as error:  # before ClientError: time-outs of aiohttp are both
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise _Transient("connection", "The server could not be reached in time.") from None
@@ -168,7 +170,7 @@ class Server:
             raise _Refused(f"HTTP {status}: {self._message(data)}", status)
         try:
             return read(json.loads(data))
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
             shown = self._clean(data[:80].decode(errors="replace"))
             raise _Transient("broken reply", f"The reply is broken ({type(error).__name__}): {shown!r}") from None
 
@@ -191,7 +193,7 @@ class Server:
         text = data.decode(errors="replace")
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._clean(text)
         found = found.get("error", found) if isinstance(found, dict) else found
         if isinstance(found, dict):
@@ -203,6 +205,20 @@ class Server:
         text = text.replace(self._key, "***") if self._key else text
         text = " ".join(text.split())
         return text if len(text) <= MESSAGE_CHARACTERS else text[:MESSAGE_CHARACTERS] + " ..."
+
+
+async def _read(reply: aiohttp.ClientResponse) -> bytes:
+    """Return the body of a reply.
+
+    Raises:
+        aiohttp.ClientError: It is longer than :data:`MOST_BYTES`.
+    """
+    data = bytearray()
+    async for part in reply.content.iter_chunked(2**16):
+        data += part
+        if len(data) > MOST_BYTES:
+            raise aiohttp.ClientPayloadError(f"the reply is longer than {MOST_BYTES // 2**20} MiB")
+    return bytes(data)
 
 
 def _seconds_to_wait(retry_after: str | None) -> float:
