@@ -162,6 +162,7 @@ class Evaluate(Step):
                 fix="Set it in one of the two places.",
             )
         self._check_judge(tasks)
+        self._check_metrics(tasks)
         fixed = [name for name, task in tasks.items() if task.kind in ("likelihood", "lm_eval")]
         if fixed and self.sampling:
             raise UserError(
@@ -176,6 +177,26 @@ class Evaluate(Step):
                     scorer_settings(task.scorer)
             except UserError as error:
                 problems += error.problems
+        if problems:
+            raise UserError.all(problems)
+
+    def _check_metrics(self, tasks: dict[str, Task]) -> None:
+        """Refuse pass@k of fewer than k answers: it would fail after all answers have been made."""
+        problems: list[Problem] = []
+        for task in tasks.values():
+            if task.kind != "generate" or not task.metric.startswith("pass@"):
+                continue
+            k = int(task.metric.removeprefix("pass@"))
+            drawn = {name: s.n for name, s in self.sampling.items()} or {"": task.sampling.n}
+            for name, n in drawn.items():
+                if n < k:
+                    where = f"sampling.{name}" if name else "sampling"
+                    problems.append(
+                        Problem(
+                            f"{task.name}: {task.metric} needs {k} answers to a problem, and {where} draws {n}.",
+                            fix=f"sampling: {{n: {k}, temperature: 0.8, ...}} or more, or for this task metric: mean.",
+                        )
+                    )
         if problems:
             raise UserError.all(problems)
 
@@ -218,7 +239,7 @@ class Evaluate(Step):
 
     def content(self) -> dict[str, Any]:
         """Return the definitions of the tasks in place of their names, and not where their data lie."""
-        definitions = {name: task.model_dump(mode="json") for name, task in self.definitions().items()}
+        definitions = {name: task.content() for name, task in self.definitions().items()}
         return {**super().content(), "tasks": definitions, "suite": None, "data_dir": None, "judge_resources": None}
 
     def _scorers(self) -> dict[str, str | ScorerSettings]:
