@@ -1,8 +1,8 @@
 """Published examples of few-shot prompts, read from the task files of the installed lm-eval.
 
-GSM8K's eight (Wei et al. 2022, arXiv 2201.11903), MATH's four (Lewkowycz et al. 2022, arXiv 2206.14858), BBH's three to
-each subtask (Suzgun et al. 2022, arXiv 2210.09261) and TruthfulQA's six (Lin et al. 2022, arXiv 2109.07958) are no part
-of the datasets. Nothing of lm-eval is imported or run here: its files are read.
+GSM8K's eight (Wei et al. 2022, arXiv 2201.11903), MATH's four (Lewkowycz et al. 2022, arXiv 2206.14858), BBH's three
+to each subtask (Suzgun et al. 2022, arXiv 2210.09261) and TruthfulQA's six (Lin et al. 2022, arXiv 2109.07958) are no
+part of the datasets. Nothing of lm-eval is imported or run here: its files are read.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ class PublishedExamples:
     description: str
 
 
+def _as_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+    return loader.construct_scalar(node)
+
+
 class _Loader(yaml.SafeLoader):
     """Reads lm-eval's YAML, where ``!function utils.name`` names a Python function; here it stays a text."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+_Loader.add_constructor("!function", _as_text)
 
 
 @cache
@@ -57,7 +61,7 @@ def published_examples(file: str) -> PublishedExamples:
         raise missing_package("lm-eval", "lm_eval", "A task with published examples")
     path = Path(spec.origin).parent / "tasks" / file
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         samples = (data.get("fewshot_config") or {}).get("samples")
         if isinstance(samples, str):
             samples = _returned_by(path.parent, samples)

@@ -7,6 +7,7 @@ are Jinja expressions; both run in a sandbox. Importing this file is cheap.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -254,6 +255,38 @@ def load_task(name: str | TaskChoice) -> Task:
     if choice.include_path is not None:
         given["data"] = task.data.model_copy(update={"source": choice.include_path})
     return task.model_copy(update=given)
+
+
+def setting_lines(choice: TaskChoice, sampling: Sequence[TaskSampling] = ()) -> list[str]:
+    """Return which published setting a task follows, what differs from it, and what the choice changes.
+
+    Args:
+        choice: The task, with settings of the user's own.
+        sampling: How answers are drawn, where that is not left to the task.
+
+    Returns:
+        The setting first; empty where the task's file names none.
+    """
+    file, task = _find(choice.name), load_task(choice)
+    if file.setting is None:
+        return []
+    changed = [
+        f"{name} {value}"
+        for name, value, as_published in (
+            ("shots", task.shots, file.setting.shots),
+            ("shots_style", task.shots_style, file.shots_style),
+            ("scorer", task.scorer, file.scorer),
+            ("metric", task.metric, file.metric),
+            ("limit", task.limit, file.limit),
+        )
+        if value != as_published
+    ]
+    changed += ["examples of your own"] if task.examples and task.shots else []
+    drawn = list(sampling) or [task.sampling]
+    if file.kind != "likelihood" and any(one != (file.setting.sampling or file.sampling) for one in drawn):
+        changed.append("sampling")
+    lines = [file.setting.name, *file.setting.differs]
+    return [*lines, f"Changed by this evaluation: {', '.join(changed)}."] if changed else lines
 
 
 def _refuse_idle_options(choice: TaskChoice, task: Task) -> None:

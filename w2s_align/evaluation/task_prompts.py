@@ -138,7 +138,8 @@ class _Builder:
         return examples, rest
 
     def _fields(self, row: dict[str, Any], index: int) -> dict[str, Any]:
-        """Return what templates can use: the columns, ``row``, for multiple choice ``options`` and ``letter``, and ``shots``, how many examples there are."""
+        """Return what templates can use: the columns, ``row``, for multiple choice ``options`` and ``letter``, and
+        ``shots``, how many examples there are."""
         fields: dict[str, Any] = {**row, "row": row, "letters": LETTERS, "shots": self.task.shots}
         if self.task.choices is not None:
             choices = [str(choice).strip() for choice in self._value(self.task.choices, fields)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from w2s_align.errors import Problem, UserError, did_you_mean
 from w2s_align.evaluation.results import Role
-from w2s_align.evaluation.task import LM_EVAL, Task, TaskChoice, load_suite, load_task
+from w2s_align.evaluation.task import LM_EVAL, Task, TaskChoice, TaskSampling, load_suite, load_task, setting_lines
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import NAME, ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
 from w2s_align.records import Score, Settings, record_columns
@@ -130,6 +130,12 @@ class Evaluate(Step):
     def definitions(self) -> dict[str, Task]:
         """Return the tasks as they are asked, by name."""
         return {name: load_task(choice) for name, choice in self.choices().items()}
+
+    def task_settings(self) -> dict[str, list[str]]:
+        """Return, by task, which published setting it follows, what differs, and what this evaluation has changed."""
+        drawn = [TaskSampling(**s.model_dump(include={*TaskSampling.model_fields})) for s in self.sampling.values()]
+        found = {name: setting_lines(choice, drawn) for name, choice in self.choices().items()}
+        return {name: lines for name, lines in found.items() if lines}
 
     def check(self) -> None:
         """Refuse arms, roles, tasks and settings that do not fit together, and tasks whose data are missing.
@@ -367,8 +373,16 @@ class Evaluate(Step):
                     tables.append(_labelled(answers[setting].scores, arm=arm, run=seed, setting=setting))
                 made.append(ArmRun(seed, answers))
             arms.append(Arm(arm, self.roles[arm], made))
-        metrics = {name: task.metric for name, task in self.definitions().items()}
-        results = evaluate_arms(problems, arms, self.baseline, metrics=metrics, seed=self.seed or 0)
+        tasks = self.definitions()
+        results = evaluate_arms(
+            problems,
+            arms,
+            self.baseline,
+            metrics={name: task.metric for name, task in tasks.items()},
+            by_subject=[name for name, task in tasks.items() if task.average == "subjects"],
+            seed=self.seed or 0,
+        )
+        results = results.model_copy(update={"task_settings": self.task_settings()})
         if missing := self._left_out():
             results = results.model_copy(update={"warnings": [missing, *results.warnings]})
         all_scores = pa.concat_tables(tables)
