@@ -146,7 +146,7 @@ def test_several_tasks_in_one_evaluation() -> None:
     assert (easy.estimate.value, easy.difference.value, easy.p) == (1.0, 0.5, 0.25)
     ps = [part.arms["after"].p for part in tasks.parts]
     assert [part.arms["after"].p_holm for part in tasks.parts] == pytest.approx(multipletests(ps, method="holm")[1])
-    assert "as a mean of 2 tasks" in verdict(results).sentence
+    assert "on average over 2 tasks" in verdict(results).sentence
 
 
 def test_a_task_of_which_nothing_was_scored_is_said() -> None:

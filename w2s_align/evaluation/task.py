@@ -40,6 +40,11 @@ Metric = Annotated[str, AfterValidator(_known_metric)]
 where a judge compares them with a reference, the win rate controlled for length."""
 
 
+def answers_needed(metric: Metric) -> int:
+    """Return how many answers to a problem a metric needs at least: k for pass@k."""
+    return int(metric.removeprefix("pass@")) if metric.startswith("pass@") else 1
+
+
 class TaskData(Settings):
     """Where the rows come from."""
 

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from w2s_align.errors import Problem, UserError, did_you_mean
 from w2s_align.evaluation.results import Role
-from w2s_align.evaluation.task import LM_EVAL, Task, TaskChoice, TaskSampling, load_suite, load_task, setting_lines
+from w2s_align.evaluation.task import (
+    LM_EVAL,
+    Task,
+    TaskChoice,
+    TaskSampling,
+    answers_needed,
+    load_suite,
+    load_task,
+    setting_lines,
+)
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import NAME, ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
 from w2s_align.records import Score, Settings, record_columns
@@ -190,9 +199,9 @@ class Evaluate(Step):
         """Refuse pass@k of fewer than k answers: it would fail after all answers have been made."""
         problems: list[Problem] = []
         for task in tasks.values():
-            if task.kind != "generate" or not task.metric.startswith("pass@"):
+            if task.kind != "generate":
                 continue
-            k = int(task.metric.removeprefix("pass@"))
+            k = answers_needed(task.metric)
             drawn = {name: s.n for name, s in self.sampling.items()} or {"": task.sampling.n}
             for name, n in drawn.items():
                 if n < k:
