@@ -16,7 +16,7 @@ from w2s_align.errors import UserError
 from w2s_align.evaluation import Answers, Arm, ArmRun, evaluate_arms, verdict
 from w2s_align.evaluation.best_of_n import agreement, best_of_values, counted_answers, majority_values
 from w2s_align.evaluation.calibration import calibration_error, fit_temperature, negative_log_likelihood
-from w2s_align.evaluation.macro import macro_difference, macro_gap_recovered, macro_interval
+from w2s_align.evaluation.macro import macro_difference, macro_gap_recovered, macro_interval, over_seeds
 from w2s_align.evaluation.run_comparison import RunArms, compare_studies
 from w2s_align.records import Prompt, Score, to_table
 from w2s_align.scoring import Outcome
@@ -93,6 +93,44 @@ def test_the_interval_over_tasks_covers() -> None:
         found = macro_interval(x, tasks)
         held += found.low <= 0.6 <= found.high
     assert 0.92 < held / 400 < 0.98
+
+
+def test_subjects_of_one_task_weigh_the_same_within_it() -> None:
+    values = np.array([1.0, 0, 1, 1, 1, 1, 0, 0])
+    tasks = np.array([[0, 1], [0, 1], [0, 2], [0, 2], [0, 2], [0, 2], [1, 0], [1, 0]])
+    alone = macro_interval(values[:6], tasks[:6])
+    assert alone.value == pytest.approx((0.5 + 1) / 2) and alone.method == "mean of 2 subjects, stratified t"
+    both = macro_interval(values, tasks)
+    assert both.value == pytest.approx((0.75 + 0) / 2) and both.method.startswith("mean of 2 tasks (3 tasks and")
+    found = macro_difference(values, np.zeros(8), tasks)
+    assert found.value == pytest.approx(both.value) and (found.better, found.worse) == (5, 0)
+    by_seed = over_seeds(
+        found, [np.stack([values, values]), np.zeros((1, 8))], {"tasks": tasks, "bounds": None, "level": 0.95}
+    )
+    assert by_seed.value == found.value
+
+
+def test_a_part_of_a_task_has_the_error_of_its_own_problems() -> None:
+    """Unequal subjects: the standard error is that of a stratified mean, sqrt(sum of (w s)^2 / n)."""
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0.2, 0.1, 30), rng.normal(0.6, 0.4, 12)
+    parts = np.column_stack([np.zeros(42, dtype=int), [1] * 30 + [2] * 12])
+    found = macro_interval(np.concatenate([a, b]), parts, bounds=None)
+    expected = stats.ttest_ind(a, -b, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low / 2, expected.high / 2))
+
+
+def test_an_evaluation_can_be_the_mean_over_subjects() -> None:
+    asked = [
+        replace(p, id=f"{i}", meta={"subject": "big" if i < 6 else "small"}) for i, p in enumerate(prompts(["t"] * 8))
+    ]
+    before = arm("before", "student", asked, [[0.0]] * 8)
+    after = arm("after", "treatment", asked, [[0.0]] * 6 + [[1.0]] * 2)
+    found = evaluate_arms(to_table(asked), [before, after], "before", by_subject=["t"])
+    assert found.arm("after").settings["greedy"].estimate.value == pytest.approx(0.5)
+    assert found.by_subject == ["t"]
+    plain = evaluate_arms(to_table(asked), [before, after], "before")
+    assert plain.arm("after").settings["greedy"].estimate.value == pytest.approx(0.25)
 
 
 def test_several_tasks_in_one_evaluation() -> None:
@@ -248,14 +286,14 @@ def test_pgr_over_tasks_is_that_of_the_means_over_tasks() -> None:
     assert pgr.estimate.value == pytest.approx((0.3 + 0.6) / (0.6 + 0.6))
     assert {task: one.value for task, one in pgr.tasks.items()} == pytest.approx({"big": 0.5, "small": 1.0})
     assert pgr.median == pytest.approx(0.75)
-    assert pgr.estimate.low < 0.75 < pgr.estimate.high and pgr.estimate.method.startswith("means over 2 tasks")
+    assert pgr.estimate.low < 0.75 < pgr.estimate.high and pgr.estimate.method.startswith("mean of 2 tasks, bootstrap")
     # one task of four without a gap: the mean over tasks is still defined, that task alone is not
     arms[3] = made("gold", "ceiling", 256, 16)
     pgr = next(g for g in evaluate_arms(to_table(asked), arms, "before").gaps if g.measure == "PGR")
     assert pgr.tasks["small"].value is None and pgr.median is None and pgr.estimate.value is not None
     arms[3] = made("gold", "ceiling", 64, 16)
     undefined = evaluate_arms(to_table(asked), arms, "before").gaps[0].estimate
-    assert undefined.value is None and "on average over 2 tasks" in undefined.method
+    assert undefined.value is None and "as a mean of 2 tasks" in undefined.method
 
 
 def test_the_interval_of_pgr_over_tasks_covers_the_truth() -> None:
@@ -266,7 +304,7 @@ def test_the_interval_of_pgr_over_tasks_covers_the_truth() -> None:
     held = 0
     for study_seed in range(150):
         drawn = (rng.random((160, 1)) < rates).astype(float)  # the same luck for all arms
-        found = macro_gap_recovered(*drawn.T, masks, resamples=800, seed=study_seed)
+        found = macro_gap_recovered(*drawn.T, masks[1].astype(np.int64), resamples=800, seed=study_seed)
         held += found.low <= truth <= found.high
     assert 0.9 <= held / 150 <= 0.99
 

@@ -10,19 +10,23 @@ from benchmark_rows import write_mirror
 
 from w2s_align.errors import UserError
 from w2s_align.evaluation.preference import references_of
+from w2s_align.evaluation.published import published_examples
 from w2s_align.evaluation.task import (
     Task,
     TaskChoice,
     TaskData,
+    TaskSampling,
     dataset_rows,
     load_suite,
     load_task,
+    setting_lines,
     shipped_suites,
     shipped_tasks,
 )
 from w2s_align.evaluation.task_prompts import task_problems
 from w2s_align.records import Prompt, Response, from_table, to_table
 from w2s_align.scoring import score
+from w2s_align.steps.task import check_task
 
 RIGHT = {
     "gsm8k": lambda i: f"{i} and 2 more.\n#### {i + 2}",
@@ -110,12 +114,13 @@ def test_choices_are_lettered_and_shuffled_by_the_seed_alone(mirror: str) -> Non
 def test_examples_come_before_the_problem_as_turns_or_text(mirror: str) -> None:
     turns = from_table(Prompt, task_problems(load_task(TaskChoice(name="gsm8k", shots=2)), data_dir=mirror).table)[0]
     assert [m["role"] for m in turns.messages] == ["user", "assistant", "user", "assistant", "user"]
-    assert "(train)" in turns.messages[0]["content"] and "(test)" in turns.messages[-1]["content"]
-    assert turns.messages[1]["content"].endswith("#### 2")
+    assert turns.messages[0]["content"].startswith("Question: There are 15 trees")
+    assert turns.messages[1]["content"].endswith("The answer is 6.") and "<<" not in turns.messages[1]["content"]
+    assert "(test)" in turns.messages[-1]["content"] and turns.messages[-1]["content"].endswith("Answer:")
     text = from_table(
         Prompt, task_problems(load_task(TaskChoice(name="gsm8k", shots=2, shots_style="text")), data_dir=mirror).table
     )[0]
-    assert len(text.messages) == 1 and text.messages[0]["content"].count("How many?") == 3
+    assert len(text.messages) == 1 and text.messages[0]["content"].count("Question: ") == 3
 
 
 def test_examples_of_the_same_subject(mirror: str) -> None:
@@ -129,10 +134,68 @@ def test_examples_of_the_same_subject(mirror: str) -> None:
 
 
 def test_examples_out_of_the_problems_are_left_out_and_counted(mirror: str) -> None:
-    problems = task_problems(load_task(TaskChoice(name="popqa", shots=2)), data_dir=mirror)
+    task = load_task("popqa").model_copy(update={"shots": 2, "shots_other": None})
+    problems = task_problems(task, data_dir=mirror)
     assert problems.counts == {"rows_in": 5, "kept": 3, "dropped": {"used as an example": 2}}
     with pytest.raises(UserError, match="leave no problem"):
-        task_problems(load_task(TaskChoice(name="popqa", shots=5)), data_dir=mirror)
+        task_problems(task.model_copy(update={"shots": 5}), data_dir=mirror)
+
+
+def test_examples_of_every_other_kind_lose_no_problem(tmp_path: Path) -> None:
+    rows = [{"q": f"question {i}", "a": f"answer {i}", "kind": "abc"[i % 3]} for i in range(9)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = TaskData(source=str(tmp_path / "rows.jsonl"))
+    task = Task(name="t", data=data, prompt="{{ q }}", answer="{{ a }}", shots=2, shots_other="kind")
+    problems = task_problems(task)
+    assert problems.counts == {"rows_in": 9, "kept": 9, "dropped": {}}
+    shown = [[m["content"] for m in p.messages] for p in from_table(Prompt, problems.table)]
+    assert shown[0] == ["question 1", "answer 1", "question 2", "answer 2", "question 0"]
+    assert shown[4] == ["question 0", "answer 0", "question 2", "answer 2", "question 4"]
+    fewer = task_problems(task.model_copy(update={"shots": 3}))
+    assert fewer.counts["with fewer examples"] == 9
+
+
+def test_published_examples_are_those_of_the_papers(mirror: str) -> None:
+    def first(name: str, shots: int) -> list[str]:
+        problems = task_problems(load_task(TaskChoice(name=name, shots=shots, limit=1)), data_dir=mirror)
+        return [m["content"] for m in from_table(Prompt, problems.table)[0].messages]
+
+    math = first("math", 4)
+    assert len(math) == 9 and math[0].startswith("Problem:\nFind the domain") and "I hope it is correct" in math[7]
+    bbh = first("bbh", 3)
+    assert len(bbh) == 1 and bbh[0].count("A: Let's think step by step.") == 4 and bbh[0].count("he answer is") >= 3
+    truthful = first("truthfulqa", 6)
+    assert len(truthful) == 1 and truthful[0].startswith("Q: What is human life expectancy")
+    assert truthful[0].endswith("A:")
+
+
+def test_published_examples_say_when_there_are_too_few_or_none(monkeypatch: pytest.MonkeyPatch, mirror: str) -> None:
+    with pytest.raises(UserError, match="with 9 examples, and 8 are published"):
+        check_task(load_task(TaskChoice(name="gsm8k", shots=9)), mirror)
+    check_task(load_task(TaskChoice(name="gsm8k", shots=9, examples=[{"question": "1", "answer": "#### 1"}])), mirror)
+    with pytest.raises(UserError, match="cannot be read from the installed lm-eval"):
+        published_examples("gsm8k/no-such-file.yaml")
+    published_examples.cache_clear()
+    monkeypatch.setattr("w2s_align.evaluation.published.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs the package lm-eval.*w2s-align\[lm_eval\]"):
+        check_task(load_task(TaskChoice(name="gsm8k", shots=8)), mirror)
+    check_task(load_task("gsm8k"), mirror)  # without examples nothing is read
+
+
+def test_every_task_of_the_suite_names_its_setting_and_is_asked_in_it() -> None:
+    for choice in load_suite("tulu3"):
+        lines = setting_lines(choice)
+        assert "of OLMES" in lines[0] and len(lines) > 1, choice.name
+        assert not lines[-1].startswith("Changed"), (choice.name, lines[-1])
+    changed = setting_lines(TaskChoice(name="gsm8k", shots=2, limit=7), [TaskSampling(n=4, temperature=1)])[-1]
+    assert changed == "Changed by this evaluation: shots 2, limit 7, sampling."
+    assert setting_lines(TaskChoice(name="arc_easy")) == []
+
+
+def test_tasks_that_use_nothing_new_keep_their_keys() -> None:
+    content = load_task("arc_easy").content()
+    assert not {"option_label", "published", "shots_other", "average", "setting"} & content.keys()
+    assert load_task("mmlu").content()["average"] == "subjects"
 
 
 def test_a_limit_draws_by_the_seed(mirror: str) -> None:

@@ -56,7 +56,9 @@ def test_nothing_of_a_rehearsal_needs_the_hub_or_a_gpu(name: str, shared: Path) 
         if isinstance(config, TrainStep):
             assert config.resources.device == "cpu" and not config.resources.report_to
             assert (config.launch == "single") == (config.resources.processes is None)
-        assert config.kind not in ("task", "likelihood")
+        assert config.kind != "likelihood"
+        if config.kind == "task":
+            assert Path(config.definition().data.source).is_file() and config.definition().limit <= 24
         assert getattr(config, "engine", None) is None or config.engine.name in ("auto", "vllm", "transformers")
 
 
@@ -121,6 +123,15 @@ steps:
     said = "\n".join(rehearsed.changes)
     for change in ("pushed", "trackers", "server", "processes on the CPU", "some/dataset", "other/pairs"):
         assert change in said
+
+
+def test_the_metrics_of_tasks_stay(shared: Path) -> None:
+    recipe = rehearse("olmo3/instruct_7b", shared / "rows").recipe
+    scores: Any = recipe.nodes["scores"].config
+    assert {task.metric for task in scores.definitions().values()} == {"mean", "pass@10"}
+    drawn = {task.metric: task.sampling for task in scores.definitions().values()}
+    assert (drawn["pass@10"].n, drawn["pass@10"].max_tokens) == (10, 64)
+    assert drawn["mean"].n == 1
 
 
 def test_a_mistake_in_the_recipe_is_reported_with_its_line(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from benchmark_rows import write_mirror
 
 from w2s_align.errors import UserError
 from w2s_align.evaluation import Results
+from w2s_align.evaluation.task import TaskChoice, TaskSampling
 from w2s_align.runs import Run, recipe_from_text
 from w2s_align.steps.evaluate import Evaluate
 from w2s_align.terminal.compare import arms_of, differences, open_runs
@@ -154,6 +155,48 @@ def test_mistakes_are_refused_before_anything_runs(change: tuple[str, str], mess
     text = written("a", mirror).replace(*change)
     with pytest.raises(UserError, match=message):
         recipe_from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sampling"),
+    [
+        ("[{name: humaneval, sampling: {temperature: 0.6, max_tokens: 8}}]", ""),
+        ("[{name: humaneval, sampling: {temperature: 0.6, max_tokens: 8, n: 9}}]", ""),
+        ("[humaneval]", "    sampling: {drawn: {temperature: 0.6, max_tokens: 8, n: 4}}\n"),
+    ],
+)
+def test_pass_at_k_of_fewer_answers_is_refused_with_its_line(tasks: str, sampling: str, mirror: Path) -> None:
+    text = (
+        "name: few\nsteps:\n  scores:\n    kind: evaluate\n"
+        f"    data_dir: {mirror}\n    tasks: {tasks}\n{sampling}"
+        "    arms: {before: some/model}\n    roles: {before: student}\n    baseline: before\n"
+    )
+    with pytest.raises(
+        UserError, match=r":[34].*humaneval: pass@10 needs 10 answers to a problem, and sampling.* draws \d"
+    ):
+        recipe_from_text(text)
+
+
+def test_pass_at_k_of_enough_answers_is_taken(mirror: Path) -> None:
+    few = Evaluate(
+        data_dir=str(mirror),
+        tasks=[{"name": "humaneval", "sampling": {"temperature": 0.6, "max_tokens": 8, "n": 10}}, "humaneval_plus"],
+        arms={"before": "some/model"},
+        roles={"before": "student"},
+        baseline="before",
+    )
+    few.check()
+    few.model_copy(update={"tasks": [TaskChoice(name="humaneval", metric="mean", sampling=TaskSampling())]}).check()
+
+
+def test_results_name_the_settings_of_tasks(runs: tuple[Path, Run]) -> None:
+    scores = runs[1].artifact("scores")
+    results = Results.model_validate_json((scores.path / "results.json").read_text())
+    assert results.task_settings["gsm8k"][0].startswith("gsm8k::tulu of OLMES")
+    assert results.task_settings["gsm8k"][-1] == "Changed by this evaluation: shots 0, limit 3, sampling."
+    assert "lab/addition" not in results.task_settings
+    page = (runs[1].artifact("report").path / "report.html").read_text()
+    assert "gsm8k::tulu of OLMES" in page and "Changed by this evaluation: shots 0, limit 3, sampling." in page
 
 
 def test_absent_data_are_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ does not fit together (other problems, doubled answers, two scorers) is refused 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -216,6 +217,29 @@ def _scorers_by_task(scores: pa.Table, ids: pa.Array, tasks: NDArray[np.int64]) 
     for task, name in set(zip(tasks[where[known].astype(int)].tolist(), names[known].tolist(), strict=True)):
         by_task.setdefault(task, set()).add(name)
     return next((sorted(found) for found in by_task.values() if len(found) > 1), [])
+
+
+def task_numbers(problems: pa.Table, averages: Collection[str] = ()) -> NDArray[np.int64]:
+    """Number the task of each problem, in the order in which tasks first occur.
+
+    Args:
+        problems: Rows of ``Prompt.SCHEMA``.
+        averages: Tasks that are the mean over their subjects.
+
+    Returns:
+        Shape (problems,); with ``averages`` (problems, 2), the second column being the number of the problem's subject
+        in these tasks, and 0 in the others (see macro.py).
+    """
+    names = problems.column("task").to_pylist()
+    first = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    tasks = np.asarray([first[name] for name in names], dtype=np.int64)
+    if not averages:
+        return tasks
+    subjects: list[str] = []
+    for name, meta in zip(names, problems.column("meta").to_pylist(), strict=True):
+        subjects.append(str(json.loads(meta).get("subject", "")) if name in averages else "")
+    number = {subject: place for place, subject in enumerate(dict.fromkeys(["", *subjects]))}
+    return np.column_stack([tasks, [number[subject] for subject in subjects]]).astype(np.int64)
 
 
 def measure(arm: Arm, setting: str, ids: pa.Array, metrics: Sequence[str] = ()) -> Measured:

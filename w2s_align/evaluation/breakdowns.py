@@ -20,8 +20,7 @@ from w2s_align.evaluation.arms import Arm, Measured
 from w2s_align.evaluation.best_of_n import agreement, best_of_values, counted_answers, majority_values
 from w2s_align.evaluation.calibration import calibration_error
 from w2s_align.evaluation.length_control import of_task
-from w2s_align.evaluation.macro import macro_gap_recovered, macro_interval
-from w2s_align.evaluation.metrics import performance_gap_recovered
+from w2s_align.evaluation.macro import macro_difference, macro_gap_recovered, macro_interval
 from w2s_align.evaluation.results import (
     Agreement,
     ArmResult,
@@ -33,7 +32,7 @@ from w2s_align.evaluation.results import (
     Selection,
     WinRate,
 )
-from w2s_align.evaluation.statistics import Floats, Interval, holm, mean_interval, paired_difference
+from w2s_align.evaluation.statistics import Floats, Interval, holm, mean_interval
 
 MOST_PARTS = 120
 """A table with more parts than this is not readable; the problems' own groups are then left out."""
@@ -106,17 +105,18 @@ def _parts(
     baseline: str,
     options: dict[str, Any],
 ) -> list[Part]:
-    fast = options | {"resamples": 4_000}
+    tasks = options["tasks"]
+    fast = {name: value for name, value in options.items() if name != "tasks"} | {"resamples": 4_000}
     before = measured[baseline, setting].values
     made: dict[str, list[PartArm]] = {}
     for arm in arms:
         m = measured[arm, setting]
         rows = []
         for mask in masks.values():
-            estimate = estimate_of(mean_interval(m.values[mask], **fast))
+            estimate = estimate_of(macro_interval(m.values[mask], tasks[mask], **fast))
             row = PartArm(estimate=estimate, **m.facts(mask))
             if arm != baseline:
-                d = paired_difference(m.values[mask], before[mask], **fast)
+                d = macro_difference(m.values[mask], before[mask], tasks[mask], **fast)
                 row = row.model_copy(update={"difference": estimate_of(d), "p": d.p, "mde": d.mde})
             rows.append(row)
         adjusted = holm([row.p for row in rows])
@@ -191,6 +191,7 @@ def gaps_recovered(
     found: list[GapRecovered] = []
     ceilings = [arm.name for arm in arms if arm.role == "ceiling"]
     more = {name: options[name] for name in ("level", "seed")}
+    strata = options["tasks"]
     for setting in settings if ceilings else ():
         lower: dict[Literal["PGR", "RGR"], str | None] = {"PGR": best_teacher(arms, setting), "RGR": baseline}
         for arm in arms:
@@ -200,9 +201,9 @@ def gaps_recovered(
                 if low is None:
                     continue
                 weak, tuned, top = (measured[name, setting].values for name in (low, arm.name, ceilings[0]))
-                interval = macro_gap_recovered(weak, tuned, top, list(tasks.values()), **more)
+                interval = macro_gap_recovered(weak, tuned, top, strata, **more)
                 alone = {
-                    task: estimate_of(performance_gap_recovered(weak[mask], tuned[mask], top[mask], **more))
+                    task: estimate_of(macro_gap_recovered(weak[mask], tuned[mask], top[mask], strata[mask], **more))
                     for task, mask in (tasks.items() if len(tasks) > 1 else ())
                 }
                 defined = [one.value for one in alone.values() if one.value is not None]

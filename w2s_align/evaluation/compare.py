@@ -5,14 +5,14 @@ Reads arms (:class:`w2s_align.evaluation.arms.Arm`), returns :class:`w2s_align.e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from w2s_align.evaluation.arms import Arm, Measured, check_arms, measure
+from w2s_align.evaluation.arms import Arm, Measured, check_arms, measure, task_numbers
 from w2s_align.evaluation.breakdowns import agreements, breakdowns, estimate_of, gaps_recovered, selections, win_rates
 from w2s_align.evaluation.length_control import METRIC, is_extreme
 from w2s_align.evaluation.macro import macro_difference, macro_interval, macro_mean, over_seeds
@@ -38,6 +38,7 @@ def evaluate_arms(
     baseline: str,
     *,
     metrics: Mapping[str, str] | None = None,
+    by_subject: Collection[str] = (),
     level: float = LEVEL,
     seed: int = 0,
 ) -> Results:
@@ -51,6 +52,7 @@ def evaluate_arms(
         baseline: Name of the arm that the others are compared with: the untouched student.
         metrics: By task, what a problem's answers come to: ``mean`` (where it is not said), ``majority``, ``pass@k``
             or ``length_controlled``.
+        by_subject: Tasks whose number is the plain mean over their subjects (in ``Prompt.meta``), not over problems.
         level: Confidence level.
         seed: Seed of every resampling.
 
@@ -61,13 +63,14 @@ def evaluate_arms(
     ids = problems.column("id").combine_chunks()
     names = problems.column("task").to_pylist()
     order = list(dict.fromkeys(names))
-    tasks = np.asarray([order.index(name) for name in names], dtype=np.int64)
+    tasks = task_numbers(problems)
     settings = check_arms(ids, arms, baseline, tasks)
     by_problem = [(metrics or {}).get(name, "mean") for name in names]
     measured = {(arm.name, s): measure(arm, s, ids, by_problem) for arm in arms for s in settings}
     bounds = (0.0, 1.0) if all(m.shares for m in measured.values()) else None
     options: dict[str, Any] = {"bounds": bounds, "level": level, "seed": seed}
-    over_tasks = options | {"tasks": tasks}
+    strata = task_numbers(problems, by_subject)
+    over_tasks = options | {"tasks": strata}
     summaries = [
         ArmResult(
             name=arm.name,
@@ -78,7 +81,7 @@ def evaluate_arms(
     ]
     summaries.sort(key=lambda arm: (ROLES.index(arm.role), _order_within_role(arm, settings[0])))
     comparisons = [c for s in settings for c in _comparisons(s, arms, summaries, baseline, measured, over_tasks)]
-    parts = breakdowns(problems, measured, [a.name for a in summaries], settings, baseline, options)
+    parts = breakdowns(problems, measured, [a.name for a in summaries], settings, baseline, over_tasks)
     masks = {task: tasks == i for i, task in enumerate(order)}
     judged = {task: mask for task, mask in masks.items() if (metrics or {}).get(task) == METRIC}
     shown = sorted(arms, key=lambda arm: [a.name for a in summaries].index(arm.name))
@@ -99,8 +102,9 @@ def evaluate_arms(
             *_length_warnings(rates),
         ],
         tasks=order if len(order) > 1 else [],
+        by_subject=sorted(by_subject),
         breakdowns=parts,
-        gaps=gaps_recovered(settings, summaries, measured, baseline, masks, options) if bounds else [],
+        gaps=gaps_recovered(settings, summaries, measured, baseline, masks, over_tasks) if bounds else [],
         win_rates=rates,
         agreements=agreements(settings, summaries, arms, ids),
     )

@@ -308,6 +308,10 @@ class Results(_Plain):
     """What a reader must know before believing the numbers."""
     tasks: list[str] = []
     """Tasks, where there are several: then every mean is the plain mean over tasks."""
+    by_subject: list[str] = []
+    """Tasks whose number is the plain mean over their subjects, not over their problems."""
+    task_settings: dict[str, list[str]] = {}
+    """By task: the published setting that it follows, what differs from it, and what this evaluation has changed."""
     breakdowns: list[Breakdown] = []
     """By task, subject and difficulty, where the problems say them."""
     gaps: list[GapRecovered] = []

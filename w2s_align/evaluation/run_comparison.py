@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from w2s_align.evaluation.arms import Arm, measure
+from w2s_align.evaluation.arms import Arm, measure, task_numbers
 from w2s_align.evaluation.macro import macro_difference
 from w2s_align.evaluation.results import Results, Role
 from w2s_align.evaluation.statistics import Floats, holm
@@ -178,9 +178,7 @@ def _values(study: RunArms, arm: str, setting: str, first: RunArms) -> Floats:
 
 
 def _tested(cell: Cell, values: Floats, base: Floats, first: RunArms, seed: int) -> Cell:
-    names = first.problems["task"].to_pylist()
-    order = list(dict.fromkeys(names))
-    tasks = np.asarray([order.index(name) for name in names], dtype=np.int64)
+    tasks = task_numbers(first.problems, first.results.by_subject)
     bounds = (0.0, 1.0) if first.results.unit == "share" else None
     d = macro_difference(values, base, tasks, bounds=bounds, level=first.results.level, seed=seed)
     same = bool(np.array_equal(values, base, equal_nan=True))

@@ -7,6 +7,7 @@ are Jinja expressions; both run in a sandbox. Importing this file is cheap.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,6 +38,11 @@ def _known_metric(metric: str) -> str:
 Metric = Annotated[str, AfterValidator(_known_metric)]
 """What a problem's answers come to: their mean score, whether the most frequent one is right, pass@k (unbiased); or,
 where a judge compares them with a reference, the win rate controlled for length."""
+
+
+def answers_needed(metric: Metric) -> int:
+    """Return how many answers to a problem a metric needs at least: k for pass@k."""
+    return int(metric.removeprefix("pass@")) if metric.startswith("pass@") else 1
 
 
 class TaskData(Settings):
@@ -78,6 +84,28 @@ class TaskSampling(Settings):
     """Texts that end an answer."""
 
 
+class TaskExamples(Settings):
+    """Examples that a paper published, read from lm-eval's task files (see ``published.py``)."""
+
+    file: str
+    """The file below lm-eval's folder of tasks; ``{config}`` is the configuration of the problem's row."""
+    shot: str
+    """Template of the assistant's turn, over a row of the examples."""
+
+
+class TaskSetting(Settings):
+    """Which published setting a task follows, and what differs; shown with its results."""
+
+    name: str
+    """The setting and its source."""
+    shots: int = 0
+    """Examples before each problem in that setting."""
+    sampling: TaskSampling | None = None
+    """How answers are drawn in that setting, where it is known."""
+    differs: list[str] = []
+    """What is not as published, or could not be found out."""
+
+
 class Task(Settings):
     """One benchmark."""
 
@@ -95,6 +123,8 @@ class Task(Settings):
     """Multiple choice: expression that gives the list of options; ``options`` in the prompt are the lettered lines."""
     gold: str | None = None
     """Multiple choice: expression that gives the position of the right option, from 0."""
+    option_label: str = "{}."
+    """Multiple choice: how an option is labeled; ``{}`` is its letter."""
     shuffle: bool = False
     """Multiple choice: put the options in an order that the seed and the problem decide."""
     shot: str | None = None
@@ -105,8 +135,13 @@ class Task(Settings):
     """Examples as turns of the chat, or as text in one user's turn."""
     shots_same: str | None = None
     """Expression over a row; examples are taken from rows where it has the problem's value (e.g. the subject)."""
+    shots_other: str | None = None
+    """Expression over a row; the examples are the first row of each value that is not the problem's. No problem is
+    lost to them, though they come from the same split."""
+    published: TaskExamples | None = None
+    """Published examples in place of a split's."""
     examples: list[dict[str, Any]] = []
-    """Examples of your own in place of a split's: rows with the same columns."""
+    """Examples of your own in place of a split's or of published ones: rows with the same columns."""
     system: str | None = None
     """System turn."""
     meta: dict[str, str] = {}
@@ -122,6 +157,10 @@ class Task(Settings):
     rates the given options (mc2 of TruthfulQA); or lm-eval asks it."""
     metric: Metric = "mean"
     """What a problem's answers come to."""
+    average: Literal["problems", "subjects"] = "problems"
+    """What the task's number is the mean of: its problems, or the means of its subjects, which all count the same."""
+    setting: TaskSetting | None = Field(None, exclude=True)
+    """The published setting that the file follows. It changes no problem, so it is no part of a key."""
     sampling: TaskSampling = TaskSampling()
     """How answers are drawn."""
     limit: int | None = Field(None, ge=1)
@@ -132,6 +171,19 @@ class Task(Settings):
         """How many problems are asked, as far as that is known before the data are loaded."""
         known = [number for number in (self.limit, self.data.rows.get(self.data.split)) if number is not None]
         return min(known, default=None)
+
+    def content(self) -> dict[str, Any]:
+        """Return what is part of a key: all but unused options that earlier versions did not have."""
+        later = {"option_label", "shots_other", "published", "average"}
+        unused = {name for name in later if getattr(self, name) == Task.model_fields[name].default}
+        return self.model_dump(mode="json", exclude=unused)
+
+    def published_files(self) -> list[str]:
+        """Return the files of lm-eval that this task reads examples from: none without published examples."""
+        if self.published is None or not self.shots or self.examples:
+            return []
+        configs = self.data.configs or [self.data.config or ""]
+        return list(dict.fromkeys(self.published.file.replace("{config}", config) for config in configs))
 
 
 class TaskChoice(Settings):
@@ -208,6 +260,38 @@ def load_task(name: str | TaskChoice) -> Task:
     if choice.include_path is not None:
         given["data"] = task.data.model_copy(update={"source": choice.include_path})
     return task.model_copy(update=given)
+
+
+def setting_lines(choice: TaskChoice, sampling: Sequence[TaskSampling] = ()) -> list[str]:
+    """Return which published setting a task follows, what differs from it, and what the choice changes.
+
+    Args:
+        choice: The task, with settings of the user's own.
+        sampling: How answers are drawn, where that is not left to the task.
+
+    Returns:
+        The setting first; empty where the task's file names none.
+    """
+    file, task = _find(choice.name), load_task(choice)
+    if file.setting is None:
+        return []
+    changed = [
+        f"{name} {value}"
+        for name, value, as_published in (
+            ("shots", task.shots, file.setting.shots),
+            ("shots_style", task.shots_style, file.shots_style),
+            ("scorer", task.scorer, file.scorer),
+            ("metric", task.metric, file.metric),
+            ("limit", task.limit, file.limit),
+        )
+        if value != as_published
+    ]
+    changed += ["examples of your own"] if task.examples and task.shots else []
+    drawn = list(sampling) or [task.sampling]
+    if file.kind != "likelihood" and any(one != (file.setting.sampling or file.sampling) for one in drawn):
+        changed.append("sampling")
+    lines = [file.setting.name, *file.setting.differs]
+    return [*lines, f"Changed by this evaluation: {', '.join(changed)}."] if changed else lines
 
 
 def _refuse_idle_options(choice: TaskChoice, task: Task) -> None:

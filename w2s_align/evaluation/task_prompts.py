@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.errors import UserError
+from w2s_align.evaluation.published import published_examples
 from w2s_align.evaluation.task import GENERATORS, Task
 from w2s_align.evaluation.task_rows import task_rows
 from w2s_align.records import Message, Prompt, to_table
@@ -32,7 +33,7 @@ class Problems:
 
     Attributes:
         table: Rows of ``Prompt.SCHEMA``; ``meta`` has ``subject`` and ``difficulty`` where the task says them.
-        counts: ``rows_in``, ``kept`` and ``dropped`` by reason.
+        counts: ``rows_in``, ``kept`` and ``dropped`` by reason; ``with fewer examples`` than asked for, if any.
     """
 
     table: pa.Table
@@ -67,6 +68,8 @@ class _Builder:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         self.task, self.seed = task, seed
+        self.fewer = 0
+        """Problems with fewer examples before them than asked for."""
         self.environment = ImmutableSandboxedEnvironment(
             undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
         )
@@ -77,8 +80,10 @@ class _Builder:
         rows = list(task_rows(task, task.data.split, data_dir))
         dropped: Counter[str] = Counter()
         rows_in, examples = len(rows), [self._fields(row, i) for i, row in enumerate(task.examples)]
-        if task.shots and not examples:
-            if task.data.shots and task.data.shots != task.data.split:
+        if task.shots and not examples and task.published is None:
+            if task.shots_other:
+                examples = self._first_of_each([self._fields(row, i) for i, row in enumerate(rows)])
+            elif task.data.shots and task.data.shots != task.data.split:
                 given = task_rows(task, task.data.shots, data_dir)
                 examples = [self._fields(row, i) for i, row in enumerate(given)]
             else:
@@ -97,8 +102,21 @@ class _Builder:
                 kept[prompt.id] = prompt
         if not kept:
             raise UserError(f"The task {task.name} has no problems: its split {task.data.split} is empty.")
-        counts = {"rows_in": rows_in, "kept": len(kept), "dropped": {k: n for k, n in dropped.items() if n}}
+        counts: dict[str, Any] = {
+            "rows_in": rows_in,
+            "kept": len(kept),
+            "dropped": {k: n for k, n in dropped.items() if n},
+        }
+        if self.fewer:
+            counts["with fewer examples"] = self.fewer
         return Problems(to_table(list(kept.values()), Prompt), counts)
+
+    def _first_of_each(self, fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the first row of each value of ``shots_other``, in the order of the rows."""
+        first: dict[Any, dict[str, Any]] = {}
+        for one in fields:
+            first.setdefault(self._value(self.task.shots_other or "", one), one)
+        return list(first.values())
 
     def _taken_out(
         self, fields: list[dict[str, Any]], rows: list[dict[str, Any]]
@@ -120,8 +138,9 @@ class _Builder:
         return examples, rest
 
     def _fields(self, row: dict[str, Any], index: int) -> dict[str, Any]:
-        """Return what templates can use: the columns, ``row``, and for multiple choice ``options`` and ``letter``."""
-        fields: dict[str, Any] = {**row, "row": row, "letters": LETTERS}
+        """Return what templates can use: the columns, ``row``, for multiple choice ``options`` and ``letter``, and
+        ``shots``, how many examples there are."""
+        fields: dict[str, Any] = {**row, "row": row, "letters": LETTERS, "shots": self.task.shots}
         if self.task.choices is not None:
             choices = [str(choice).strip() for choice in self._value(self.task.choices, fields)]
             gold = int(self._value(self.task.gold or "0", fields))
@@ -131,24 +150,22 @@ class _Builder:
             if self.task.shuffle:
                 digest = hashlib.sha256(json.dumps([self.seed, *choices]).encode()).digest()
                 random.Random(digest).shuffle(order)
-            lines = [f"{LETTERS[place]}. {choices[choice]}" for place, choice in enumerate(order)]
+            label = self.task.option_label
+            lines = [f"{label.format(LETTERS[place])} {choices[choice]}" for place, choice in enumerate(order)]
             fields |= {"options": "\n".join(lines), "letter": LETTERS[order.index(gold)]}
         return fields
 
     def _prompt(self, fields: dict[str, Any], examples: Sequence[dict[str, Any]]) -> Prompt:
         task = self.task
-        shown = list(examples)
-        if task.shots_same:
-            kind = self._value(task.shots_same, fields)
-            shown = [example for example in shown if self._value(task.shots_same, example) == kind]
-        turns = [(self._text(task.prompt, one), self._shot(one)) for one in shown[: task.shots]]
         asked = self._text(task.prompt, fields)
+        turns, before = self._examples(fields, examples)
+        self.fewer += len(turns) < task.shots
         messages: list[Message] = [{"role": "system", "content": task.system}] if task.system else []
         if task.shots_style == "turns":
             for question, answer in turns:
                 messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         else:
-            asked = "\n\n".join([*(f"{question}\n{answer}" for question, answer in turns), asked])
+            asked = "\n\n".join([*before, *(f"{question}\n{answer}" for question, answer in turns), asked])
         messages.append({"role": "user", "content": asked})
         meta = {name: self._value(expression, fields) for name, expression in task.meta.items()}
         for name in ("subject", "difficulty"):
@@ -158,6 +175,23 @@ class _Builder:
         return Prompt.of(
             messages, answer=self._gold(fields), task=task.name, meta=json.loads(json.dumps(meta, default=str))
         )
+
+    def _examples(
+        self, fields: dict[str, Any], examples: Sequence[dict[str, Any]]
+    ) -> tuple[list[tuple[str, str]], list[str]]:
+        """Return the examples of a problem as questions and answers, and what stands before them."""
+        task = self.task
+        if task.published is not None and task.shots and not task.examples:
+            found = published_examples(task.published.file.replace("{config}", str(fields.get("config", ""))))
+            rows = [{**row, "row": row, "shots": task.shots} for row in found.rows[: task.shots]]
+            turns = [(self._text(task.prompt, row), self._text(task.published.shot, row)) for row in rows]
+            return turns, [found.description] if found.description else []
+        shown = list(examples)
+        for expression, same in ((task.shots_same, True), (task.shots_other, False)):
+            if expression and not (task.examples and not same):
+                kind = self._value(expression, fields)
+                shown = [example for example in shown if (self._value(expression, example) == kind) is same]
+        return [(self._text(task.prompt, one), self._shot(one)) for one in shown[: task.shots]], []
 
     def _gold(self, fields: dict[str, Any]) -> str | None:
         if self.task.choices is not None:

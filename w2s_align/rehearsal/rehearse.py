@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ import yaml
 from rich.markup import escape
 
 from w2s_align.artifacts.identity import looks_local
+from w2s_align.evaluation.task import Task, TaskData, answers_needed
 from w2s_align.families import own_family
 from w2s_align.machine import Machine, this_machine
 from w2s_align.recipe import Document, Recipe, StepConfig, load
@@ -203,10 +204,11 @@ class _Change:
         path.write_text(stand_in_rows(source, columns, form), encoding="utf-8")
         return str(path.absolute())
 
-    def _sampling(self, sampling: Raw) -> None:
+    def _sampling(self, sampling: Raw, least: int = 2) -> None:
         sampling["max_tokens"] = min(int(sampling.get("max_tokens", TOKENS)), TOKENS)
-        sampling["n"] = min(int(sampling.get("n", 1)), 2)
-        self.changes.append(f"answers of at most {TOKENS} tokens, at most 2 per prompt")
+        sampling["n"] = min(int(sampling.get("n", 1)), max(2, least))
+        more = f", {least} where a metric needs as many" if least > 2 else ""
+        self.changes.append(f"answers of at most {TOKENS} tokens, at most 2 per prompt{more}")
 
     def _quick_engine(self, raw: Raw) -> None:
         """Leave vLLM to the steps that generate: starting it for every arm would take longer than all the rest."""
@@ -224,17 +226,40 @@ class _Change:
         self._sampling(raw["sampling"])
 
     def _evaluate(self, config: Any, raw: Raw) -> None:
+        least = 2
         if raw.get("tasks") or raw.get("suite"):
-            self.changes.append("stand-in problems with numbers as answers in place of the benchmarks' data")
+            definitions = config.definitions()
             for option in ("tasks", "suite", "data_dir", "judge", "judging", "judge_resources"):
                 raw.pop(option, None)
-            source = self._dataset("problems", {}, "prompts")
-            self.added["stand_in_problems"] = {"kind": "prompts", "source": source, "limit": ROWS, "task": "problems"}
-            raw |= {"prompts": "$stand_in_problems", "scorer": "numeric"}
+            raw["tasks"] = self._stand_in_tasks(definitions.values(), own_sampling=not raw.get("sampling"))
+            metrics = [task.metric for task in definitions.values() if task.kind == "generate"]
+            least = max([least, *(answers_needed(metric) for metric in metrics)])
+        else:
+            raw["sampling"] = raw.get("sampling") or {"greedy": {"temperature": 0.0}}
         self._quick_engine(raw)
-        raw["sampling"] = raw.get("sampling") or {"greedy": {"temperature": 0.0}}
-        for sampling in raw["sampling"].values():
-            self._sampling(sampling)
+        for sampling in (raw.get("sampling") or {}).values():
+            self._sampling(sampling, least)
+
+    def _stand_in_tasks(self, tasks: Collection[Task], own_sampling: bool) -> list[Raw]:
+        """Write a stand-in task for each metric of the tasks, asked as the first task with this metric is."""
+        self.changes.append("stand-in problems with numbers as answers in place of the benchmarks, each metric once")
+        written = [task for task in tasks if task.kind == "generate"]
+        if len(written) < len(tasks):
+            self.changes.append("tasks that are judged, rated by likelihood or asked by lm-eval are left out")
+        first = {task.metric: task for task in reversed(written)} or {"mean": Task(data=TaskData())}
+        choices: list[Raw] = []
+        for metric, task in first.items():
+            source = self._dataset("problems", {}, "prompts")
+            path = self.folder / f"stand_in_{re.sub(r'[^a-z0-9]+', '_', metric)}.yaml"
+            made = {"title": f"Stand-in problems, {metric}", "data": {"source": source}, "limit": ROWS}
+            made |= {"answer": "{{ answer }}", "scorer": "numeric", "metric": metric}
+            path.write_text(yaml.safe_dump(made), encoding="utf-8")
+            choices.append({"name": str(path.absolute())})
+            if own_sampling:
+                sampling = task.sampling.model_dump(mode="json")
+                self._sampling(sampling, answers_needed(metric))
+                choices[-1]["sampling"] = sampling
+        return choices
 
     def _training(self, config: Any, raw: Raw) -> None:
         raw |= {"learning_rate": LEARNING_RATE, "max_steps": STEPS}

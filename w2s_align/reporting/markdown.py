@@ -68,6 +68,7 @@ def _evaluation(results: Results, drawings: Drawings) -> list[str]:
         of = f"{results.problems:,} problems, {cell(results.metric)}"
         lines += [f"**{cell(setting_name(setting))}**, {of}", ""]
         lines += markdown_table(header, [_arm_row(arm, setting, words) for arm in results.arms])
+    lines += _task_settings(results)
     lines += _selections(results, words) + _win_rates(results, words) + _gaps(results) + _agreements(results)
     lines += ["## Paired differences", ""]
     for setting in results.settings:
@@ -75,6 +76,21 @@ def _evaluation(results: Results, drawings: Drawings) -> list[str]:
         rows = [_comparison_row(c, words) for c in results.comparisons if c.setting == setting]
         lines += [f"**{cell(setting_name(setting))}**", "", *markdown_table(header, rows)]
     return lines + _breakdowns(results, words)
+
+
+def _task_settings(results: Results) -> list[str]:
+    """Which published setting each task follows, and what differs."""
+    lines = [
+        f"- **{cell(task)}**: {' '.join(_sentence(line) for line in said)}"
+        for task, said in results.task_settings.items()
+    ]
+    if results.by_subject:
+        lines.append(f"- Mean over subjects, not over problems: {', '.join(map(cell, results.by_subject))}.")
+    return ["**Settings of the tasks**, and what differs from them", "", *lines, ""] if lines else []
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
 
 
 def _arm_row(arm: ArmResult, setting: str, words: Words) -> list[str]:

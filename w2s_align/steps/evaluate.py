@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from w2s_align.errors import Problem, UserError, did_you_mean
 from w2s_align.evaluation.results import Role
-from w2s_align.evaluation.task import LM_EVAL, Task, TaskChoice, load_suite, load_task
+from w2s_align.evaluation.task import (
+    LM_EVAL,
+    Task,
+    TaskChoice,
+    TaskSampling,
+    answers_needed,
+    load_suite,
+    load_task,
+    setting_lines,
+)
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import NAME, ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
 from w2s_align.records import Score, Settings, record_columns
@@ -131,6 +140,12 @@ class Evaluate(Step):
         """Return the tasks as they are asked, by name."""
         return {name: load_task(choice) for name, choice in self.choices().items()}
 
+    def task_settings(self) -> dict[str, list[str]]:
+        """Return, by task, which published setting it follows, what differs, and what this evaluation has changed."""
+        drawn = [TaskSampling(**s.model_dump(include={*TaskSampling.model_fields})) for s in self.sampling.values()]
+        found = {name: setting_lines(choice, drawn) for name, choice in self.choices().items()}
+        return {name: lines for name, lines in found.items() if lines}
+
     def check(self) -> None:
         """Refuse arms, roles, tasks and settings that do not fit together, and tasks whose data are missing.
 
@@ -162,6 +177,7 @@ class Evaluate(Step):
                 fix="Set it in one of the two places.",
             )
         self._check_judge(tasks)
+        self._check_metrics(tasks)
         fixed = [name for name, task in tasks.items() if task.kind in ("likelihood", "lm_eval")]
         if fixed and self.sampling:
             raise UserError(
@@ -176,6 +192,26 @@ class Evaluate(Step):
                     scorer_settings(task.scorer)
             except UserError as error:
                 problems += error.problems
+        if problems:
+            raise UserError.all(problems)
+
+    def _check_metrics(self, tasks: dict[str, Task]) -> None:
+        """Refuse pass@k of fewer than k answers: it would fail after all answers have been made."""
+        problems: list[Problem] = []
+        for task in tasks.values():
+            if task.kind != "generate":
+                continue
+            k = answers_needed(task.metric)
+            drawn = {name: s.n for name, s in self.sampling.items()} or {"": task.sampling.n}
+            for name, n in drawn.items():
+                if n < k:
+                    where = f"sampling.{name}" if name else "sampling"
+                    problems.append(
+                        Problem(
+                            f"{task.name}: {task.metric} needs {k} answers to a problem, and {where} draws {n}.",
+                            fix=f"sampling: {{n: {k}, temperature: 0.8, ...}} or more, or for this task metric: mean.",
+                        )
+                    )
         if problems:
             raise UserError.all(problems)
 
@@ -218,7 +254,7 @@ class Evaluate(Step):
 
     def content(self) -> dict[str, Any]:
         """Return the definitions of the tasks in place of their names, and not where their data lie."""
-        definitions = {name: task.model_dump(mode="json") for name, task in self.definitions().items()}
+        definitions = {name: task.content() for name, task in self.definitions().items()}
         return {**super().content(), "tasks": definitions, "suite": None, "data_dir": None, "judge_resources": None}
 
     def _scorers(self) -> dict[str, str | ScorerSettings]:
@@ -346,8 +382,16 @@ class Evaluate(Step):
                     tables.append(_labelled(answers[setting].scores, arm=arm, run=seed, setting=setting))
                 made.append(ArmRun(seed, answers))
             arms.append(Arm(arm, self.roles[arm], made))
-        metrics = {name: task.metric for name, task in self.definitions().items()}
-        results = evaluate_arms(problems, arms, self.baseline, metrics=metrics, seed=self.seed or 0)
+        tasks = self.definitions()
+        results = evaluate_arms(
+            problems,
+            arms,
+            self.baseline,
+            metrics={name: task.metric for name, task in tasks.items()},
+            by_subject=[name for name, task in tasks.items() if task.average == "subjects"],
+            seed=self.seed or 0,
+        )
+        results = results.model_copy(update={"task_settings": self.task_settings()})
         if missing := self._left_out():
             results = results.model_copy(update={"warnings": [missing, *results.warnings]})
         all_scores = pa.concat_tables(tables)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from w2s_align.artifacts.identity import file_digest, hub_revision
+from w2s_align.evaluation.published import published_digest, published_examples
 from w2s_align.evaluation.task import GENERATORS, Task, TaskChoice, load_task
 from w2s_align.files import installed_version
 from w2s_align.recipe.schema import ArtifactType, Resources
@@ -30,7 +31,7 @@ class TaskStep(Step):
 
     def content(self) -> dict[str, Any]:
         """Return the whole definition of the task; where its data lie does not count."""
-        return {**super().content(), "task": self.definition().model_dump(mode="json"), "data_dir": None}
+        return {**super().content(), "task": self.definition().content(), "data_dir": None}
 
     def definition(self) -> Task:
         """Return the task with its settings."""
@@ -42,17 +43,22 @@ class TaskStep(Step):
 
     def identity(self) -> dict[str, Any]:
         """Return the digests of local files, the revision on the hub, or the version of a generator."""
+        task = self.definition()
+        files = task.published_files()
+        return self._data_identity(task) | ({"published examples": published_digest(files)} if files else {})
+
+    def _data_identity(self, task: Task) -> dict[str, Any]:
         from w2s_align.evaluation.task_rows import mirror_files, mirror_folder
 
-        task = self.definition()
         if task.data.source is not None:
             if task.data.source.startswith("reasoning_gym/"):
                 return {"reasoning-gym": installed_version("reasoning-gym")}
             return {} if task.data.source.startswith(GENERATORS) else {"file": file_digest(local_file(task))}
+        files = task.published_files()
         folder = mirror_folder(self.data_dir)
         if folder is None:
             return {"revision": hub_revision(task.data.repo or "", "dataset", None)}
-        splits = [task.data.split] + ([task.data.shots] if task.data.shots and task.shots else [])
+        splits = [task.data.split] + ([task.data.shots] if task.data.shots and task.shots and not files else [])
         configs = list[str | None](task.data.configs) or [task.data.config]
         return {
             f"{split}/{config}": [file_digest(path) for path in mirror_files(task, split, config, folder)]
@@ -77,7 +83,7 @@ def local_file(task: Task) -> Any:
 
 
 def check_task(task: Task, data_dir: str | None) -> None:
-    """Refuse a task whose data cannot be there.
+    """Refuse a task whose data cannot be there, or that has fewer published examples than it is to show.
 
     Raises:
         UserError: With how to get them.
@@ -87,6 +93,12 @@ def check_task(task: Task, data_dir: str | None) -> None:
 
     if task.kind == "lm_eval":
         return
+    for file in task.published_files():
+        if (known := len(published_examples(file).rows)) < task.shots:
+            raise UserError(
+                f"The task {task.name} is to be asked with {task.shots} examples, and {known} are published.",
+                fix=f"shots: {known}, or examples of your own (examples: [...]).",
+            )
     if task.data.source is not None:
         if not task.data.source.startswith(GENERATORS) and not local_file(task).is_file():
             raise UserError(f"There is no file {task.data.source}.", why=f"The task {task.name} reads it.")

@@ -20,6 +20,14 @@ from rich.padding import Padding
 from rich.table import Column, Table
 
 from w2s_align.errors import UserError, did_you_mean
+from w2s_align.evaluation.task import (
+    TaskChoice,
+    load_suite,
+    load_task,
+    setting_lines,
+    shipped_suites,
+    shipped_tasks,
+)
 from w2s_align.recipe.document import read_document
 from w2s_align.recipe.schema import NAME, Reads, StepConfig, reads_of
 from w2s_align.steps.catalogue import CATALOGUE
@@ -133,7 +141,20 @@ def kind_options(kind: str) -> Group:
         raise UserError(f"{kind} is not a step kind.", fix=did_you_mean(kind, CATALOGUE))
     step = CATALOGUE[kind]
     lines = [f"[bold]{kind}[/] writes {step.writes}. {escape((step.__doc__ or '').strip())}", *_options(step, "")]
-    return Group(*lines)
+    return Group(*lines, *(_tasks() if "suite" in step.model_fields else ()))
+
+
+def _tasks() -> Iterator[RenderableType]:
+    """Yield the suites and the shipped tasks, with the published setting of each and what differs."""
+    yield "\n[bold]Suites[/]"
+    for name in shipped_suites():
+        yield f"[cyan]{name}[/]  [dim]{escape(', '.join(choice.name for choice in load_suite(name)))}[/]"
+    yield "\n[bold]Shipped tasks[/], with the published setting that each follows and what differs from it"
+    asked = {choice.name: choice for choice in load_suite("tulu3")}
+    for name in shipped_tasks():
+        yield f"[cyan]{name}[/]  [dim]{escape(load_task(name).title)}[/]"
+        for line in setting_lines(asked.get(name, TaskChoice(name=name))):
+            yield _meaning(line)
 
 
 def _options(model: type[BaseModel], prefix: str, skip: str = "kind") -> Iterator[RenderableType]:
