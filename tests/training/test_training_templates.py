@@ -285,7 +285,7 @@ def test_what_is_cut_on_either_side_loses_its_end_of_turn(models, tmp_path, name
     batch, _ = batch_of("sft", models[name], family, tmp_path / "sft", max_length=limit, too_long="truncate")
     rows = rows_with_loss(batch["input_ids"], batch["attention_mask"], batch["labels"] != -100)
     assert rows == [(family.prompt, cut), (family.prompt, family.rejected)]
-    with pytest.raises(UserError, match="dropped_chosen_too_long: 1, dropped_rejected_too_long: 1"):
+    with pytest.raises(UserError, match=r"dropped \(chosen too long\): 1, dropped \(rejected too long\): 1"):
         batch_of("dpo", models[name], family, tmp_path / "drop", max_length=limit)
 
 

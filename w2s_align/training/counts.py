@@ -34,8 +34,8 @@ class RowCounts:
     def in_words(self) -> dict[str, int]:
         """Return the counts under names for people; of the rarer ones, those that are not 0."""
         rare = {
-            **{f"dropped, {reason.replace('_', ' ')}": count for reason, count in self.dropped.items()},
-            **{f"cut, {side}": count for side, count in self.cut.items()},
+            **{f"dropped ({reason.replace('_', ' ')})": count for reason, count in self.dropped.items()},
+            **{f"cut ({side})": count for side, count in self.cut.items()},
             "with two equal responses": self.identical,
             **{f"kept of set {number}": count for number, count in enumerate(self.kept_by_set, start=1)},
             "with a prompt of an earlier set": self.shared_prompts,
