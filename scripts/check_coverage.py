@@ -1,9 +1,11 @@
 """Measures whether the intervals cover the truth and whether the tests raise false alarms as often as they say.
 
     python scripts/check_coverage.py [--studies 2000] [--resamples 2000]
+    python scripts/check_coverage.py --seeds [--studies 1000]
 
 Each simulated study draws problems with their own difficulty (a Gaussian shared by the arms) and answers to them, and
-runs the functions of w2s_align.evaluation.statistics. The truth is the mean over the population of problems, known by
+runs the functions of w2s_align.evaluation.statistics. With --seeds each study also draws training seeds, and the
+"improved" of a method without effect is counted as the verdict decides it. The truth is the mean over the population of problems, known by
 construction. Prints one line per size and number of answers; 95 % intervals should cover in 93 to 97 % of the studies.
 """
 
@@ -16,7 +18,8 @@ import numpy as np
 from scipy import stats
 
 from w2s_align.evaluation import mean_interval, paired_difference, performance_gap_recovered
-from w2s_align.evaluation.macro import macro_difference, macro_interval
+from w2s_align.evaluation.macro import macro_difference, macro_interval, over_seeds
+from w2s_align.evaluation.statistics import holm
 
 SIZES = (50, 200, 1000)
 ANSWERS = (1, 8)
@@ -67,12 +70,73 @@ def study(rng: np.random.Generator, size: int, answers: int, resamples: int) -> 
     }
 
 
+SPREADS = (0.0, 0.02, 0.05)
+"""Standard deviations of accuracy between training seeds."""
+TREATMENTS = (1, 4)
+RUNS = (1, 3, 5)
+
+
+def seed_study(
+    rng: np.random.Generator, size: int, runs: int, treatments: int, spread: float, resamples: int
+) -> tuple[bool, float]:
+    """Compare treatments without any effect with the untouched student and two weak teachers.
+
+    Returns:
+        Whether the best of them would be called improved, and the share of intervals that cover the effect 0. With one
+        run the effect is that of the model: its own deviation, which another problem set would show again.
+    """
+    student, weak, weaker = chances(rng, size, [0.6, 0.3, 0.2])
+    tasks = np.zeros(size, dtype=np.int64)
+    options = {"bounds": (0.0, 1.0), "level": 0.95, "tasks": tasks}
+    others = [rng.binomial(1, chance).astype(float)[None] for chance in (student, weak, weaker)]
+    p_values, sides, covered = [], [], []
+    for _ in range(treatments):
+        shift = rng.normal(0, spread, (runs, 1))
+        values = rng.binomial(1, np.clip(student + shift, 0, 1)).astype(float)
+        truth = float((np.clip(student + shift, 0, 1) - student).mean()) if runs == 1 else 0.0
+        above = True
+        for place, other in enumerate(others):
+            seed = int(rng.integers(2**31))
+            plain = paired_difference(values.mean(axis=0), other[0], resamples=resamples, seed=seed)
+            found = over_seeds(plain, [values, other], options)
+            p_values.append(found.p)
+            above = above and found.low > 0 and bool((values.mean(axis=1) > other.mean()).all())
+            if place == 0:
+                covered.append(covers(found, truth))
+        sides.append(above)
+    adjusted = holm(p_values)
+    claims = [side and max(adjusted[3 * i : 3 * i + 3]) < 0.05 for i, side in enumerate(sides)]
+    return any(claims), float(np.mean(covered))
+
+
+def check_seeds(studies: int, resamples: int, seed: int) -> None:
+    """Print false claims and coverage for every number of seeds and treatments, spread and size."""
+    for size in (200, 1000):
+        for runs in RUNS:
+            for treatments in TREATMENTS:
+                for spread in SPREADS:
+                    rng = np.random.default_rng([seed, size, runs, treatments, int(1000 * spread)])
+                    found = [seed_study(rng, size, runs, treatments, spread, resamples) for _ in range(studies)]
+                    claims, covered = np.mean([f[0] for f in found]), np.mean([f[1] for f in found])
+                    about = "model" if runs == 1 else "method"
+                    print(
+                        f"{size:>5} problems, {runs} seeds, {treatments} treatments, seeds differ by "
+                        f"{100 * spread:.0f} points: improved {100 * claims:.1f}%, interval of the {about}'s effect "
+                        f"covers {100 * covered:.1f}%",
+                        flush=True,
+                    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=2000)
     parser.add_argument("--resamples", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", action="store_true", help="training seeds and verdicts instead of single intervals")
     options = parser.parse_args()
+    if options.seeds:
+        check_seeds(options.studies, options.resamples, options.seed)
+        return
     for answers in ANSWERS:
         for size in SIZES:
             rng = np.random.default_rng([options.seed, size, answers])
