@@ -4,9 +4,10 @@
     python scripts/check_coverage.py --seeds [--studies 1000]
 
 Each simulated study draws problems with their own difficulty (a Gaussian shared by the arms) and answers to them, and
-runs the functions of w2s_align.evaluation.statistics. With --seeds each study also draws training seeds, and the
-"improved" of a method without effect is counted as the verdict decides it. The truth is the mean over the population of problems, known by
-construction. Prints one line per size and number of answers; 95 % intervals should cover in 93 to 97 % of the studies.
+runs the functions of w2s_align.evaluation.statistics. With --seeds each study also draws training seeds, and every
+"improved" of a method without effect is counted, decided as the verdict decides it. The truth is the mean over the
+population of problems, known by construction. Prints one line per size and number of answers; 95% intervals should
+cover in 93 to 97% of the studies.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def seed_study(
     """Compare treatments without any effect with the untouched student and two weak teachers.
 
     Returns:
-        Whether the best of them would be called improved, and the share of intervals that cover the effect 0. With one
+        Whether one of them would be called improved without being so, and the share of intervals that cover the effect 0. With one
         run the effect is that of the model: its own deviation, which another problem set would show again.
     """
     student, weak, weaker = chances(rng, size, [0.6, 0.3, 0.2])
@@ -103,7 +104,7 @@ def seed_study(
             above = above and found.low > 0 and bool((values.mean(axis=1) > other.mean()).all())
             if place == 0:
                 covered.append(covers(found, truth))
-        sides.append(above)
+        sides.append(above and (runs > 1 or truth <= 0))  # of one model a gain of its own is a true claim
     adjusted = holm(p_values)
     claims = [side and max(adjusted[3 * i : 3 * i + 3]) < 0.05 for i, side in enumerate(sides)]
     return any(claims), float(np.mean(covered))
@@ -121,7 +122,7 @@ def check_seeds(studies: int, resamples: int, seed: int) -> None:
                     about = "model" if runs == 1 else "method"
                     print(
                         f"{size:>5} problems, {runs} seeds, {treatments} treatments, seeds differ by "
-                        f"{100 * spread:.0f} points: improved {100 * claims:.1f}%, interval of the {about}'s effect "
+                        f"{100 * spread:.0f} points: falsely improved {100 * claims:.1f}%, interval of the {about}'s effect "
                         f"covers {100 * covered:.1f}%",
                         flush=True,
                     )
