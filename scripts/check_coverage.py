@@ -83,8 +83,8 @@ def seed_study(
     """Compare treatments without any effect with the untouched student and two weak teachers.
 
     Returns:
-        Whether one of them would be called improved without being so, and the share of intervals that cover the effect 0. With one
-        run the effect is that of the model: its own deviation, which another problem set would show again.
+        Whether one of them would be called improved without being so, and the share of intervals that cover the true
+        effect: 0 for the method; with one run that of the model, which other problems would show again.
     """
     student, weak, weaker = chances(rng, size, [0.6, 0.3, 0.2])
     tasks = np.zeros(size, dtype=np.int64)
@@ -122,8 +122,8 @@ def check_seeds(studies: int, resamples: int, seed: int) -> None:
                     about = "model" if runs == 1 else "method"
                     print(
                         f"{size:>5} problems, {runs} seeds, {treatments} treatments, seeds differ by "
-                        f"{100 * spread:.0f} points: falsely improved {100 * claims:.1f}%, interval of the {about}'s effect "
-                        f"covers {100 * covered:.1f}%",
+                        f"{100 * spread:.0f} points: falsely improved {100 * claims:.1f}%, interval of the {about}'s "
+                        f"effect covers {100 * covered:.1f}%",
                         flush=True,
                     )
 
