@@ -177,6 +177,7 @@ def _read(
         needed = ("prompt", *(name for name in NEEDED[data.layout][0] if name != "prompt"))
         # A column for the prompt in which there is none: another one is proposed.
         tried = {"not the prompt" if n == "prompt" and reasons == "no prompt" else n: c for n, c in mapping.items()}
+        tried.pop("input", None)
         fitting = proposed(needed, tried, data.example)
         raise UserError(
             f"No row of {data.rows:,} can be read: {reasons}.",
