@@ -126,6 +126,8 @@ def test_the_mapping_that_fits_is_in_the_error(tmp_path: Path) -> None:
     path = write(tmp_path / "y.jsonl", [{"prompt": None, "input": "q"}])
     with pytest.raises(UserError, match=r"1 no prompt.*columns: \{prompt: input\}"):
         load_prompts(path)
+    with pytest.raises(UserError, match=r"columns: \{prompt: input\}"):
+        import_pairs([{"prompt": None, "input": "q", "chosen": "a", "rejected": "b"}])
     with pytest.raises(UserError, match=r"columns: \{prompt: query, chosen: better, rejected: worse\}"):
         import_pairs([{"query": "q", "better": "a", "worse": "b"}])
 

@@ -319,7 +319,7 @@ def test_sources_that_cannot_be_read_say_why(tmp_path):
     with pytest.raises(UserError, match="not a list of rows"):
         import_pairs(tmp_path / "c.json")
     (tmp_path / "d.csv").write_text("prompt,chosen,rejected\n")
-    with pytest.raises(UserError, match="no known file type"):
+    with pytest.raises(UserError, match="unknown file type"):
         import_pairs(tmp_path / "d.csv")
     with pytest.raises(UserError, match=r"org/none .* cannot be loaded"):
         import_pairs("org/none")

@@ -62,7 +62,7 @@ def test_imported_pairs_are_filtered_counted_and_audited(run: Run) -> None:
     assert counts["rows_in"] == 5 and counts["kept"] == 2
     assert counts["dropped"] == {"not JSON": 1, "contaminated": 1, "no response": 1}
     warnings = " ".join(pairs.manifest["warnings"])
-    assert "1 of 5 rows cannot be read, the first at prefs.jsonl line 2." in warnings
+    assert "1 of 5 rows cannot be read (1 not JSON), the first at prefs.jsonl line 2." in warnings
     assert "100.0% of the items of rivers occurred in prompts" in warnings
     audit = pairs.manifest["result"]["audit"]
     assert audit["tasks"] == {"s0": 1, "s3": 1} and audit["licenses"] == {"unknown": "mit"}

@@ -171,7 +171,7 @@ def test_pairs_that_differ_only_beyond_the_cut_are_equal(tmp_path, encoder):
 
 
 def test_pairs_that_the_template_makes_equal_are_equal(tmp_path, encoder):
-    trims = encoder("message['content']", "message['content'] | trim")
+    trims = encoder("m['content'] }}{{ eos_token", "m['content'] | trim }}{{ eos_token")
     with pytest.raises(UserError, match="In all 1 pairs"):
         prepare_pairs([pair("1", "2", "2 ")], trims, dpo(), tmp_path)
 

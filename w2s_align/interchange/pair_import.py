@@ -175,7 +175,10 @@ def _read(
     if not data.seen:
         reasons = ", ".join(sorted({row.reason for _, row in data.broken})) or "there are no rows"
         needed = ("prompt", *(name for name in NEEDED[data.layout][0] if name != "prompt"))
-        fitting = proposed(needed, mapping, data.example)
+        # A column for the prompt in which there is none: another one is proposed.
+        tried = {"not the prompt" if n == "prompt" and reasons == "no prompt" else n: c for n, c in mapping.items()}
+        tried.pop("input", None)
+        fitting = proposed(needed, tried, data.example)
         raise UserError(
             f"No row of {data.rows:,} can be read: {reasons}.",
             why=f"Columns that were not read: {', '.join(sorted(_unread(data.example, mapping)))}." if fitting else "",

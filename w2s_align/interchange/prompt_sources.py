@@ -182,7 +182,8 @@ def _collect(
                 break
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "it is empty"
-        fitting = proposed(("prompt",), reading.mapping, reading.example) if len(broken) == rows_in else None
+        tried = {f"not the {role}": column for role, column in reading.mapping.items() if role != "input"}
+        fitting = proposed(("prompt",), tried, reading.example) if tried and len(broken) == rows_in else None
         raise UserError(
             f"{reading.source} gives no prompt: {reasons}.",
             why=f"The prompt was looked for in the column {reading.mapping['prompt']}." if fitting else "",

@@ -145,7 +145,7 @@ def speaks(texts: pl.Series, language: str) -> pl.Series:
 def repeats_itself(texts: pl.Series) -> pl.Series:
     """Say which texts repeat a sentence (or line) 4 times in a row or 40 times in all, or a paragraph 10 times.
 
-    Lines of code, table rows and lines without words count from 40 in a row; see :data:`RUN`.
+    Lines of code, table rows and lines without words count from 40 in a row; see ``RUN``.
     """
     import polars as pl
 

@@ -66,6 +66,7 @@ class ImportPairs(Step):
     """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "pairs"
+    version: ClassVar[int] = 2
     renamed: ClassVar[Mapping[str, str]] = LICENSE_OPTIONS
 
     @field_validator("source")

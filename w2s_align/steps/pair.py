@@ -53,7 +53,7 @@ class _PairStep(Step):
     """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "pairs"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     renamed: ClassVar[Mapping[str, str]] = LICENSE_OPTIONS
     rules: ClassVar[Mapping[str, type[Rule]]] = {}
     """The rules that there are, by name."""

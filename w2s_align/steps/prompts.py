@@ -51,6 +51,7 @@ class Prompts(Step):
     """What the step may use of the machine; changes nothing in what it writes."""
 
     writes: ClassVar[ArtifactType] = "prompts"
+    version: ClassVar[int] = 2
 
     @field_validator("source")
     @classmethod
