@@ -7,6 +7,24 @@ from typing import Any
 
 from w2s_align.generation.engines import Completion, Request
 from w2s_align.generation.reasoning import Splitter
+from w2s_align.generation.row_check import row_fault
+from w2s_align.records import valid_unicode
+
+
+def storable(completion: Completion) -> Completion:
+    """Return a completion that the journal and ``Response.SCHEMA`` can hold: itself, or a failed one that says why.
+
+    Halves of surrogate pairs become the replacement character.
+    """
+    texts = {name: getattr(completion, name) for name in ("text", "reasoning", "error")}
+    clean = {name: valid_unicode(text) if isinstance(text, str) else text for name, text in texts.items()}
+    if clean != texts:
+        completion = replace(completion, **clean)
+    fault = row_fault(to_columns(completion))
+    if fault is None:
+        return completion
+    request = completion.request
+    return Completion(request, None, "error", 0, error=f"The answer is unusable: {fault}.", retries=completion.retries)
 
 
 def to_columns(completion: Completion) -> dict[str, Any]:
