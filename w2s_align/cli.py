@@ -142,7 +142,9 @@ def launch(
     partition: Annotated[str | None, typer.Option(help="Slurm: partition.")] = None,
     account: Annotated[str | None, typer.Option(help="Slurm: account.")] = None,
     time: Annotated[str, typer.Option(help="Slurm: time limit per job.")] = "24:00:00",
-    setup: Annotated[list[str] | None, typer.Option(help="Slurm: command before each job; may be repeated.")] = None,
+    setup: Annotated[
+        list[str] | None, typer.Option(help="Slurm: command or file before each job, repeatable.")
+    ] = None,
     submit: Annotated[bool, typer.Option("--submit", help="Slurm: submit the jobs.")] = False,
     data_dir: DataDir = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
