@@ -16,15 +16,21 @@ def storable(completion: Completion) -> Completion:
 
     Halves of surrogate pairs become the replacement character.
     """
-    texts = {name: getattr(completion, name) for name in ("text", "reasoning", "error")}
-    clean = {name: valid_unicode(text) if isinstance(text, str) else text for name, text in texts.items()}
-    if clean != texts:
-        completion = replace(completion, **clean)
+    completion = replace(
+        completion,
+        text=_clean(completion.text),
+        reasoning=_clean(completion.reasoning),
+        error=_clean(completion.error),
+    )
     fault = row_fault(to_columns(completion))
     if fault is None:
         return completion
     request = completion.request
     return Completion(request, None, "error", 0, error=f"The answer is unusable: {fault}.", retries=completion.retries)
+
+
+def _clean(text: str | None) -> str | None:
+    return valid_unicode(text) if isinstance(text, str) else text  # another type is a fault of the row
 
 
 def to_columns(completion: Completion) -> dict[str, Any]:
