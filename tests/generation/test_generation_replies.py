@@ -92,8 +92,8 @@ REPLIES: dict[str, tuple[Any, str | None]] = {
     ),
     "not UTF-8": (b'{"choices": "\xff\xfe"}', "The reply is broken .UnicodeDecodeError"),
     "empty": (b"", "The reply is broken .JSONDecodeError"),
-    "huge": (b" " * 2_000_000, "The reply is larger than 1 MiB"),
-    "bomb": (gzip.compress(b" " * 50_000_000), "The reply is larger than 1 MiB"),
+    "huge": (b" " * 2_000_000, "The reply is longer than 1 MiB"),
+    "bomb": (gzip.compress(b" " * 50_000_000), "The reply is longer than 1 MiB"),
     "gzip that is none": (b"\x1f\x8b not gzip", "The connection failed"),
 }
 ERRORS: dict[str, tuple[Any, str]] = {

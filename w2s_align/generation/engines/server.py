@@ -222,7 +222,7 @@ async def _read(reply: aiohttp.ClientResponse) -> bytes:
     async for chunk in reply.content.iter_any():
         data += chunk
         if len(data) > MOST_BYTES:
-            raise _Refused(f"The reply is larger than {MOST_BYTES // 2**20} MiB.", reply.status)
+            raise _Refused(f"The reply is longer than {MOST_BYTES // 2**20} MiB.", reply.status)
     return bytes(data)
 
 
