@@ -89,7 +89,7 @@ def by_hand(args: argparse.Namespace) -> dict[str, Any]:
         kv_cache_memory_bytes=int(KV_CACHE_GIB * 1024**3),
     )
     ready = time.perf_counter()
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     chats = [[{"role": "user", "content": text}] for text in prompts]
     rendered = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=True)["input_ids"]
     parameters = SamplingParams(
@@ -111,8 +111,8 @@ def plain_transformers(args: argparse.Namespace) -> dict[str, Any]:
 
     prompts = texts(args.model, args.prompts)
     start = time.perf_counter()
-    tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left", trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, trust_remote_code=False)
     ready, tokens = time.perf_counter(), 0
     for first in range(0, len(prompts), 32):
         chats = [[{"role": "user", "content": text}] for text in prompts[first : first + 32]]

@@ -171,8 +171,8 @@ def held_out_loss(model: str, start: Path, pairs: list[dict[str, Any]]) -> float
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(start)
-    models = [AutoModelForCausalLM.from_pretrained(path).eval() for path in (model, start)]
+    tokenizer = AutoTokenizer.from_pretrained(start, trust_remote_code=False)
+    models = [AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False).eval() for path in (model, start)]
     total = 0.0
     with torch.no_grad():
         for pair in pairs:

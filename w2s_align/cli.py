@@ -142,7 +142,9 @@ def launch(
     partition: Annotated[str | None, typer.Option(help="Slurm: partition.")] = None,
     account: Annotated[str | None, typer.Option(help="Slurm: account.")] = None,
     time: Annotated[str, typer.Option(help="Slurm: time limit per job.")] = "24:00:00",
-    setup: Annotated[list[str] | None, typer.Option(help="Slurm: command before each job; may be repeated.")] = None,
+    setup: Annotated[
+        list[str] | None, typer.Option(help="Slurm: command or file before each job, repeatable.")
+    ] = None,
     submit: Annotated[bool, typer.Option("--submit", help="Slurm: submit the jobs.")] = False,
     data_dir: DataDir = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
@@ -282,15 +284,37 @@ def sweep(
 
 
 @app.command()
-def doctor(runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> None:
+def doctor(
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    verify: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Compare the files of this run with their digests instead."),
+    ] = None,
+) -> None:
     """Check this machine: packages, GPUs, memory, disk and hub access, and how to fix what is wrong."""
     from w2s_align.terminal.doctor import examine, findings_table
     from w2s_align.terminal.progress import print_rich
 
+    if verify is not None:
+        _verify(verify, runs_dir)
+        return
     findings = examine(runs_dir)
     print_rich(findings_table(findings))
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
+
+
+def _verify(target: str, runs_dir: Path) -> None:
+    from w2s_align.runs.find import find_target
+    from w2s_align.runs.verify import verify
+    from w2s_align.terminal.doctor import findings_table, verified_finding
+    from w2s_align.terminal.progress import print_rich
+
+    verified = list(verify(find_target(target, runs_dir)))
+    print_rich(findings_table([verified_finding(item) for item in verified if not item.problems]))
+    problems = [problem for item in verified for problem in item.problems]
+    if problems:
+        raise UserError.all(problems)
 
 
 def _fraction(text: str) -> tuple[int, int]:

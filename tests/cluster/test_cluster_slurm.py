@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -145,3 +146,33 @@ def test_a_machine_without_the_folder_and_a_place_without_sbatch_say_so(
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match="sbatch was not found"):
         submit(folder)
+
+
+@pytest.mark.parametrize("as_command", [False, True])
+def test_paths_of_any_letters_and_a_profile_that_reads_an_unset_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_command: bool
+) -> None:
+    """The real script runs; a program that prints what it was given stands where Python would."""
+    root = tmp_path / """it's "my" $HOME `x` 100% runs"""
+    root.mkdir()
+    program, profile = root / "print it", root / "pro file.sh"
+    program.write_text('#!/bin/bash\nprintf "%s\\n" "$PROFILE" "$@"\n')
+    program.chmod(0o755)
+    profile.write_text('export PROFILE="read:$W2S_NEVER_SET"\n')
+    monkeypatch.setattr(sys, "executable", str(program))
+    loaded = recipe_from_text(RECIPE)
+    recipe = str(root / "a recipe's.yaml")
+    setup = f"source {shlex.quote(str(profile))}" if as_command else str(profile)
+    folder = write_jobs(loaded.recipe, loaded.plan(root), [recipe], root, Cluster(setup=[setup]))
+    script = folder / "prompts.sh"
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = ["-m", "w2s_align.cli", "run", recipe, "--runs-dir", str(root), "--only", "prompts"]
+    assert done.stdout.splitlines() == ["read:", *expected]
+    (output,) = re.findall(r"^#SBATCH (--output=.*)$", script.read_text(), re.MULTILINE)
+    assert shlex.split(output) == [f"--output={str(folder).replace('%', '%%')}/prompts-%j.log"]
+    elsewhere = script.read_text().replace("if [ ! -d ", "if true || [ ! -d ")
+    gone = subprocess.run(["bash", "-c", elsewhere], capture_output=True, text=True, check=False)
+    assert gone.returncode == 2 and f"does not see {folder}: --runs-dir must be" in gone.stderr
+    for path in folder.glob("*.sh"):
+        assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0

@@ -512,7 +512,7 @@ def test_what_cannot_work_is_one_error_before_the_first_answer(
         ),
         (Engine, {"name": "openai", "server_fields": {"max_tokens": None}}, "responses would have no limit"),
         (EngineResources, {"base_url": "localhost:8000"}, "is not the address of a server; write e.g. http"),
-        (EngineResources, {"base_url": "http://me:pw@host/v1"}, "must not contain a password.*api_key_env"),
+        (EngineResources, {"base_url": "http://me:pw@host/v1"}, "must not contain a user or a password.*api_key_env"),
     ],
 )
 def test_options_that_cannot_work(group: type, options: dict[str, Any], message: str) -> None:

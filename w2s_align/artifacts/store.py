@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from w2s_align.artifacts.artifact import MANIFEST, Artifact
+from w2s_align.artifacts.artifact import MANIFEST, SEAL, Artifact, seal
+from w2s_align.artifacts.identity import file_digest
 from w2s_align.errors import UserError
 from w2s_align.files import storage_error, write_json
 
@@ -122,7 +124,11 @@ class Store:
             The artifact's folder.
         """
         partial, path = self.partial(kind, key), self.path(kind, key)
-        write_json(partial / MANIFEST, {**manifest, "files": _sizes(partial)})
+        files = _files(partial)
+        sizes = {name: path.stat().st_size for name, path in files.items()}
+        digests = {name: file_digest(path) for name, path in files.items()}
+        content = json.loads(json.dumps({**manifest, "files": sizes, "sha256": digests}))  # as it will be read
+        write_json(partial / MANIFEST, {**content, SEAL: seal(content)})
         if path.exists():  # without a manifest, so no artifact: somebody else's left-over
             shutil.rmtree(path)
         partial.rename(path)
@@ -130,10 +136,10 @@ class Store:
         return path
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    """Return the size in bytes of every file but logs; see :meth:`~w2s_align.artifacts.artifact.Artifact.whole`."""
+def _files(folder: Path) -> dict[str, Path]:
+    """Return every file but logs and the manifest by its name in the manifest; see :meth:`.Artifact.whole`."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".txt")
-    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    return {name: path for path in files if (name := str(path.relative_to(folder))) != MANIFEST}
 
 
 def _sync(folder: Path) -> None:

@@ -38,7 +38,7 @@ class Cluster:
         account: Slurm's account, where one has to be named.
         time: Time limit of a job, as Slurm writes it.
         at_once: Tasks of an array that run at the same time.
-        setup: Shell commands before each job, e.g. ``module load cuda``.
+        setup: Shell commands before each job, e.g. ``module load cuda``; a file is sourced.
     """
 
     nodes: int = 1
@@ -151,7 +151,8 @@ def _after_what_they_read(jobs: list[_Job]) -> Iterator[_Job]:
 def _script(job: _Job, recipe: Recipe, command: Sequence[str], root: Path, folder: Path, cluster: Cluster) -> str:
     tasks = len(job.artifacts) * job.needs.shards
     array = tasks > 1
-    log = folder / f"{job.name}-{'%A_%a' if array else '%j'}.log"
+    # Slurm reads % in a file name as a pattern, and %% as the character.
+    log = f"{str(folder).replace('%', '%%')}/{job.name}-{'%A_%a' if array else '%j'}.log"
     wanted = {
         "job-name": f"{recipe.name}-{job.name}",
         "output": log,
@@ -166,10 +167,13 @@ def _script(job: _Job, recipe: Recipe, command: Sequence[str], root: Path, folde
         "requeue": "",
     }
     options = [
-        f"#SBATCH --{name}{f'={value}' if value != '' else ''}" for name, value in wanted.items() if value is not None
+        f"#SBATCH --{name}" + (f"={_directive(str(value))}" if value != "" else "")
+        for name, value in wanted.items()
+        if value is not None
     ]
     names = " ".join(shlex.quote(name) for name in job.artifacts)
     run = shlex.join([sys.executable, "-m", "w2s_align.cli", "run", *command, "--runs-dir", str(root)])
+    unseen = f" does not see {folder}: --runs-dir must be a folder that all machines share."
     shards = job.needs.shards
     shard = f' --shard "$((task % {shards} + 1))/{shards}"' if shards > 1 else ""
     return "\n".join(
@@ -178,16 +182,38 @@ def _script(job: _Job, recipe: Recipe, command: Sequence[str], root: Path, folde
             *options,
             "set -euo pipefail",
             f"if [ ! -d {shlex.quote(str(folder))} ]; then",
-            f'    echo "$(hostname) does not see {folder}: --runs-dir must be a folder that all machines share." >&2',
+            f'    echo "$(hostname)"{shlex.quote(unseen)} >&2',
             "    exit 2",
             "fi",
-            *cluster.setup,
+            "set +u  # a profile may read variables that are not set",
+            *map(_setup, cluster.setup),
+            "set -u",
             f"artifacts=({names})",
             "task=${SLURM_ARRAY_TASK_ID:-0}",
             f'{run} --only "${{artifacts[task / {shards}]}}"{shard}',
             "",
         ]
     )
+
+
+def _setup(command: str) -> str:
+    """Return a command, or what sources the file that was named instead of one."""
+    file = Path(command).expanduser()
+    try:
+        return f". {shlex.quote(str(file.absolute()))}" if file.is_file() else command
+    except OSError:  # a command that is longer than a file's name
+        return command
+
+
+def _directive(value: str) -> str:
+    """Return a value as a line of #SBATCH takes it: Slurm splits it like a shell, but expands nothing.
+
+    Within double quotes it takes a backslash before a quote or a backslash as that character.
+    """
+    if shlex.quote(value) == value:
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _submission(jobs: Sequence[_Job], folder: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from w2s_align.errors import UserError
 from w2s_align.generation.chat import Chat
 from w2s_align.generation.chat_audit import AUDITED_PROMPTS, audit
-from w2s_align.generation.completions import split_reasoning, to_columns
+from w2s_align.generation.completions import split_reasoning, storable, to_columns
 from w2s_align.generation.data_parallel import DataParallelRun, collect_processes
 from w2s_align.generation.engines import EngineCache, EngineRun, engine_version
 from w2s_align.generation.job import Job
@@ -27,6 +27,7 @@ from w2s_align.generation.requests import (
     rendered_requests,
 )
 from w2s_align.generation.result import JOURNAL, Generation, write_result
+from w2s_align.generation.row_check import ROW_COLUMNS
 from w2s_align.generation.server_chat import ServerChat
 from w2s_align.generation.settings import EngineResources
 from w2s_align.generation.shards import collect_shards
@@ -108,6 +109,7 @@ class Attempt:
         failures: Counter[str] = Counter()
         with closing(run.run(requests, job.sampling, list(stop_tokens))) as steps:
             for completions in steps:
+                completions = [storable(completion) for completion in completions]
                 if completions:
                     if splitter is not None:
                         completions = [split_reasoning(completion, splitter) for completion in completions]
@@ -146,10 +148,10 @@ def run_job(
     Raises:
         UserError: See :func:`~.generate.generate`.
     """
-    with closing(Journal(folder / JOURNAL, job.identity, job.rows)) as journal:
+    with closing(Journal(folder / JOURNAL, job.identity, job.rows, required=ROW_COLUMNS)) as journal:
         attempt = Attempt(job, journal, engines, resources, progress)
         collect_shards(folder, journal, attempt.stats)
-        warnings = attempt.complete()
+        warnings = [*journal.warnings, *attempt.complete()]
         if journal.done + journal.failed == 0:
             raise UserError(
                 f"All {job.prompts.count} prompts are too long.",

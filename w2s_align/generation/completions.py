@@ -7,6 +7,30 @@ from typing import Any
 
 from w2s_align.generation.engines import Completion, Request
 from w2s_align.generation.reasoning import Splitter
+from w2s_align.generation.row_check import row_fault
+from w2s_align.records import valid_unicode
+
+
+def storable(completion: Completion) -> Completion:
+    """Return a completion that the journal and ``Response.SCHEMA`` can hold: itself, or a failed one that says why.
+
+    Halves of surrogate pairs become the replacement character.
+    """
+    completion = replace(
+        completion,
+        text=_clean(completion.text),
+        reasoning=_clean(completion.reasoning),
+        error=_clean(completion.error),
+    )
+    fault = row_fault(to_columns(completion))
+    if fault is None:
+        return completion
+    request = completion.request
+    return Completion(request, None, "error", 0, error=f"The answer is unusable: {fault}.", retries=completion.retries)
+
+
+def _clean(text: str | None) -> str | None:
+    return valid_unicode(text) if isinstance(text, str) else text  # another type is a fault of the row
 
 
 def to_columns(completion: Completion) -> dict[str, Any]:

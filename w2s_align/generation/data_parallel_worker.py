@@ -21,6 +21,7 @@ from w2s_align.generation.job import Job
 from w2s_align.generation.journal import Journal
 from w2s_align.generation.models import find_model
 from w2s_align.generation.prompts import PromptRows
+from w2s_align.generation.row_check import ROW_COLUMNS
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
 from w2s_align.processes import die_with_parent
 
@@ -47,7 +48,7 @@ def _generate(folder: Path, number: int) -> None:
     job = Job(model, content["model_name"], prompts, Sampling(**content["sampling"]), engine, content["seed"])
     rows = array("q")
     rows.frombytes((folder / f"{number}.rows").read_bytes())
-    journal = Journal(folder / f"{number}.jsonl", content["identity"], job.rows, only=rows)
+    journal = Journal(folder / f"{number}.jsonl", content["identity"], job.rows, only=rows, required=ROW_COLUMNS)
     with closing(journal), EngineCache() as engines:
         Attempt(job, journal, engines, EngineResources(**content["resources"])).generate()
         journal.sync(now=True)

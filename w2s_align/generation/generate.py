@@ -21,6 +21,7 @@ from w2s_align.generation.journal import KEPT, Journal
 from w2s_align.generation.models import ModelFiles, find_model
 from w2s_align.generation.prompts import PromptRows, Prompts
 from w2s_align.generation.result import JOURNAL, Generation, load_result
+from w2s_align.generation.row_check import ROW_COLUMNS
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
 from w2s_align.generation.shards import shard_rows
 from w2s_align.generation.stats import Progress
@@ -150,7 +151,8 @@ def generate_shard(
     own, rows = shard_folder(out, number, count), shard_rows(job, out, number, count)
     with ExitStack() as stack:
         engines = engines if engines is not None else stack.enter_context(EngineCache())
-        journal = stack.enter_context(closing(Journal(own / JOURNAL, job.identity, job.rows, only=rows)))
+        journal = Journal(own / JOURNAL, job.identity, job.rows, only=rows, required=ROW_COLUMNS)
+        stack.enter_context(closing(journal))
         Attempt(job, journal, engines, resources or EngineResources(), progress).complete()
     with storage_errors(own, KEPT):
         (own / FINISHED).touch()

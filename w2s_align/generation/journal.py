@@ -3,18 +3,19 @@
 ``journal.jsonl`` begins with a line that says which job it belongs to; then each line is one response or a note. Lines
 are only ever appended. They are handed to the operating system at once (a killed process loses nothing) and forced to
 disk each second (a power cut loses a second). A torn line is not valid JSON: it is skipped, and its response is
-generated again, as is one that has an ``error``.
+generated again, as is one that has an ``error`` or that no Parquet file could hold (row_check.py).
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from w2s_align.errors import UserError
 from w2s_align.files import storage_error, storage_errors
+from w2s_align.generation.row_check import ROW_COLUMNS, row_fault
 
 SYNC_SECONDS = 1.0
 """Longest time between two calls of fsync: what a power cut may cost, while fsync after every line would be slow."""
@@ -36,6 +38,7 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 """One for all lines: ``json.dumps`` with options makes a new one for each call."""
 KEPT = "Finished responses are kept."
 """What every error of a full disk says."""
+_log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -46,19 +49,30 @@ class Journal:
         job: Identity of the job, JSON-serializable. The journal of another job is refused.
         rows: Number of responses of the job.
         only: The rows that are requested here; all others count as finished elsewhere. By default all are requested.
+        required: Columns that a response in the file must have to count as finished.
 
     Attributes:
         job: Identity of the job.
         rows: Number of responses of the job.
         requested: Number of responses that are requested here.
         notes: The latest note under each key, those of earlier attempts included.
+        required: See above.
+        warnings: Says how many responses in the file are unusable, if any are; they count as not generated.
 
     Raises:
         UserError: The folder cannot be written, another process holds the journal, or it belongs to another job.
     """
 
-    def __init__(self, path: Path, job: dict[str, Any], rows: int, only: Sequence[int] | None = None) -> None:
-        self.path, self.job, self.rows = path, job, rows
+    def __init__(
+        self,
+        path: Path,
+        job: dict[str, Any],
+        rows: int,
+        only: Sequence[int] | None = None,
+        required: Collection[str] = (),
+    ) -> None:
+        self.path, self.job, self.rows, self.required = path, job, rows, required
+        self.warnings: list[str] = []
         self.requested = rows if only is None else len(only)
         self.notes: dict[str, dict[str, Any]] = {}
         self._offsets = array("q", [MISSING if only is None else ELSEWHERE]) * rows
@@ -145,18 +159,28 @@ class Journal:
         self._end = 0
         header: dict[str, Any] | None = None
         torn = False
+        faults: list[str] = []
         for raw in self._file:
             torn = not raw.endswith(b"\n")
             entry = _parsed(raw)
             if entry is not None and header is None:
                 header = entry
                 if header != {"job": self.job}:
-                    raise _other_job(self.path, header.get("job") or {}, self.job)
-            elif entry is not None and "note" in entry:
+                    raise _other_job(self.path, header.get("job"), self.job)
+            elif entry is not None and isinstance(entry.get("note"), str):
                 self.notes[entry.pop("note")] = entry
-            elif entry is not None and not self.has(entry["row"]):
-                self._take(entry["row"], entry, self._end)
+            elif entry is not None:
+                fault = _fault(entry, self.rows, self.required)
+                if fault is not None:
+                    faults.append(fault)
+                elif not self.has(entry["row"]):
+                    self._take(entry["row"], entry, self._end)
             self._end += len(raw)
+        if faults:
+            self.warnings = [
+                f"{len(faults):,} unusable lines in {self.path.name} count as not generated: {faults[0]}."
+            ]
+            _log.warning("%s", self.warnings[0])
         if torn:  # end the torn line, or the next entry would be a part of it
             self._write(b"\n")
         if header is None:
@@ -177,12 +201,17 @@ class Journal:
         self._end += len(data)
 
 
-def finished_rows(path: Path) -> Iterator[int]:
-    """Yield the rows that a journal has, without locking it: a process on another machine may be writing it."""
+def finished_rows(path: Path, rows: int) -> Iterator[int]:
+    """Yield the rows that a journal has, without locking it: a process on another machine may be writing it.
+
+    Args:
+        path: The journal.
+        rows: Number of responses of its job.
+    """
     with path.open("rb") as file:
         for raw in file:
             entry = _parsed(raw)
-            if entry is not None and "row" in entry and entry.get("error") is None:
+            if entry is not None and entry.get("error") is None and _fault(entry, rows, ROW_COLUMNS) is None:
                 yield entry["row"]
 
 
@@ -240,12 +269,22 @@ def _line(entry: dict[str, Any]) -> bytes:
 def _parsed(raw: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
 
 
-def _other_job(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> UserError:
+def _fault(entry: dict[str, Any], rows: int, required: Collection[str]) -> str | None:
+    """Say why a line is no usable response of a job with so many rows; None if it is one."""
+    row = entry.get("row")
+    if isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < rows:
+        return f"a row number is not one of 0 to {rows - 1}"
+    fault = row_fault(entry, required)
+    return None if fault is None else f"row {row}: {fault}"
+
+
+def _other_job(path: Path, found: Any, wanted: dict[str, Any]) -> UserError:
+    found = found if isinstance(found, dict) else {}
     differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
     changes = "; ".join(f"{key}: {found.get(key)!r} there, {wanted.get(key)!r} now" for key in differing)
     return UserError(

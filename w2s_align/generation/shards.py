@@ -34,7 +34,7 @@ def shard_rows(job: Job, folder: Path, number: int, count: int) -> list[int]:
     own = shard_folder(folder, number, count)
     for path in [folder / "journal.jsonl", *(folder / PARTS).glob("*/journal.jsonl")]:
         if path.exists() and path.parent != own:
-            for row in finished_rows(path):
+            for row in finished_rows(path, job.rows):
                 finished[row] = 1
     prompts = range(number - 1, job.prompts.count, count)
     return [row for prompt in prompts for row in range(prompt * n, (prompt + 1) * n) if not finished[row]]

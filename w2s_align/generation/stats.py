@@ -96,7 +96,7 @@ class Stats:
             UserError: A process still writes it, or it belongs to another job.
         """
         own = self._journal
-        with closing(Journal(path, own.job, own.rows)) as other:
+        with closing(Journal(path, own.job, own.rows, required=own.required)) as other:
             missing = ((entry.pop("row"), entry) for entry in other.entries() if not own.has(entry["row"]))
             while some := list(itertools.islice(missing, COPIED_AT_ONCE)):
                 own.append(some)

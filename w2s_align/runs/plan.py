@@ -40,7 +40,7 @@ def plan(recipe: Recipe, store: Store) -> dict[str, Planned]:
     """Compute the key and the status of every node, in an order in which they can run.
 
     Raises:
-        UserError: With every model or file outside the recipe that is not there.
+        UserError: With every model or file outside the recipe that is not there, and every artifact that is damaged.
     """
     planned: dict[str, Planned] = {}
     problems: list[Problem] = []
@@ -55,13 +55,20 @@ def plan(recipe: Recipe, store: Store) -> dict[str, Planned]:
         if node.config.shows_recipe:
             material["recipe"] = dict(recipe.resolved)
         key = digest(material)
-        planned[name] = Planned(node, key, material, _status(store, node.config.kind, key), recipe)
+        try:
+            status = _status(store, node.config.kind, key)
+        except UserError as error:  # its artifact is damaged
+            problems += error.problems
+            status = "to do"
+        planned[name] = Planned(node, key, material, status, recipe)
     if problems:
         raise UserError.all(list(dict.fromkeys(problems)))
     return planned
 
 
 def _status(store: Store, kind: str, key: str) -> Status:
-    if store.find(kind, key) is not None:
+    found = store.find(kind, key)
+    if found is not None:
+        found.whole()
         return "cached"
     return "started" if store.partial(kind, key).exists() else "to do"

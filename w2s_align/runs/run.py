@@ -55,8 +55,26 @@ class Run:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The content of ``run.json``: status, and key, state and seconds of every node."""
-        return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
+        """The content of ``run.json``: status, and key, state and seconds of every node.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        try:
+            state = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            nodes = state["nodes"].values()
+            if isinstance(state["recipe"], str) and isinstance(state["status"], str) and all(map(_is_entry, nodes)):
+                return dict(state)
+            why = "An entry is not what a run writes."
+        except KeyError as error:
+            why = f"It has no {error}."
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            why = f"{error}."
+        raise UserError(
+            f"{self.path / 'run.json'} is damaged.",
+            why=why,
+            fix=f"Delete {self.path} and run the recipe again: finished artifacts are kept elsewhere.",
+        )
 
     @property
     def report(self) -> Path | None:
@@ -85,6 +103,10 @@ class Run:
     def table(self, name: str, table: str | None = None) -> pa.Table:
         """Return the rows of a step's artifact as an Arrow table."""
         return self.artifact(name).table(table)
+
+
+def _is_entry(node: Any) -> bool:
+    return all(isinstance(node[name], str) for name in ("kind", "key", "state"))
 
 
 def _link_name(name: str) -> str:

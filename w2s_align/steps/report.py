@@ -62,7 +62,9 @@ class ReportStep(Step):
         from w2s_align.reporting import ReportData, write_report
 
         source = work.inputs["of"]
-        results = Results.model_validate_json((source.path / "results.json").read_text(encoding="utf-8"))
+        for artifact in _behind(source):
+            artifact.verify(lambda name: not name.startswith("model/"))  # all numbers that are shown, no weights
+        results = Results.model_validate_json(source.text("results.json"))
         verdict = Verdict(**source.manifest["result"]["verdict"])
         names = work.recipe["names"]
         behind = [(names.get(f"{a.kind}/{a.key}", a.manifest["name"]), a) for a in _behind(source)]

@@ -101,7 +101,7 @@ def _load(name: str, run: Run, step: str) -> RunToCompare:
     resolved = yaml.safe_load((run.path / "resolved.yaml").read_text(encoding="utf-8"))
     options = dict(_flat(resolved["steps"])) | {"seed": resolved["seed"]}
     artifact = run.artifact(step)
-    results = Results.model_validate_json((artifact.path / "results.json").read_text(encoding="utf-8"))
+    results = Results.model_validate_json(artifact.text("results.json"))
     return RunToCompare(name, run, options, results, artifact)
 
 

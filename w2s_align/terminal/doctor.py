@@ -23,6 +23,8 @@ from w2s_align.terminal.doctor_machine import Finding, examine_machine
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from w2s_align.runs.verify import Verified
+
 TRIED: dict[str, tuple[str, str, str]] = {
     "torch": ("2.13.0", "2.15", "train"),
     "transformers": ("5.16", "5.21", "train"),
@@ -80,6 +82,13 @@ def examine(runs_dir: Path) -> list[Finding]:
         *examine_machine(runs_dir),
         _hub(),
     ]
+
+
+def verified_finding(item: Verified) -> Finding:
+    """Return what is said of an artifact without problems."""
+    if item.digests:
+        return Finding("ok", f"{item.name}: every file has its digest")
+    return Finding("note", f"{item.name}: sizes compared only; an earlier version made it and noted no digests")
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:

@@ -248,7 +248,7 @@ def _results(artifact: Artifact, start: int, rows: int) -> RenderableType:
     from w2s_align.evaluation import Results
     from w2s_align.reporting import summary_table
 
-    return summary_table(Results.model_validate_json((artifact.path / "results.json").read_text(encoding="utf-8")))
+    return summary_table(Results.model_validate_json(artifact.text("results.json")))
 
 
 def _nothing(artifact: Artifact, start: int, rows: int) -> RenderableType:

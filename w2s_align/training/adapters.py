@@ -70,7 +70,7 @@ def _check_fits(start: StartModel, adapter: Path) -> None:
         )
     try:
         with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(start.path))
+            empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(start.path, trust_remote_code=False))
             fitting = get_peft_model(empty, PeftConfig.from_pretrained(str(adapter)))
             state = get_peft_model_state_dict(fitting, save_embedding_layers=False)
     except ValueError as error:  # none of its layers is there

@@ -148,7 +148,7 @@ def trainer_arguments(plan: TrainingPlan, callbacks: list[Any]) -> dict[str, Any
     from transformers import AutoTokenizer
 
     # The trainer changes its tokenizer (pad token); the one that is saved stays as it was.
-    tokenizer = AutoTokenizer.from_pretrained(plan.start.path)
+    tokenizer = AutoTokenizer.from_pretrained(plan.start.path, trust_remote_code=False)
     adapter = plan.settings.adapter
     return {
         "model": plan.start.path,

@@ -105,8 +105,10 @@ def _convert(file: Path, out: Path, dtype: str) -> ImportedModel:
     described = _describe(file)
     where: dict[str, Any] = {"gguf_file": file.name}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **where).eval()
-        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            str(file.parent), dtype=torch.float32, trust_remote_code=False, **where
+        ).eval()
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), trust_remote_code=False, **where)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{file} cannot be converted.", str(error).split("\n")[0], "Give another model, or its original weights."

@@ -100,7 +100,7 @@ def open_start(model: str | os.PathLike[str], head: Head = LM_HEAD) -> StartMode
     from transformers import AutoConfig, GenerationConfig
 
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"The model {path} cannot be opened.",
@@ -137,7 +137,7 @@ def _open_tokenizer(path: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"The model {path} has no usable tokenizer.",
@@ -176,7 +176,9 @@ def load_model(
     if head.labels is not None:
         kwargs = {"num_labels": head.labels, **kwargs}
     auto_class: Any = getattr(transformers, head.auto_class)
-    model: PreTrainedModel = auto_class.from_pretrained(str(path), dtype=dtype, **kwargs).eval()
+    model: PreTrainedModel = auto_class.from_pretrained(
+        str(path), dtype=dtype, trust_remote_code=False, **kwargs
+    ).eval()
     return model
 
 

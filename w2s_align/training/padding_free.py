@@ -163,7 +163,7 @@ def why_padded(method: Method, model: str, resources: TrainResources) -> str | N
     """
     from transformers import AutoConfig
 
-    return why_padded_family(method, AutoConfig.from_pretrained(model).model_type, resources)
+    return why_padded_family(method, AutoConfig.from_pretrained(model, trust_remote_code=False).model_type, resources)
 
 
 def why_padded_family(method: Method, family: str, resources: TrainResources) -> str | None:

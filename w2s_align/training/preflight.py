@@ -221,7 +221,7 @@ def _trained_parameters(plan: TrainingPlan) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(plan.start.path))
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(plan.start.path, trust_remote_code=False))
         return sum(
             p.numel()
             for p in get_peft_model(model, lora_config(plan.settings.adapter)).parameters()

@@ -26,6 +26,7 @@ from w2s_align.generation.engines.openai_schema import Violation, read_completio
 from w2s_align.generation.engines.server import Failed, Server
 from w2s_align.generation.models import ModelFiles
 from w2s_align.generation.settings import Engine, EngineName, EngineResources, Sampling, server_address
+from w2s_align.records import valid_unicode
 
 LIST_SECONDS = 30.0
 """Time limit for the list of models and the version, which a busy server may take seconds to return."""
@@ -68,7 +69,9 @@ class OpenAIEngine:
             self._served, card = self._find(self._served)
             self._errors = replace(self._errors, model=self._served)
             context = card.get("max_model_len") or model.text_config.get("max_position_embeddings")
-            lengths = [length for length in (context, engine.max_model_len) if isinstance(length, int)]
+            # not 0, -1 or true, which a server may report
+            known = (length for length in (context, engine.max_model_len) if type(length) is int)
+            lengths = [length for length in known if length > 1]
             self.context_length = min(lengths, default=None)
             self.device = self._url + (self._wait(_vllm_version(self._url)) if card.get("owned_by") == "vllm" else "")
         except BaseException:
@@ -122,7 +125,7 @@ class OpenAIEngine:
         """Return the server's name for the model, and its entry in the list of models."""
         try:
             listed = self._wait(self._server.get("/models", LIST_SECONDS))
-            cards = {str(card["id"]): card for card in listed["data"]}
+            cards = {valid_unicode(str(card["id"])): card for card in listed["data"] if isinstance(card, dict)}
         except Failed as error:
             if error.status in (404, 405):  # some servers have no list; then the first request shows whether it works
                 return name, {}
@@ -239,7 +242,8 @@ async def _vllm_version(url: str) -> str:
     parts = urlsplit(url)
     root = Server(f"{parts.scheme}://{parts.netloc}", None, 1, 0)
     try:
-        return f" (vllm {(await root.get('/version', LIST_SECONDS))['version']})"
+        version = (await root.get("/version", LIST_SECONDS))["version"]
+        return f" (vllm {valid_unicode(version)[:40]})"
     except (Failed, LookupError, TypeError):
         return ""
     finally:
@@ -248,7 +252,10 @@ async def _vllm_version(url: str) -> str:
 
 def _same_folder(name: str, root: Any) -> bool:
     """Return whether a server's model is the local folder by which the model is named."""
-    return isinstance(root, str) and (root == name or Path(root).resolve() == Path(name).expanduser().resolve())
+    try:
+        return isinstance(root, str) and (root == name or Path(root).resolve() == Path(name).expanduser().resolve())
+    except (OSError, ValueError):  # no path: it holds NUL, or is too long
+        return False
 
 
 def _wait_for_some(finished: queue.SimpleQueue[Future[Completion]]) -> list[Future[Completion]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from w2s_align.errors import UserError
 from w2s_align.generation.engines.base import Completion, Request
+from w2s_align.generation.row_check import check_count, check_logprob, shown
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.records import FinishReason, valid_unicode
 
@@ -122,9 +123,11 @@ def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: boo
         LookupError, TypeError, ValueError: It does not follow the API; another try may help.
         Violation: The prompt was changed, or the completion is longer than allowed.
     """
-    choice, usage = reply["choices"][0], reply["usage"]
+    choice, usage = _mapping(reply["choices"][0], "a choice"), _mapping(reply["usage"], "usage")
     error = None
-    prompt_tokens, tokens = _count(usage["prompt_tokens"]), _count(usage.get("completion_tokens") or 0)
+    prompt_tokens = check_count(usage["prompt_tokens"], "prompt_tokens")
+    written = usage.get("completion_tokens")
+    tokens = 0 if written is None else check_count(written, "completion_tokens")
     known = _reason(choice["finish_reason"])
     # An unknown reason: the text is whole unless the limit was reached.
     reason: FinishReason = known or ("length" if tokens >= max_tokens else "stop")
@@ -134,17 +137,15 @@ def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: boo
         )
     if tokens > max_tokens:
         raise Violation(f"The server wrote {tokens} tokens where {max_tokens} were allowed: it ignores max_tokens.")
-    message = choice.get("message") or {"content": choice.get("text")}
-    if not isinstance(message, Mapping):
-        raise TypeError(f"a message was expected, not {message!r:.60}")
+    message = _mapping(choice.get("message") or {"content": choice.get("text")}, "message")
     text = _text(message.get("content"))
     reasoning = _text(message.get("reasoning_content") or message.get("reasoning"))
     if reason != "error" and text is None and (reasoning or reason == "length"):
         text = ""  # the limit was reached within the reasoning
     if reason == "error" or text is None:
         reason, text = "error", None
-        said = message.get("refusal") or "no text"
-        error = f"The server ended the completion: {choice['finish_reason']} ({said})"
+        said = _text(message.get("refusal")) or "no text"
+        error = f"The server ended the completion: {choice['finish_reason']:.60} ({said:.400})"
     return Completion(
         request,
         text,
@@ -154,36 +155,41 @@ def read_completion(reply: Any, request: Request, max_tokens: int, logprobs: boo
         error=error,
         reasoning=reasoning if error is None else None,
         prompt_tokens=prompt_tokens,
-        unknown_finish=None if known else str(choice["finish_reason"])[:60],
+        unknown_finish=None if known else valid_unicode(choice["finish_reason"])[:60],
     )
+
+
+def _mapping(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} is {shown(value)}, not a mapping")
+    return value
 
 
 def _text(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"a text was expected, not {value!r:.60}")
+        raise TypeError(f"a text was expected, not {shown(value)}")
     return None if value is None else valid_unicode(value)
-
-
-def _count(value: Any) -> int:
-    """Return a number of tokens; a server's Infinity, NaN or negative number is a broken reply."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31:
-        raise ValueError(f"no number of tokens: {value!r:.60}")
-    return int(value)
 
 
 def _reason(finish_reason: Any) -> FinishReason | None:
     """Return what a server's finish reason means; None for one that is not known.
 
     Raises:
+        TypeError: It is no text.
         ValueError: The server has given up.
     """
+    if finish_reason is not None and not isinstance(finish_reason, str):
+        raise TypeError(f"finish_reason is {shown(finish_reason)}, not a text")
     name = str(finish_reason).lower().replace("-", "_").replace(" ", "_")
     if finish_reason is None or name in GIVEN_UP:
         raise ValueError(f"finish_reason {finish_reason}")
     return FINISH_REASONS.get(name)
 
 
-def _logprob(logprobs: Mapping[str, Any]) -> float:
+def _logprob(logprobs: Any) -> float:
+    logprobs = _mapping(logprobs, "logprobs")
     if logprobs.get("content") is not None:  # /chat/completions
-        return float(sum(token["logprob"] for token in logprobs["content"]))
-    return float(sum(value for value in logprobs["token_logprobs"] if value is not None))
+        values = [token["logprob"] for token in logprobs["content"]]
+    else:
+        values = [value for value in logprobs["token_logprobs"] if value is not None]
+    return check_logprob(sum(check_logprob(value) for value in values))

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from w2s_align.records import valid_unicode
+
 RETRIED = frozenset({408, 409, 425, 429})
 """Statuses below 500 that mean "not now"."""
 TIMEOUT_RETRIES = 2
@@ -39,7 +41,9 @@ LOG_SECONDS = 5.0
 MESSAGE_CHARACTERS = 400
 """How much of a server's message is kept: some reply with a page of HTML or repeat the prompt."""
 MOST_BYTES = 64 * 2**20
-"""Longest reply, unpacked: a million tokens with their log-probabilities. A small gzip can hold gigabytes."""
+"""Bytes of a reply, decompressed: a thousand times the longest answer; a few kB of gzip can hold gigabytes."""
+BROKEN = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What reading a reply of any shape may raise; RecursionError: deeply nested brackets."""
 
 Reply = TypeVar("Reply")
 _log = logging.getLogger(__name__)
@@ -126,8 +130,8 @@ class Server:
         Args:
             path: Below ``base_url``.
             body: Sent as JSON.
-            read: Makes the result from the reply's JSON. A ``LookupError``, ``TypeError`` or ``ValueError`` from it
-                means that the reply is broken, and the request is repeated.
+            read: Makes the result from the reply's JSON. An error of :data:`BROKEN` from it means that the reply is
+                broken, and the request is repeated.
             seconds: Time limit of one try.
 
         Raises:
@@ -170,9 +174,10 @@ class Server:
             raise _Refused(f"HTTP {status}: {self._message(data)}", status)
         try:
             return read(json.loads(data))
-        except (LookupError, TypeError, ValueError, RecursionError) as error:
+        except BROKEN as error:
             shown = self._clean(data[:80].decode(errors="replace"))
-            raise _Transient("broken reply", f"The reply is broken ({type(error).__name__}): {shown!r}") from None
+            reason = self._clean(f"{type(error).__name__}: {error}")
+            raise _Transient("broken reply", f"The reply is broken ({reason}): {shown!r}") from None
 
     async def _until_open(self) -> None:
         while (wait := self._open_at - time.monotonic()) > 0:
@@ -193,31 +198,31 @@ class Server:
         text = data.decode(errors="replace")
         try:
             found = json.loads(text)
-        except (ValueError, RecursionError):
+            found = found.get("error", found) if isinstance(found, dict) else found
+            if isinstance(found, dict):
+                found = found.get("message") or found.get("detail") or found
+            return self._clean(found if isinstance(found, str) else json.dumps(found))
+        except BROKEN:
             return self._clean(text)
-        found = found.get("error", found) if isinstance(found, dict) else found
-        if isinstance(found, dict):
-            found = found.get("message") or found.get("detail") or found
-        return self._clean(found if isinstance(found, str) else json.dumps(found))
 
     def _clean(self, text: str) -> str:
         """Shorten a server's message, and remove the key, which some servers repeat."""
         text = text.replace(self._key, "***") if self._key else text
-        text = " ".join(text.split())
+        text = valid_unicode(" ".join(text.split()))
         return text if len(text) <= MESSAGE_CHARACTERS else text[:MESSAGE_CHARACTERS] + " ..."
 
 
 async def _read(reply: aiohttp.ClientResponse) -> bytes:
-    """Return the body of a reply.
+    """Return the decompressed body.
 
     Raises:
-        aiohttp.ClientError: It is longer than :data:`MOST_BYTES`.
+        _Refused: It is larger than :data:`MOST_BYTES`.
     """
     data = bytearray()
-    async for part in reply.content.iter_chunked(2**16):
-        data += part
+    async for chunk in reply.content.iter_any():
+        data += chunk
         if len(data) > MOST_BYTES:
-            raise aiohttp.ClientPayloadError(f"the reply is longer than {MOST_BYTES // 2**20} MiB")
+            raise _Refused(f"The reply is longer than {MOST_BYTES // 2**20} MiB.", reply.status)
     return bytes(data)
 
 
@@ -230,6 +235,6 @@ def _seconds_to_wait(retry_after: str | None) -> float:
     except ValueError:
         try:
             wait = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
-    return min(max(wait, 0.0), LONGEST_RETRY_AFTER)
+    return min(max(wait, 0.0), LONGEST_RETRY_AFTER) if wait == wait else 0.0  # not for NaN, which is no time

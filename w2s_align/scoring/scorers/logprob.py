@@ -78,7 +78,7 @@ class LogprobScorer(Scorer):
             raise missing_package("transformers", "train", "the logprob scorer")
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+        tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision, trust_remote_code=False)
         if not tokenizer.chat_template:
             raise UserError(
                 f"The tokenizer of {self.model} has no chat template.", fix="Add a chat_template.jinja to it."
@@ -86,7 +86,9 @@ class LogprobScorer(Scorer):
         model, longest = _open(self.model, self.revision, self)
         reference = None
         if self.reference is not None:
-            other = AutoTokenizer.from_pretrained(self.reference, revision=self.reference_revision)
+            other = AutoTokenizer.from_pretrained(
+                self.reference, revision=self.reference_revision, trust_remote_code=False
+            )
             if other.get_vocab() != tokenizer.get_vocab():
                 raise UserError(
                     f"{self.reference} and {self.model} have different vocabularies.",
@@ -142,7 +144,9 @@ def _open(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = scorer.dtype if scorer.dtype != "auto" else ("auto" if device == "cuda" else "float32")
     layout = "sequential" if device == "cuda" else None  # one GPU after the other, where a model of 70B needs several
-    model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype, device_map=layout).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        name, revision=revision, dtype=dtype, device_map=layout, trust_remote_code=False
+    ).eval()
     longest: int = scorer.max_length or getattr(model.config, "max_position_embeddings", None) or 4096
 
     def sums(spans: Sequence[Span]) -> list[float]:

@@ -93,7 +93,7 @@ class RewardScorer(Scorer):
             raise missing_package("transformers", "train", "the reward scorer")
         from transformers import AutoConfig, AutoTokenizer
 
-        config = AutoConfig.from_pretrained(self.model, revision=self.revision)
+        config = AutoConfig.from_pretrained(self.model, revision=self.revision, trust_remote_code=False)
         architecture = (config.architectures or ["none"])[0]
         if config.num_labels != 1 or not architecture.endswith("ForSequenceClassification"):
             raise UserError(
@@ -101,7 +101,7 @@ class RewardScorer(Scorer):
                 why=f"It is a {architecture} with {config.num_labels} labels.",
                 fix="Use a model for sequence classification with one label.",
             )
-        tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+        tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision, trust_remote_code=False)
         if not tokenizer.chat_template:
             raise UserError(
                 f"The tokenizer of {self.model} has no chat template.", fix="Add a chat_template.jinja to it."
@@ -116,7 +116,9 @@ def _transformers(scorer: RewardScorer, tokenizer: Any, longest: int) -> Rewards
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = scorer.dtype if scorer.dtype != "auto" else ("auto" if device == "cuda" else "float32")
-    model = AutoModelForSequenceClassification.from_pretrained(scorer.model, revision=scorer.revision, dtype=dtype)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        scorer.model, revision=scorer.revision, dtype=dtype, trust_remote_code=False
+    )
     model = model.to(device).eval()
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     # The score is read at the last token that is not padding, and the model's configuration says which one is.
