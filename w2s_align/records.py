@@ -49,7 +49,12 @@ class Settings(BaseModel):
     """Base of every typed group of options: unknown keys are refused, and the text under a field is its help."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     @model_validator(mode="wrap")
