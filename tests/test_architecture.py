@@ -43,7 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "estimates": {"recipe", "artifacts", "steps", "evaluation", "families", "generation", "training"},
     "runs": {"recipe", "artifacts", "steps"},
     "cluster": {"recipe", "artifacts", "runs"},
-    "rehearsal": {"recipe", "artifacts", "steps", "families"},
+    "rehearsal": {"recipe", "artifacts", "steps", "evaluation", "families"},
     "terminal": {
         *("recipe", "artifacts", "steps", "estimates", "runs", "cluster", "rehearsal"),
         *("evaluation", "pairing", "reporting"),  # what it shows of results, pairs and pages
