@@ -40,7 +40,7 @@ def test_every_option_of_every_step_has_a_help_text(kind: str) -> None:
 def test_the_context_is_named_where_it_cuts_answers() -> None:
     step = Generate(model="m", prompts="$p", sampling=Sampling(temperature=0, max_tokens=100))
     for context, said in (
-        (110, "where the model's context of 110 tokens ends."),
+        (110, "at the end of the model's context of 110 tokens."),
         (120, "at 100 tokens; raise"),
         (None, "at"),
     ):
