@@ -95,7 +95,7 @@ def test_what_cannot_be_pushed_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(UserError, match="HF_TOKEN is not set"):
         check_push("me/pairs")
-    with pytest.raises(UserError, match="no repository on the hub"):
+    with pytest.raises(UserError, match="not the name of a repository"):
         check_push("pairs")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
