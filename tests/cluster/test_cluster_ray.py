@@ -131,7 +131,7 @@ def test_what_fails_and_what_does_not_fit_is_said_in_words(cluster: str, tmp_pat
     driver = launch(tmp_path, cluster, "large.yaml")
     said = " ".join(driver.communicate(timeout=120)[0].replace("│", " ").split())
     assert driver.returncode == 2
-    assert "tuned needs 3 machines with 2 cores and 0 GPUs each, and 2 fit." in said
+    assert "tuned needs 3 machines with 2 cores and 0 GPUs each; 2 fit" in said
 
 
 def test_no_cluster_is_one_answer(tmp_path: Path) -> None:
