@@ -76,7 +76,7 @@ def test_large_tables_are_split_into_shards(pairs, tmp_path, monkeypatch):
 def test_wrong_tables_are_refused(pairs, tmp_path):
     with pytest.raises(UserError, match="not a table of pairs"):
         export_pairs(pairs.table.drop_columns(["delta"]), tmp_path)
-    with pytest.raises(UserError, match="no pairs to write"):
+    with pytest.raises(UserError, match="No pairs to write"):
         export_pairs(pairs.table.slice(0, 0), tmp_path)
 
 
