@@ -183,10 +183,11 @@ def gradients_of_a_step(student, rows, out, loss, packed, micro, **changes):
     return trainer.state.log_history[0]["loss"], keep.gradients
 
 
-def equal(first, second):
+def equal(first, second, tolerance=1e-5):
     assert first[0] == pytest.approx(second[0], rel=1e-5)
     for name, gradient in first[1].items():
-        assert float((second[1][name] - gradient).abs().max()) <= 1e-5 * max(1.0, float(gradient.abs().max())), name
+        most = tolerance * max(1.0, float(gradient.abs().max()))
+        assert float((second[1][name] - gradient).abs().max()) <= most, name
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +239,10 @@ def test_gradients_of_every_optimization_are_those_of_the_plain_computation(
 @pytest.mark.parametrize("loss", DPO_LOSSES)
 def test_gradients_of_every_loss_are_those_of_plain_trl(tiny, student, tmp_path, loss):
     rows = tiny.pairs(4)
-    equal(*(gradients_of_a_step(student, rows, tmp_path, loss, packed, 4) for packed in (False, True)))
+    # DiscoPOP blends two losses by sigmoid(log-ratio / 0.05): rounding of a log-ratio comes through 20 times as large,
+    # and more on some processors than on others.
+    tolerance = 1e-5 / 0.05 if loss == "discopop" else 1e-5
+    equal(*(gradients_of_a_step(student, rows, tmp_path, loss, packed, 4) for packed in (False, True)), tolerance)
 
 
 @pytest.mark.parametrize(
