@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -147,6 +148,18 @@ def test_locked_versions_are_there(build: str, python: str, cpu_index: str, tmp_
         cwd=tmp_path, env=plain(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_the_commands_of_the_readme_ask_for_builds_that_are_resolved_here() -> None:
+    """No network: each editable install of the README names extras of the project, and one of the builds above."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    commands = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    asked = [word for words in commands if words and words[0] in ("pip", "uv") for word in words if word[0] == "."]
+    assert len(asked) >= 4
+    for word in asked:
+        extras = Requirement(f"{PROJECT['name']}{word[1:]}").extras
+        assert extras <= PROJECT["optional-dependencies"].keys()
+        assert extras in [set(build) for build in BUILDS.values()], word
 
 
 @pytest.mark.parametrize("build", LOCKS)

@@ -65,5 +65,5 @@ def test_what_fails_is_tried_once_and_keeps_nothing_else_from_running(tmp_path: 
 
 def test_two_recipes_of_one_name_are_refused(tmp_path: Path) -> None:
     recipe = recipe_from_text(RECIPE.replace("NAME", "same").replace("SOURCE", __file__)).recipe
-    with pytest.raises(UserError, match="the name same"):
+    with pytest.raises(UserError, match="are called same"):
         run_many([recipe, recipe], Store(tmp_path), Machine(2, ()), lambda event: None)
