@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from w2s_align.training.methods.classifier import ClassifierSettings
 from w2s_align.training.methods.dpo import DPOSettings
 from w2s_align.training.methods.kto import KTOSettings
 from w2s_align.training.methods.reference_free import CPOSettings, ORPOSettings, SimPOSettings
@@ -32,6 +33,7 @@ __all__ = [
     "LAUNCHES",
     "RENAMED",
     "CPOSettings",
+    "ClassifierSettings",
     "DPOSettings",
     "KTOSettings",
     "Lora",

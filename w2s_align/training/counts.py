@@ -19,6 +19,7 @@ class RowCounts:
         shared_prompts: Rows whose prompt an earlier set of data has too.
         held_out: Kept rows that are measured and not trained on.
         repeated: Rows that come twice in an epoch, to fill up its last batch.
+        by_class: Kept items by their most probable class, where items have classes.
     """
 
     rows: int
@@ -30,6 +31,7 @@ class RowCounts:
     shared_prompts: int = 0
     held_out: int = 0
     repeated: int = 0
+    by_class: dict[str, int] = field(default_factory=dict)
 
     def in_words(self) -> dict[str, int]:
         """Return the counts under names for people; of the rarer ones, those that are not 0."""
@@ -41,5 +43,6 @@ class RowCounts:
             "with a prompt of an earlier set": self.shared_prompts,
             "held out": self.held_out,
             "repeated": self.repeated,
+            **{f"of class {name}": count for name, count in self.by_class.items()},
         }
         return {"rows": self.rows, "kept": self.kept, **{name: count for name, count in rare.items() if count}}

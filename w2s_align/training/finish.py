@@ -58,7 +58,7 @@ def finish(plan: TrainingPlan) -> TrainingReport:
         seed=plan.seed,
     )
     health = Health(alarms=done["alarms"])
-    if not adapter:
+    if not adapter and not plan.settings.trains_head_alone:
         health.saved(done["steps"], verified["changed_share"], plan.save_dtype)
     for alarm in health.alarms:
         print(f"alarm at step {alarm['step']}: {alarm['message']}", flush=True)

@@ -40,7 +40,8 @@ def read_rows(
 
     Args:
         source: One of :func:`sources_of`.
-        needed: Columns that pairs must have; ``("response",)`` stands for one of the SFT formats.
+        needed: Columns that pairs must have; ``("response",)`` stands for one of the SFT formats, ``("label",)`` for
+            items with classes.
 
     Raises:
         UserError: The source is missing, not Parquet, or lacks a column.
@@ -71,6 +72,8 @@ def _columns(names: list[str], needed: tuple[str, ...]) -> list[str]:
     formats = [["prompt", "chosen", "rejected"], ["chosen", "rejected"]]
     if needed == ("response",):
         formats = [["messages"], ["prompt", "completion"], *formats]
+    if needed == ("label",):
+        formats = [["prompt", "target"], ["prompt", "label"]]
     if needed == ("completion",):
         formats = [["prompt", "completion", "label"], *formats]
     for columns in formats:

@@ -76,7 +76,7 @@ def train(
     layout = find_layout(launch, resources)
     check_rules(settings, resources, layout)
     with quiet():
-        start = open_start(_merged(model, folder), method.head)
+        start = open_start(_merged(model, folder), method.head_for(settings))
         start = dataclasses.replace(start, source=str(model))
         encoder = ChatEncoder(start.tokenizer, start.stop_ids, settings.chat_template_kwargs, settings.template_check)
         data = method.prepare(rows, encoder, settings, folder / "cache", seed)

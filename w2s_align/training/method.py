@@ -61,7 +61,7 @@ class Method:
         trainer: Makes the trainer of a plan with the callbacks that it is given.
         inputs: The option of its step that names the rows.
         health: Makes the rules that every step is held against.
-        head: What the model ends in.
+        head: What the model ends in, where its settings do not say.
         sides: Sequences per row in a forward pass: 2 for pairs, 1 for chats.
         rows_per_input: Rows that a row of the data becomes; 2 where pairs are taken apart.
         shuffled: Whether each epoch has an order of its own. Otherwise rows come as ``prepare`` has stored them: in
@@ -89,3 +89,7 @@ class Method:
     logits: Literal["tiles", "whole", "none"] = "tiles"
     library: str = "trl"
     frozen_passes: int = 0
+
+    def head_for(self, settings: TrainSettings) -> Head:
+        """Return what a model with these settings ends in."""
+        return settings.head or self.head

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,18 +29,24 @@ class Head:
         peft_task: Its name in PEFT's ``TaskType``.
         pipeline_tag: Its tag on the hub.
         labels: Number of outputs; None for one per token of the vocabulary.
+        config: Entries of the model's configuration that say what the outputs mean, and how the input is read.
+        chats: Whether a chat template renders the input.
     """
 
     auto_class: str
     peft_task: str
     pipeline_tag: str
     labels: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    chats: bool = True
 
 
 LM_HEAD = Head("AutoModelForCausalLM", "CAUSAL_LM", "text-generation")
 """The next token's logits."""
 SCORE_HEAD = Head("AutoModelForSequenceClassification", "SEQ_CLS", "text-classification", labels=1)
 """One score for a chat."""
+CLASS_HEAD = Head("AutoModelForSequenceClassification", "SEQ_CLS", "text-classification", labels=2)
+"""One score for each class; how many there are is a setting."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,14 @@ class StartModel:
         return frozenset([*listed, *([eos] if isinstance(eos, int) else [])])
 
     def load(self, dtype: str = "float32", **kwargs: Any) -> PreTrainedModel:
-        """Load its weights on the CPU in evaluation mode."""
-        return load_model(self.path, dtype, self.head, **kwargs)
+        """Load its weights on the CPU in evaluation mode.
+
+        A score is read at the last token that is no padding: the configuration must name that token.
+        """
+        model = load_model(self.path, dtype, self.head, **kwargs)
+        if self.head.labels is not None and self.tokenizer.pad_token_id is not None:
+            model.config.pad_token_id = self.tokenizer.pad_token_id
+        return model
 
 
 def open_start(model: str | os.PathLike[str], head: Head = LM_HEAD) -> StartModel:
@@ -111,7 +124,7 @@ def open_start(model: str | os.PathLike[str], head: Head = LM_HEAD) -> StartMode
         raise UserError(
             f"The model {path} is stored quantized.", "Training starts from full weights.", "Give the original model."
         )
-    tokenizer = _open_tokenizer(path)
+    tokenizer = _open_tokenizer(path, head.chats)
     try:
         generation = GenerationConfig.from_pretrained(path)
     except OSError:
@@ -132,8 +145,8 @@ def open_start(model: str | os.PathLike[str], head: Head = LM_HEAD) -> StartMode
     )
 
 
-def _open_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Open a tokenizer that can turn chats into tokens and end them."""
+def _open_tokenizer(path: str, chats: bool) -> PreTrainedTokenizerBase:
+    """Open a tokenizer that can turn chats (or plain texts) into tokens and end them."""
     from transformers import AutoTokenizer
 
     try:
@@ -144,7 +157,7 @@ def _open_tokenizer(path: str) -> PreTrainedTokenizerBase:
             str(error).split("\n")[0],
             "Copy tokenizer.json and tokenizer_config.json of the model into its folder.",
         ) from error
-    if not tokenizer.chat_template:
+    if chats and not tokenizer.chat_template:
         raise UserError(
             f"The tokenizer of {path} has no chat template.",
             "Data are chats; without a template they cannot be turned into tokens.",
@@ -175,6 +188,11 @@ def load_model(
 
     if head.labels is not None:
         kwargs = {"num_labels": head.labels, **kwargs}
+    if head.config:
+        config = transformers.AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+        for name, value in head.config.items():
+            setattr(config, name, value)
+        kwargs = {"config": config, **{name: value for name, value in kwargs.items() if name != "num_labels"}}
     auto_class: Any = getattr(transformers, head.auto_class)
     model: PreTrainedModel = auto_class.from_pretrained(
         str(path), dtype=dtype, trust_remote_code=False, **kwargs

@@ -160,7 +160,7 @@ class TrainingPlan:
         found = json.loads(file.read_text())
         method = methods[found["method"]]
         settings = method.settings.model_validate(found["settings"])
-        start = dataclasses.replace(open_start(found["model"], method.head), source=found["source"])
+        start = dataclasses.replace(open_start(found["model"], method.head_for(settings)), source=found["source"])
         data = {**found["data"], "file": Path(found["data"]["file"]), "counts": RowCounts(**found["data"]["counts"])}
         return cls(
             method=method,

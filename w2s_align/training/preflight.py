@@ -214,6 +214,8 @@ def _base_dtype(plan: TrainingPlan) -> str:
 
 
 def _trained_parameters(plan: TrainingPlan) -> int:
+    if plan.settings.trains_head_alone:
+        return (plan.start.head.labels or 0) * plan.start.width
     if plan.settings.adapter is None:
         return plan.start.parameters
     import torch

@@ -8,13 +8,16 @@ recipe is checked in an instant.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from w2s_align.errors import did_you_mean
 from w2s_align.records import Settings
 from w2s_align.training.renamed import RENAMED
+
+if TYPE_CHECKING:
+    from w2s_align.training.models import Head
 
 SCHEDULERS = (
     "linear",
@@ -184,6 +187,16 @@ class TrainSettings(Settings):
     def advice(self) -> list[str]:
         """Return sentences about settings that are allowed but rarely meant."""
         return []
+
+    @property
+    def head(self) -> Head | None:
+        """What the model ends in, where the settings decide it; None for that of the kind of training."""
+        return None
+
+    @property
+    def trains_head_alone(self) -> bool:
+        """Whether everything but the head stays as it is."""
+        return False
 
     @property
     def rows_together(self) -> int | None:
