@@ -75,16 +75,17 @@ class _Estimator:
         inputs = self._planned[name].node.inputs
         option = config.method.inputs.option
         sources = [source for place, source in inputs.items() if place.partition(".")[0] == option]
-        counted = self._counted(config, inputs.get("model"), sources) if self._count else None
+        counted = self._counted(config, inputs) if self._count else None
         rows = _together([self.found[source] for source in sources])
         return estimate_training(config, rows, counted, self._shape(name, config.model), self._hardware)
 
-    def _counted(self, config: Any, made: str | None, sources: list[str]) -> TrainingData | None:
+    def _counted(self, config: Any, inputs: Mapping[str, str]) -> TrainingData | None:
         """Tokenize the data of a training as the training will; None while its data or its model is not there."""
-        data = [found for source in sources if (found := self._done(source)) is not None]
-        model = self._done(made) if made is not None else None
-        if len(data) < len(sources) or (made is not None and model is None):
+        wanted = {place: name for place, name in inputs.items() if not place.startswith("quick_task")}
+        data = {place: found for place, name in wanted.items() if (found := self._done(name)) is not None}
+        if len(data) < len(wanted):
             return None
+        model = data.pop("model", None)
         start = str(model.model) if model is not None else config.model
         if model is None and not looks_local(start) and not in_cache(start):
             return None

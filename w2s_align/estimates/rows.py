@@ -36,6 +36,12 @@ def estimate_rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]])
 
 def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tuple[int | None, bool]:
     limit = getattr(config, "limit", None)
+    if config.kind == "half":
+        whole = sources("items")[0]
+        share = config.share if config.half == "first" else 1 - config.share
+        return (None if whole.rows is None else round(share * whole.rows)), False
+    if config.kind == "label":
+        return sources("items")[0].rows, False
     if config.writes == "prompts":
         if isinstance(config, TaskStep):
             return config.definition().expected_problems, False

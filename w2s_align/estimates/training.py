@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.estimates.costs import PROMPT_TOKENS, START, TRAINING_USE, Range, StepEstimate, answer_tokens
 from w2s_align.estimates.gpus import Hardware
 from w2s_align.families import Shape
-from w2s_align.steps.train import rows_of
 from w2s_align.training.batching import RowSizes, held_out_rows, memory_setup, optimizer_steps, trained_tokens
 from w2s_align.training.layout import Layout, check_launch
 from w2s_align.training.memory import Setup, training_memory
@@ -85,12 +84,12 @@ def estimate_training(
     return found
 
 
-def count_rows(config: Any, data: Sequence[Artifact], start: str) -> TrainingData:
+def count_rows(config: Any, inputs: Mapping[str, Artifact], start: str) -> TrainingData:
     """Tokenize the data of a training as the training will: exact, in the time that tokenizing takes.
 
     Args:
         config: Its step.
-        data: Its data, of one step or of several.
+        inputs: What it reads, by the place that names it.
         start: Folder or hub id of the model that it starts from.
     """
     from w2s_align.training.models import open_start
@@ -98,9 +97,9 @@ def count_rows(config: Any, data: Sequence[Artifact], start: str) -> TrainingDat
 
     method: Method = config.method
     settings: Any = method.settings.model_validate(config.model_dump(include=set(method.settings.model_fields)))
-    opened = open_start(start, method.head)
+    opened = open_start(start, method.head_for(settings))
     encoder = ChatEncoder(opened.tokenizer, opened.stop_ids, settings.chat_template_kwargs, settings.template_check)
-    rows, _ = rows_of(data)
+    rows, _ = config.rows(inputs)
     with tempfile.TemporaryDirectory() as folder:
         return method.prepare(rows, encoder, settings, Path(folder), config.seed or 0)
 

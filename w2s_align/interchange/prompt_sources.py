@@ -81,7 +81,7 @@ def load_prompts(
         hold_out: Share of the groups that belong to the part ``test``; which ones depends on their text alone.
         part: ``train`` leaves out the held-out share, ``test`` takes only it.
         task: Name of the task, which also names the default answer check. Default: from the source.
-        options: Options of a reasoning-gym dataset.
+        options: Options of a reasoning-gym dataset, or of ``lab/carry``.
 
     Returns:
         The prompts and the counts.
@@ -99,7 +99,12 @@ def load_prompts(
     if kind == "lab" and name:
         from w2s_align import lab
 
-        rows = lab.problems(source, limit or 0, seed=seed, split="test" if split == "test" else "train")
+        where: lab.Split = "test" if split == "test" else "train"
+        rows = (
+            lab.carry_items(limit or 0, seed, where, **options or {})
+            if source == lab.CARRY
+            else lab.problems(source, limit or 0, seed=seed, split=where)
+        )
     elif kind == "reasoning_gym" and name:
         rows = _reasoning_gym_rows(name, limit or 0, hold_out if part == "test" else 1 - hold_out, seed, options or {})
     else:
@@ -140,12 +145,15 @@ def check_generated(source: str, split: str, limit: int | None, options: dict[st
         raise UserError(f"{source} makes as many prompts as you want.", fix="Add limit: 1000, for example.")
     if kind == "reasoning_gym":
         return
-    from w2s_align.lab.tasks import find_task
+    from w2s_align import lab
 
-    find_task(source)
+    if source == lab.CARRY:
+        lab.check_options(options)
+    else:
+        lab.find_task(source)
     if split not in ("train", "test"):
         raise UserError(f"{source} has no split {split}.", fix="Use train or test.")
-    if options:
+    if options and source != lab.CARRY:
         raise UserError(f"{source} takes no options.", fix=f"Leave them out: {', '.join(options)}")
 
 

@@ -15,21 +15,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from w2s_align.lab.carry import NAME as CARRY
+from w2s_align.lab.carry import best_supervisors, carry_items, check_options
 from w2s_align.lab.settings import LabModel, LabResources
-from w2s_align.lab.tasks import TASKS, check, checkers, problems
+from w2s_align.lab.tasks import TASKS, Split, check, checkers, find_task, problems
 from w2s_align.lab.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
     from w2s_align.lab.train import LabTraining, train_lab_model
 
 __all__ = [
+    "CARRY",
     "TASKS",
     "LabModel",
     "LabResources",
     "LabTraining",
+    "Split",
+    "best_supervisors",
     "build_tokenizer",
+    "carry_items",
     "check",
+    "check_options",
     "checkers",
+    "find_task",
     "problems",
     "train_lab_model",
 ]

@@ -148,7 +148,8 @@ def _in_test(first: Numbers, second: Numbers) -> Flags:
     return mixed % np.uint64(TEST_SHARE) == 0
 
 
-def _texts(characters: Characters) -> list[str]:
+def texts_of(characters: Characters) -> list[str]:
+    """Return the texts of a batch."""
     return [bytes(row).rstrip(b"\0").decode("ascii") for row in characters]
 
 
@@ -187,10 +188,10 @@ def problems(task: str, n: int, seed: int, split: Split) -> list[Prompt]:
         raise UserError(f"{split} is not a split of {task}.", fix="Available: train, test.")
     if not 1 <= n <= MAX_PROBLEMS:
         raise UserError(f"{n} problems of {task} cannot be drawn.", fix=f"Give a number from 1 to {MAX_PROBLEMS:,}.")
-    first, second = _draw_different(found, n, np.random.default_rng(seed), split)
+    first, second = draw_different(found, n, np.random.default_rng(seed), split)
     never = np.zeros((n, DIGITS), dtype=bool)
     _, due = found.solutions(first, second, forgets=never[:, 1:], small=never)
-    questions, answers = _texts(found.questions(first, second)), found.result(first, second)
+    questions, answers = texts_of(found.questions(first, second)), found.result(first, second)
     return [
         Prompt.of(
             question,
@@ -203,8 +204,15 @@ def problems(task: str, n: int, seed: int, split: Split) -> list[Prompt]:
     ]
 
 
-def _draw_different(task: Task, n: int, rng: np.random.Generator, split: Split) -> tuple[Numbers, Numbers]:
-    """Draw ``n`` pairs of which no two have the same numbers in any order."""
+def draw_different(task: Task, n: int, rng: np.random.Generator, split: Split) -> tuple[Numbers, Numbers]:
+    """Draw ``n`` pairs of which no two have the same numbers in any order.
+
+    Args:
+        task: The task.
+        n: Number of pairs.
+        rng: Source of randomness.
+        split: The split.
+    """
     first, second = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     while len(first) < n:
         drawn = task.draw(n - len(first), rng, split)

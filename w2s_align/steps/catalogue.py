@@ -8,10 +8,12 @@ from w2s_align.steps.cut import Cut
 from w2s_align.steps.evaluate import Evaluate
 from w2s_align.steps.export import Export
 from w2s_align.steps.generate import Generate
+from w2s_align.steps.half import Half
 from w2s_align.steps.import_model import ImportModel
 from w2s_align.steps.import_pairs import ImportPairs
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.lab_model import LabModelStep
+from w2s_align.steps.label import Label
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
 from w2s_align.steps.pair import PairStep
@@ -31,11 +33,13 @@ CATALOGUE: dict[str, type[Step]] = {
     for step in list[type[Step]](
         [
             Prompts,
+            Half,
             TaskStep,
             Generate,
             Cut,
             ScoreStep,
             JudgeStep,
+            Label,
             Combine,
             Select,
             PairStep,

@@ -46,7 +46,7 @@ class Prompts(Step):
     task: str | None = None
     """Name of the task, which also names the default answer check. Default: from the source."""
     options: dict[str, Any] = {}
-    """Options of a reasoning-gym dataset."""
+    """Options of a reasoning-gym dataset, or of lab/carry: {noise: 0.4, draws: 1}."""
     resources: Resources = Resources(cpus=1, gpus=0)
     """What the step may use of the machine; changes nothing in what it writes."""
 

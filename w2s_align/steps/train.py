@@ -1,4 +1,4 @@
-"""sft, dpo, kto, simpo, cpo, orpo, reward: a step for every kind of training in w2s_align/training/methods.
+"""sft, dpo, kto, simpo, cpo, orpo, reward, ...: a step for every kind of training in w2s_align/training/methods.
 
 Reads a model and rows to train on; writes model/ (safetensors), adapter/ for LoRA, metrics.jsonl and training.json.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -123,6 +123,15 @@ class TrainStep(Step):
         """Share a process with other trainings where there is no GPU memory to give back."""
         return "train"
 
+    def rows(self, inputs: Mapping[str, Artifact]) -> tuple[Any, Counter[str]]:
+        """Return what a training reads of its artifacts, and the rows that none of it can be: by reason, how many.
+
+        Args:
+            inputs: Artifacts by the place that names them, as in ``Work.inputs``.
+        """
+        option = self.method.inputs.option
+        return rows_of([found for place, found in inputs.items() if place.partition(".")[0] == option])
+
     def run(self, work: Work) -> None:
         """Train, going on from the last checkpoint of an earlier try."""
         from w2s_align.training import train
@@ -137,9 +146,7 @@ class TrainStep(Step):
             options = options.model_copy(
                 update={"quick_task": options.quick_task.model_copy(update={"prompts": prompts})}
             )
-        option = self.method.inputs.option
-        data = [found for place, found in work.inputs.items() if place.partition(".")[0] == option]
-        rows, left_out = rows_of(data)
+        rows, left_out = self.rows(work.inputs)
         report = train(
             work.model("model", self.model),
             rows,
