@@ -76,7 +76,8 @@ def test_the_best_supervisors_of_the_trial_runs():
 def test_a_recipe_reads_them_by_their_name():
     loaded = load_prompts("lab/carry", limit=10, seed=4, split="test", options={"noise": 0.2, "draws": 3})
     assert loaded.table["id"].to_pylist() == [i.id for i in carry_items(10, 4, "test")]
-    for options, said in (({"nose": 1}, "no option nose"), ({"noise": 2}, "no probability"), ({"draws": 0}, "no number")):
+    wrong = {"no option nose": {"nose": 1}, "no probability": {"noise": 2}, "no number": {"draws": 0}}
+    for said, options in wrong.items():
         with pytest.raises(UserError, match=said):
             load_prompts("lab/carry", limit=10, options=options)
     with pytest.raises(UserError, match="even number"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from w2s_align.evaluation.arms import Arm, Measured
+from w2s_align.evaluation.arms import Arm, ArmRun, Measured
 from w2s_align.evaluation.best_of_n import agreement, best_of_values, counted_answers, majority_values
 from w2s_align.evaluation.calibration import calibration_error
 from w2s_align.evaluation.length_control import of_task
@@ -193,7 +194,11 @@ def gaps_recovered(
     more = {name: options[name] for name in ("level", "seed")}
     strata = options["tasks"]
     for setting in settings if ceilings else ():
-        lower: dict[Literal["PGR", "RGR"], str | None] = {"PGR": best_teacher(arms, setting), "RGR": baseline}
+        student = next(arm.role for arm in arms if arm.name == baseline) == "student"
+        lower: dict[Literal["PGR", "RGR"], str | None] = {
+            "PGR": best_teacher(arms, setting),
+            "RGR": baseline if student else None,
+        }
         for arm in arms:
             if arm.role not in ("treatment", "control"):
                 continue
@@ -266,7 +271,8 @@ def win_rates(
 def agreements(
     settings: Sequence[str], summaries: Sequence[ArmResult], arms: Sequence[Arm], ids: pa.Array
 ) -> list[Agreement]:
-    """Return how often each student's first answer is its best teacher's, where scores keep the answers.
+    """Return how often each student's first answer is that of its best teacher's first run, where scores keep the
+    answers; mean over the student's runs.
 
     Args:
         settings: The sampling settings.
@@ -278,28 +284,37 @@ def agreements(
     found: list[Agreement] = []
     for setting in settings:
         teacher = best_teacher(summaries, setting)
-        given = _first_answers(by_name[teacher], setting, ids) if teacher else None
+        given = _first_answers(by_name[teacher].runs[0], setting, ids) if teacher else None
         if teacher is None or given is None:
             continue
         for arm in summaries:
-            own = _first_answers(by_name[arm.name], setting, ids) if arm.role != "teacher" else None
-            if own is not None:
-                shares = agreement(own[0], *given)
-                found.append(
-                    Agreement(
-                        setting=setting,
-                        arm=arm.name,
-                        teacher=teacher,
-                        overall=shares["all"],
-                        teacher_right=shares["teacher right"],
-                        teacher_wrong=shares["teacher wrong"],
-                    )
+            runs = (
+                [_first_answers(run, setting, ids) for run in by_name[arm.name].runs] if arm.role != "teacher" else []
+            )
+            shares = [agreement(own[0], *given) for own in runs if own is not None]
+            if not shares or len(shares) < len(runs):
+                continue
+            mean = {
+                part: None
+                if any(share[part] is None for share in shares)
+                else fmean(share[part] or 0 for share in shares)
+                for part in shares[0]
+            }
+            found.append(
+                Agreement(
+                    setting=setting,
+                    arm=arm.name,
+                    teacher=teacher,
+                    overall=mean["all"],
+                    teacher_right=mean["teacher right"],
+                    teacher_wrong=mean["teacher wrong"],
                 )
+            )
     return found
 
 
-def _first_answers(arm: Arm, setting: str, ids: pa.Array) -> tuple[list[str | None], list[float | None]] | None:
-    scores = arm.runs[0].settings[setting].scores
+def _first_answers(run: ArmRun, setting: str, ids: pa.Array) -> tuple[list[str | None], list[float | None]] | None:
+    scores = run.settings[setting].scores
     first = scores.filter(pc.equal(scores["sample"], 0))
     answers = counted_answers(first)
     if answers is None:

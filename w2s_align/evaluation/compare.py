@@ -49,7 +49,7 @@ def evaluate_arms(
     Args:
         problems: Table of ``Prompt.SCHEMA``; every arm must have answered exactly these.
         arms: The arms, with distinct names and the same settings.
-        baseline: Name of the arm that the others are compared with: the untouched student.
+        baseline: Name of the arm that the others are compared with: the untouched student, or a classifiers' teacher.
         metrics: By task, what a problem's answers come to: ``mean`` (where it is not said), ``majority``, ``pass@k``
             or ``length_controlled``.
         by_subject: Tasks whose number is the plain mean over their subjects (in ``Prompt.meta``), not over problems.
@@ -180,7 +180,9 @@ def _comparisons(
     wanted: list[tuple[str, str, Literal["baseline", "teacher", "control"]]]
     wanted = [(name, baseline, "baseline") for name in names if name != baseline]
     treatments = [name for name in names if role[name] == "treatment"]
-    wanted += [(t, name, "teacher") for t in treatments for name in names if role[name] == "teacher"]
+    wanted += [
+        (t, name, "teacher") for t in treatments for name in names if role[name] == "teacher" and name != baseline
+    ]
     wanted += [(t, name, "control") for t in treatments for name in names if role[name] == "control"]
     found = []
     for first, second, kind in wanted:

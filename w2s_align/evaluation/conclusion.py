@@ -83,7 +83,8 @@ def verdict(results: Results) -> Verdict:
     if not tried:
         return _undefined(results, setting)
     main = max(tried, key=lambda c: (direction(c) == "above", c.difference.value or 0.0))
-    teachers = [c for c in results.comparisons if (c.setting, c.first, c.kind) == (setting, main.first, "teacher")]
+    taught = {arm.name for arm in results.arms if arm.role == "teacher"}
+    teachers = [c for c in results.comparisons if (c.setting, c.first) == (setting, main.first) and c.second in taught]
     status = _status(main, teachers)
     controls = {
         arm.name: direction(c)
@@ -182,17 +183,29 @@ def _opening(results: Results, main: Comparison, teachers: list[Comparison], sta
     how = HOW.get(main.setting, f"in the setting {main.setting}")
     if results.tasks:
         how += f", on average over {len(results.tasks)} tasks"
-    reached = f"{got} ({span}) {how}, against {base} for the untouched student ({p_text(main.p_holm)})"
+    reached = f"{got} ({span}) {how}, against {base} for {results.reference} ({p_text(main.p_holm)})"
     unscored = _about_unscored(results, main)
     if status == "worse":
-        return f"{main.first} is worse than the untouched student: {reached}.{unscored}"
+        return f"{main.first} is worse than {results.reference}: {reached}.{unscored}"
     if status == "no_effect":
         seeds = [s.value for s in main.seeds if s.value is not None]
         split = len({value > 0 for value in seeds}) > 1
         why = " The training seeds point in different directions." if split else ""
         power = _about_power(main.mde, results.unit)
         return f"No effect can be claimed: {main.first} reaches {reached}.{why}{unscored}{power}"
-    return f"{main.first} reaches {reached}{_about_teachers(teachers)}.{unscored}"
+    return f"{main.first} reaches {reached}{_about_teachers(teachers)}.{unscored}{_about_gap(results, main)}"
+
+
+def _about_gap(results: Results, main: Comparison) -> str:
+    """Say how much of the gap to the ceiling a student recovers that has its supervisor for a baseline."""
+    if results.arm(results.baseline).role != "teacher":
+        return ""
+    gap = next((g for g in results.gaps if (g.setting, g.arm) == (main.setting, main.first)), None)
+    if gap is None or gap.estimate.value is None:
+        return " How much of a gap that recovers is not defined: no ceiling lies above the supervisor." if gap else ""
+    low, high = gap.estimate.low, gap.estimate.high
+    span = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+    return f" It recovers {gap.estimate.value:.2f}{span} of the gap to {gap.upper}."
 
 
 def _about_unscored(results: Results, main: Comparison) -> str:
@@ -234,9 +247,9 @@ def _about_teachers(teachers: list[Comparison]) -> str:
 
 def _about_controls(results: Results, setting: str, controls: dict[str, Direction]) -> str:
     words = {
-        "above": "above the untouched student too",
-        "below": "below the untouched student",
-        "unclear": "not clearly different from the untouched student",
+        "above": f"above {results.reference} too",
+        "below": f"below {results.reference}",
+        "unclear": f"not clearly different from {results.reference}",
     }
     said = []
     for name, went in controls.items():
@@ -274,13 +287,13 @@ def _headline(
         return f"{who} became better than {whom}."
     if status == "partial":
         return f"{who} improved, but is not above every teacher." if teachers else f"{who} improved."
-    return f"{who} became worse." if status == "worse" else "No difference to the untouched student was found."
+    return f"{who} became worse." if status == "worse" else f"No difference to {results.reference} was found."
 
 
 def _undefined(results: Results, setting: str) -> Verdict:
     treatments = [arm.name for arm in results.arms if arm.role == "treatment"]
     why = (
-        f"no answer of {_listed(treatments)} and the untouched student on the same problem could be scored"
+        f"no answer of {_listed(treatments)} and {results.reference} on the same problem could be scored"
         if treatments
         else "no arm has the role treatment"
     )

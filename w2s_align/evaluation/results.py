@@ -220,7 +220,7 @@ class WinRate(_Plain):
 
 
 class Agreement(_Plain):
-    """How often an arm gives its best teacher's answer."""
+    """How often an arm gives its best teacher's answer; mean over its runs."""
 
     setting: str
     """The sampling setting."""
@@ -234,6 +234,25 @@ class Agreement(_Plain):
     """Share of the problems that the teacher solves."""
     teacher_wrong: float | None
     """Share of those that it does not: high where its mistakes are imitated."""
+
+
+class ClassifierResult(_Plain):
+    """What stands beside a classifier's accuracy; means over its runs."""
+
+    arm: str
+    """The arm."""
+    balanced_accuracy: Estimate
+    """Mean over the classes of the share of their items that are right."""
+    f1: Estimate
+    """Of the second class; null for more than two."""
+    auroc: Estimate
+    """How often an item of the second class has the higher probability of it; ties count one half."""
+    calibration_error: float | None
+    """Of the probability of the given class as a confidence, over 15 bins."""
+    confidence: float | None
+    """Mean of that probability."""
+    classes: dict[str, float]
+    """Share of the items that are given each class."""
 
 
 class PartArm(_Plain):
@@ -291,7 +310,7 @@ class Results(_Plain):
     unit: Literal["share", "number"]
     """``share``: between 0 and 1, shown as percent."""
     baseline: str
-    """Name of the untouched student's arm."""
+    """Name of the arm that the others are compared with: the untouched student's, or a classifier's supervisor."""
     problems: int
     """Problems given."""
     level: float
@@ -320,6 +339,19 @@ class Results(_Plain):
     """Of tasks that a judge compares with a reference."""
     agreements: list[Agreement] = []
     """Of students with their best teacher, where answers can be compared."""
+    classifiers: list[ClassifierResult] = []
+    """Of classifiers."""
+
+    @property
+    def reference(self) -> str:
+        """What the arms are compared with, in words."""
+        student = self.arm(self.baseline).role == "student"
+        return "the untouched student" if student else f"its supervisor {self.baseline}"
+
+    @property
+    def short_reference(self) -> str:
+        """The same, short enough for the head of a column."""
+        return "untouched" if self.arm(self.baseline).role == "student" else self.baseline
 
     def arm(self, name: str) -> ArmResult:
         """Return an arm by name."""

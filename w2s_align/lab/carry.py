@@ -25,7 +25,7 @@ from w2s_align.records import Prompt
 NAME = "lab/carry"
 """Name of the source, and of the task of its items."""
 NOISE = 0.4
-"""Probability that a digit is replaced: at .4 the best noisy supervisor (.754) is as good as the best blind one (.750)."""
+"""Probability that a digit is replaced: the best noisy supervisor (.754) is then as good as the best blind one."""
 CUT = len("U6+5+0=11\nT4+9+1=")
 """Characters of the author's work that stand in an item."""
 MOST_ITEMS = 100_000

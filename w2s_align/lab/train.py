@@ -59,7 +59,7 @@ class LabTraining:
         steps: Optimizer steps.
         examples: Number of solutions seen, each once.
         tokens: Tokens of these, prompts included.
-        loss: Mean loss per response token over the last 50 steps, in nats.
+        loss: Mean loss per response token over the last 50 steps, in nats; None without a step, like ``floor``.
         floor: The lowest possible ``loss``: that of a model that knows all but its author's random choices.
     """
 
@@ -67,8 +67,8 @@ class LabTraining:
     steps: int
     examples: int
     tokens: int
-    loss: float
-    floor: float
+    loss: float | None
+    floor: float | None
 
 
 def train_lab_model(
@@ -268,19 +268,20 @@ def _save(folder: Path, model: LlamaForCausalLM) -> None:
     model.save_pretrained(partial)
     build_tokenizer().save_pretrained(partial)
     partial.rename(folder / "model")
-    (folder / "checkpoint.safetensors").unlink()
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # there is none without a step
 
 
 def _summary(folder: Path, options: LabModel) -> LabTraining:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
     last = rows[-REPORTED_STEPS:]
     return LabTraining(
         model=folder / "model",
         steps=options.steps,
         examples=options.steps * options.batch_size,
         tokens=sum(row["tokens"] for row in rows),
-        loss=sum(row["loss"] for row in last) / len(last),
-        floor=sum(row["floor"] for row in last) / len(last),
+        loss=sum(row["loss"] for row in last) / len(last) if last else None,
+        floor=sum(row["floor"] for row in last) / len(last) if last else None,
     )
 
 

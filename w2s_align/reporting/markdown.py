@@ -70,6 +70,7 @@ def _evaluation(results: Results, drawings: Drawings) -> list[str]:
         lines += markdown_table(header, [_arm_row(arm, setting, words) for arm in results.arms])
     lines += _task_settings(results)
     lines += _selections(results, words) + _win_rates(results, words) + _gaps(results) + _agreements(results)
+    lines += _classifiers(results, words)
     lines += ["## Paired differences", ""]
     for setting in results.settings:
         header = ["comparison", "difference", interval, "p, Holm", "p", "detectable", "test"]
@@ -176,6 +177,22 @@ def _agreements(results: Results) -> list[str]:
     ]
     header = ["arm", "setting", "teacher", "all problems", "teacher right", "teacher wrong"]
     return ["## Agreement with the best teacher", "", *markdown_table(header, rows)] if rows else []
+
+
+def _classifiers(results: Results, words: Words) -> list[str]:
+    rows = [
+        [
+            c.arm,
+            *(f"{words.value(e.value)} ({words.interval(e.low, e.high)})" for e in (c.balanced_accuracy, c.f1)),
+            f"{_two_digits(c.auroc.value)} ({_two_digits(c.auroc.low)} to {_two_digits(c.auroc.high)})",
+            percent(c.confidence),
+            percent(c.calibration_error),
+            ", ".join(f"{name} {percent(share)}" for name, share in c.classes.items()),
+        ]
+        for c in results.classifiers
+    ]
+    header = ["arm", "balanced accuracy", "F1", "AUROC", "confidence", "calibration error", "classes given"]
+    return ["## Classifiers", "", *markdown_table(header, rows)] if rows else []
 
 
 def _breakdowns(results: Results, words: Words) -> list[str]:

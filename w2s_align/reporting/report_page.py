@@ -105,8 +105,8 @@ def _key_numbers(results: Results, verdict: Verdict, words: Words) -> list[KeyNu
     if arm is None:
         return []
     gain = next((g for g in results.delta_gains if (g.setting, g.arm) == (setting, arm)), None)
-    shown = [(f"{arm}, the tuned student", arm), (f"{results.baseline}, untouched", results.baseline)]
-    if gain:
+    shown = [(f"{arm}, the tuned student", arm), (_named_baseline(results), results.baseline)]
+    if gain and gain.teacher != results.baseline:
         shown.append((f"{gain.teacher}, the best teacher", gain.teacher))
     numbers = []
     for label, name in shown:
@@ -117,6 +117,11 @@ def _key_numbers(results: Results, verdict: Verdict, words: Words) -> list[KeyNu
         note = words.signed_interval(d.low, d.high) + (" points" if words.unit == "share" else "")
         numbers.append(KeyNumber("Delta gain", words.signed(d.value), note))
     return numbers
+
+
+def _named_baseline(results: Results) -> str:
+    student = results.arm(results.baseline).role == "student"
+    return f"{results.baseline}, {'untouched' if student else 'its supervisor'}"
 
 
 def _evaluation(results: Results) -> dict[str, Any]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def summary_table(results: Results) -> Table:
-    """Return the arms with intervals and differences to the untouched student."""
+    """Return the arms with intervals and differences to what they are compared with."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -25,7 +25,7 @@ def summary_table(results: Results) -> Table:
     for setting in results.settings:
         table.add_column(setting_name(setting), justify="right")  # wraps in a narrow window: nothing is cut away
         table.add_column(f"{100 * results.level:.0f}%", justify="right", style="dim")
-        table.add_column("against untouched", justify="right")
+        table.add_column(f"against {results.short_reference}", justify="right")
     for arm in results.arms:
         cells: list[Text | str] = [Text(arm.name), role_name(arm.role)]
         for setting in results.settings:

@@ -18,7 +18,12 @@ MINUS = "\N{MINUS SIGN}"
 """A hyphen is too short beside a plus sign, and a line may break after it."""
 ROLE_NAMES = {"student": "untouched student", "treatment": "tuned student", "ceiling": "ceiling (gold labels)"}
 """Roles whose name alone does not say what the arm is; the others are shown as they are."""
-SETTING_NAMES = {"greedy": "Greedy decoding", "sampled": "Sampled answers", "standard": "Each task's own decoding"}
+SETTING_NAMES = {
+    "greedy": "Greedy decoding",
+    "sampled": "Sampled answers",
+    "standard": "Each task's own decoding",
+    "labels": "Labels",
+}
 """Names of the usual sampling settings; a setting that a user named keeps its name."""
 BY_NAMES = {"task": "By task", "subject": "By subject", "difficulty": "By difficulty"}
 """Headings of the breakdowns."""

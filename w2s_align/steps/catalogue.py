@@ -6,6 +6,7 @@ Kinds of training declare themselves in training/methods; one file (train.py) ma
 from w2s_align.steps.combine import Combine
 from w2s_align.steps.cut import Cut
 from w2s_align.steps.evaluate import Evaluate
+from w2s_align.steps.evaluate_classifiers import EvaluateClassifiers
 from w2s_align.steps.export import Export
 from w2s_align.steps.generate import Generate
 from w2s_align.steps.half import Half
@@ -50,6 +51,7 @@ CATALOGUE: dict[str, type[Step]] = {
             Preference,
             LmEvalStep,
             Evaluate,
+            EvaluateClassifiers,
             ReportStep,
             ImportModel,
             LabModelStep,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from w2s_align.errors import Problem, UserError, did_you_mean
+from w2s_align.errors import Problem, UserError
 from w2s_align.evaluation.results import Role
 from w2s_align.evaluation.task import (
     LM_EVAL,
@@ -30,6 +30,7 @@ from w2s_align.recipe.schema import NAME, ArtifactType, PromptsRef, Reads, Refer
 from w2s_align.records import Score, Settings, record_columns
 from w2s_align.scoring.judge import DEFAULT_SAMPLING
 from w2s_align.scoring.scorers import ScorerSettings
+from w2s_align.steps.arms import check_arms, labelled
 from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.generate import Generate, GenerateResources
@@ -234,23 +235,10 @@ class Evaluate(Step):
             )
 
     def _check_arms(self) -> None:
-        for name in (*self.arms, *self.sampling):
+        for name in self.sampling:
             if not NAME.fullmatch(name):
-                raise UserError(f"{name!r} cannot name an arm or a setting.", fix="Use letters, digits, - and _.")
-        if self.baseline not in self.arms:
-            raise UserError(f"baseline: {self.baseline} is not an arm.", fix=did_you_mean(self.baseline, self.arms))
-        for name in self.roles:
-            if name not in self.arms:
-                raise UserError(f"roles: {name} is not an arm.", fix=did_you_mean(name, self.arms))
-        missing = [name for name in self.arms if name not in self.roles]
-        if missing:
-            raise UserError(
-                f"roles says nothing about {', '.join(missing)}.",
-                why="The verdict must know who teaches, who is tuned, and who is a control.",
-                fix=f"roles: {{{missing[0]}: teacher}} (or student, treatment, control, ceiling, other)",
-            )
-        if self.roles[self.baseline] != "student":
-            raise UserError(f"The baseline {self.baseline} has the role {self.roles[self.baseline]}.", fix="student")
+                raise UserError(f"{name!r} cannot name a setting.", fix="Use letters, digits, - and _.")
+        check_arms(list(self.arms), self.roles, self.baseline, ("student",))
 
     def content(self) -> dict[str, Any]:
         """Return the definitions of the tasks in place of their names, and not where their data lie."""
@@ -379,7 +367,7 @@ class Evaluate(Step):
                     answers[setting] = self._scored(work, evaluated, arm, index, setting)
                     done += 1
                     work.progress(done, total, f"{arm} {setting}")
-                    tables.append(_labelled(answers[setting].scores, arm=arm, run=seed, setting=setting))
+                    tables.append(labelled(answers[setting].scores, arm=arm, run=seed, setting=setting))
                 made.append(ArmRun(seed, answers))
             arms.append(Arm(arm, self.roles[arm], made))
         tasks = self.definitions()
@@ -434,12 +422,3 @@ class Evaluate(Step):
         responses = pa.concat_tables([asked.responses for asked in evaluated.answers(arm, index, setting)])
         made = {name: pa.concat_tables(found) for name, found in choosers.items() if found}
         return Answers(pa.concat_tables(parts), responses, made)
-
-
-def _labelled(scores: pa.Table, **labels: str) -> pa.Table:
-    """Add columns that say whose scores these are, so that all arms fit into one table."""
-    import pyarrow as pa
-
-    for name, value in labels.items():
-        scores = scores.append_column(name, pa.repeat(pa.scalar(value), scores.num_rows))
-    return scores

@@ -16,6 +16,8 @@ from w2s_align.steps.evaluation_places import Place
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LABELS = "labels"
+"""The setting of classifiers, which give an item one label; also the option that names labels that are there."""
 NOT_ASKED = "not asked: the prompt was dropped"
 
 
@@ -71,11 +73,16 @@ class Evaluated:
 
     def answers(self, arm: str, index: str, setting: str) -> Iterator[Asked]:
         """Yield one model's answers, task by task; a prompt that was dropped has an answer that failed."""
+        from w2s_align.evaluation.classification import labels_as_responses
+
         for place in self._answer_places():
             if (place.arm, place.index, place.setting) != (arm, index, setting):
                 continue
-            task, artifact = place.task, self.inputs[place.input]
+            task, artifact = place.task, self._artifact(place)
             problems = self._problems(task, artifact)
+            if artifact.type == "scores" and not task:
+                yield Asked("prompts", problems, labels_as_responses(artifact.table("scores")), None)
+                continue
             if not task:
                 yield Asked("prompts", problems, _complete(problems, artifact.table("responses")), None)
                 continue
@@ -88,10 +95,14 @@ class Evaluated:
                 None if scores is None else _named(scores, "prompt_id", task),
             )
 
+    def labels(self, arm: str, index: str) -> pa.Table:
+        """Return the labels of one model of an arm: rows of ``Score.SCHEMA``."""
+        return self._artifact(Place(arm, index, LABELS)).table("scores")
+
     def seed_name(self, arm: str, index: str) -> str:
         """Return the training seed of a model of an arm: ``dpo@1`` has the seed 1; else its place among them."""
         places = (place for place in self._places() if (place.arm, place.index) == (arm, index))
-        made = [self.inputs[place.input].manifest["inputs"] for place in places]
+        made = [self._artifact(place).manifest["inputs"] for place in places]
         name = next((inputs["model"]["name"] for inputs in made if "model" in inputs), "")
         return name.rpartition("@")[2] if "@" in name else index
 
@@ -99,13 +110,19 @@ class Evaluated:
         for text in self.inputs:
             if (place := Place.parse(text)) is not None:
                 yield place
+            elif text.startswith(f"{LABELS}."):
+                yield Place(text.removeprefix(f"{LABELS}."), "0", LABELS)
+
+    def _artifact(self, place: Place) -> Artifact:
+        """Return the artifact of a place: an implied one, or labels that the evaluation names."""
+        return self.inputs[place.input] if place.input in self.inputs else self.inputs[f"{LABELS}.{place.arm}"]
 
     def _answer_places(self) -> Iterator[Place]:
         return (place for place in self._places() if place.arm and not place.compared)
 
     def _problems(self, task: str, artifact: Artifact) -> pa.Table:
         if not task or task == "prompts":
-            return self.inputs["prompts"].table()
+            return self.inputs["prompts" if "prompts" in self.inputs else "items"].table()
         loaded = self.inputs.get(Place(task=task).input)
         return artifact.table("prompts") if loaded is None else loaded.table()
 
