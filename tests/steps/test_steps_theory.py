@@ -27,3 +27,11 @@ def test_theory_recipes_write_their_pages(tmp_path: Path) -> None:
 
     toy = load_recipe(shipped_recipes()["theory/sections_toy"]).run(tmp_path)
     assert toy.artifact("sections").manifest["result"]["verdict"].startswith("Preference tuning follows")
+
+
+def test_the_oracle_of_weak_to_strong_generalization_has_its_numbers(tmp_path: Path) -> None:
+    run = load_recipe(shipped_recipes()["theory/w2sg_oracle"]).run(tmp_path)
+    numbers = json.loads((run.artifact("oracle").path / "report.json").read_text())
+    assert [check["name"] for check in numbers["checks"] if not check["held"]] == []
+    assert len(numbers["checks"]) == 5 and len(numbers["outcomes"]) == 10
+    assert run.verdict().startswith("All 5 checks hold: random errors are averaged away")

@@ -34,9 +34,9 @@ class LabModel(Settings):
     """Hidden size: a multiple of 32 or 48, because attention heads are 32 wide, else 48."""
 
     steps: int = Field(800, ge=0)
-    """Optimizer steps, each on a fresh batch of problems; 0 leaves a model with random weights. Enough when the final loss is within 0.001 of its floor (see
-    ``LabTraining``): 800 at width 64, 1200 at width 96. An under-trained model makes errors of its own, and preference
-    tuning amplifies them."""
+    """Optimizer steps, each on a fresh batch of problems; 0 leaves a model with random weights. Enough when the final
+    loss is within 0.001 of its floor (see ``LabTraining``): 800 at width 64, 1200 at width 96. An under-trained model
+    makes errors of its own, and preference tuning amplifies them."""
 
     batch_size: int = Field(32, ge=1)
     """Problems per step."""

@@ -26,7 +26,7 @@ from w2s_align.steps.select import Select
 from w2s_align.steps.stand_in_model import StandInModel
 from w2s_align.steps.step import Step
 from w2s_align.steps.task import TaskStep
-from w2s_align.steps.theory import DeltaTheory, SectionsToy
+from w2s_align.steps.theory import DeltaTheory, SectionsToy, W2SGOracle
 from w2s_align.steps.train import training_steps
 
 CATALOGUE: dict[str, type[Step]] = {
@@ -58,6 +58,7 @@ CATALOGUE: dict[str, type[Step]] = {
             StandInModel,
             DeltaTheory,
             SectionsToy,
+            W2SGOracle,
         ]
     )
 }
