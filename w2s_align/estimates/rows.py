@@ -42,6 +42,11 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
         return (None if whole.rows is None else round(share * whole.rows)), False
     if config.kind == "label":
         return sources("items")[0].rows, False
+    if config.kind == "items":
+        form = config.definition()
+        rows = form.data.rows.get(config.split or form.data.split)
+        known = None if rows is None else form.items_of(rows)
+        return (known if limit is None else min(limit, known or limit)), False
     if config.writes == "prompts":
         if isinstance(config, TaskStep):
             return config.definition().expected_problems, False

@@ -18,6 +18,7 @@ from w2s_align.errors import UserError
 from w2s_align.evaluation.published import published_examples
 from w2s_align.evaluation.task import GENERATORS, Task
 from w2s_align.evaluation.task_rows import task_rows
+from w2s_align.evaluation.templates import Templates
 from w2s_align.records import Message, Prompt, to_table
 
 if TYPE_CHECKING:
@@ -64,16 +65,11 @@ class _Builder:
     """Fills in the templates of one task."""
 
     def __init__(self, task: Task, seed: int) -> None:
-        from jinja2 import StrictUndefined
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
         self.task, self.seed = task, seed
         self.fewer = 0
         """Problems with fewer examples before them than asked for."""
-        self.environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
-        )
-        self.environment.globals["drop_references"] = drop_references
+        templates = Templates(f"The task {task.name}", drop_references=drop_references)
+        self._text, self._value = templates.text, templates.value
 
     def problems(self, data_dir: str | None) -> Problems:
         task = self.task
@@ -208,29 +204,6 @@ class _Builder:
                 fix="shots: 0",
             )
         return gold
-
-    def _text(self, template: str, fields: dict[str, Any]) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return self.environment.from_string(template).render(fields).strip()
-        except (TemplateError, TypeError, LookupError, ValueError) as error:
-            raise self._misfit(template, error, fields) from None
-
-    def _value(self, expression: str, fields: dict[str, Any]) -> Any:
-        from jinja2 import TemplateError
-
-        try:
-            return self.environment.compile_expression(expression, undefined_to_none=False)(**fields)
-        except (TemplateError, TypeError, LookupError, ValueError) as error:
-            raise self._misfit(expression, error, fields) from None
-
-    def _misfit(self, text: str, error: Exception, fields: dict[str, Any]) -> UserError:
-        columns = ", ".join(name for name in fields["row"])
-        return UserError(
-            f"The task {self.task.name} does not fit its data: {text.strip()[:80]!r}: {error}.",
-            why=f"The columns are {columns}.",
-        )
 
 
 def drop_references(answer: dict[str, Any], validated: dict[str, Any] | None = None) -> list[list[str]]:

@@ -10,15 +10,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from w2s_align.errors import UserError
-from w2s_align.evaluation.task import Task
+from w2s_align.evaluation.task import TaskData
 
 DATA_DIR = "W2S_DATA_DIR"
 """Environment variable that names the mirror folder where the recipe does not."""
 ENDINGS = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 """Endings of a mirror's files, in the order in which they are looked for."""
+
+
+class Source(Protocol):
+    """What has rows: a task, or a format of items."""
+
+    @property
+    def name(self) -> str:
+        """Its name, for messages."""
+
+    @property
+    def data(self) -> TaskData:
+        """Where its rows are."""
 
 
 def mirror_folder(data_dir: str | None) -> Path | None:
@@ -27,7 +39,7 @@ def mirror_folder(data_dir: str | None) -> Path | None:
     return Path(given).expanduser() if given else None
 
 
-def mirror_files(task: Task, split: str, config: str | None, folder: Path) -> list[Path]:
+def mirror_files(task: Source, split: str, config: str | None, folder: Path) -> list[Path]:
     """Return the files of a split in a mirror folder, the first of the usual layouts that is there.
 
     Args:
@@ -61,7 +73,7 @@ def download_command(repo: str, folder: Path | str) -> str:
     return f"hf download {repo} --repo-type dataset --local-dir {Path(folder) / repo}"
 
 
-def task_rows(task: Task, split: str, data_dir: str | None) -> Iterator[dict[str, Any]]:
+def task_rows(task: Source, split: str, data_dir: str | None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a split; with several configurations each row says its own as ``config``.
 
     Args:
@@ -77,7 +89,7 @@ def task_rows(task: Task, split: str, data_dir: str | None) -> Iterator[dict[str
         yield from ({**row, "config": config} for row in rows) if task.data.configs else rows
 
 
-def _rows(task: Task, split: str, config: str | None, data_dir: str | None) -> Iterator[dict[str, Any]]:
+def _rows(task: Source, split: str, config: str | None, data_dir: str | None) -> Iterator[dict[str, Any]]:
     if task.data.source is not None:
         yield from _whole(Path(task.data.source).expanduser())
         return

@@ -27,8 +27,8 @@ VIEWS: tuple[View, ...] = ("noisy", "blind")
 NEWTON_STEPS = 50
 """More than Newton's method takes here: it has converged to rounding after about ten."""
 PGR = {"noisy": (0.82, 0.06), "blind": (0.0, 0.02)}
-"""Gap recovered, and how far a mean over five draws may be from it, for the default settings. Over 120 draws it was .823
-in the noisy view with a standard deviation of .046, so that means over five have one of .02."""
+"""Gap recovered, and how far a mean over five draws may be from it, for the default settings. Over 120 draws it was
+.823 in the noisy view with a standard deviation of .046, so that means over five have one of .02."""
 AGREEMENT = {"noisy": (0.648, 0.02), "blind": (1.0, 0.005)}
 """The same for how often the student says what the weak model says."""
 

@@ -29,6 +29,8 @@ from w2s_align.steps.catalogue import CATALOGUE
 
 ROWS = 16
 """Prompts or pairs that are left of each source."""
+ITEMS = 48
+"""Items that are left of each source: both halves of them have both classes."""
 TOKENS = 64
 """Longest answer of a stand-in, in tokens; one of its usual answers has about 50."""
 STEPS = 3
@@ -186,6 +188,18 @@ class _Change:
                 raw.pop(option, None)
         elif looks_local(config.source):
             raw["source"] = config.source
+
+    def _items(self, config: Any, raw: Raw) -> None:
+        limit = min(config.limit or ITEMS, ITEMS)
+        data, seed = config.definition().data, config.seed
+        raw.clear()
+        if data.source is not None:
+            raw |= {"kind": "items", "format": config.format, "split": config.split}
+        else:  # rows of each split are others, so that a test shares none with a half
+            source = self._dataset(f"{data.repo} {config.split or data.split}", {}, "items")
+            raw |= {"kind": "prompts", "source": source, "task": config.format}
+        raw |= {"limit": limit, "seed": seed, "resources": {"cpus": 1}}
+        self.changes.append(f"at most {ITEMS} items of each source")
 
     def _import_pairs(self, config: Any, raw: Raw) -> None:
         raw["limit"] = min(config.limit or ROWS, ROWS)

@@ -12,6 +12,7 @@ from w2s_align.steps.generate import Generate
 from w2s_align.steps.half import Half
 from w2s_align.steps.import_model import ImportModel
 from w2s_align.steps.import_pairs import ImportPairs
+from w2s_align.steps.items import Items
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.lab_model import LabModelStep
 from w2s_align.steps.label import Label
@@ -34,6 +35,7 @@ CATALOGUE: dict[str, type[Step]] = {
     for step in list[type[Step]](
         [
             Prompts,
+            Items,
             Half,
             TaskStep,
             Generate,
