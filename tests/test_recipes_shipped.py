@@ -24,9 +24,12 @@ from w2s_align.terminal.plan_view import number
 
 RECIPES = shipped_recipes()
 FOLDERS = ("delta_learning", "tulu3", "olmo3", "small")
-PUBLISHED = [name for name in RECIPES if name.split("/")[0] in FOLDERS]
+CLASSIFIERS = ("w2sg/qwen05b_llama8b", "w2sg/sciq_gpt2")
+"""Published experiments on weak labels."""
+PUBLISHED = [name for name in RECIPES if name.split("/")[0] in FOLDERS or name in CLASSIFIERS]
 SWEEPS = sorted(str(path.relative_to(recipes_folder())) for path in recipes_folder().rglob("*.sweep.yaml"))
 MACHINES = {
+    **dict.fromkeys(CLASSIFIERS, "1xH100"),
     "tulu3/dpo_70b": "64xH100",
     "olmo3/think_7b": "32xH100",
     "olmo3/think_32b": "128xH100",
@@ -38,7 +41,9 @@ MACHINES = {
 """What a recipe asks for, where it is not 8xH100."""
 UNCOUNTED = ("delta_learning/ultrafeedback_weak_3b", "delta_learning/ultrafeedback_weak_8b")
 """Recipes over a dataset whose number of rows was not found."""
-SOURCE = re.compile(r"\[(R|N|T|C|OI|O3|TRL|ours)\b[^\]]*\]")
+TAGS = ("R", "N", "T", "C", "OI", "O3", "TRL", "OAI", "EAI", "B", "PEFT", "ours")
+"""Sources of settings; each recipe explains its own at the top."""
+SOURCE = re.compile(rf"\[({'|'.join(TAGS)})\b[^\]]*\]")
 
 
 @cache
@@ -55,7 +60,7 @@ def test_a_recipe_loads_and_says_what_it_is_for(name: str) -> None:
     assert len(recipe.description) > 20
     if not name.startswith("theory"):
         assert any(node.config.writes == "report" for node in recipe.nodes.values())
-    if name.startswith(("theory", *FOLDERS)):
+    if name.startswith(("theory", "w2sg", *FOLDERS)):
         assert read_document(RECIPES[name]).data["w2s_align"] == ">=0.1"
 
 
@@ -115,7 +120,7 @@ def test_every_setting_of_a_published_recipe_names_its_source_or_says_that_it_is
     document = read_document(RECIPES[name])
     lines = document.text.splitlines()
     header = document.text.partition("\nname: ")[0]
-    defined = {tag for tag in ("R", "N", "T", "C", "OI", "O3", "TRL", "ours") if f"[{tag}] " in header}
+    defined = {tag for tag in TAGS if f"[{tag}] " in header}
     found = list(settings(document))
     assert len(found) > 25
     for place, line in [*found, (("seed",), document.lines[("seed",)])]:
@@ -227,10 +232,47 @@ def small(student: str, rate: float, rule: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def weak_labels(weak: str, strong: str, rates: tuple[float, float], **shared: Any) -> dict[str, dict[str, Any]]:
+    """w2s_generalization 1.6 and 1.9."""
+    student = {**shared, "model": strong, "learning_rate": rates[1]}
+    return {
+        "weak": {
+            **shared,
+            "model": weak,
+            "learning_rate": rates[0],
+            "loss": "xent",
+            "labels": None,
+            "items": "$first",
+        },
+        "xent": {**student, "loss": "xent", "labels": "$labels", "items": "$second"},
+        "logconf": {**student, "loss": "logconf", "labels": "$labels", "items": "$second", "alpha": 0.5},
+        "ceiling": {**student, "loss": "xent", "labels": None, "items": "$second"},
+    }
+
+
+PUBLIC_CODE = {
+    **{"batch_size": 32, "num_train_epochs": 2, "lr_scheduler_type": "cosine", "scheduler_kwargs": {}},
+    **{"warmup_steps": 0, "weight_decay": 0, "new_head": "zero", "disable_dropout": True, "max_length": 1023},
+    **{"too_long": "drop", "template": "plain", "hard_labels": False, "seeds": 0, "adapter": None},
+}
+ELEUTHER = {
+    **{"batch_size": 32, "num_train_epochs": 3, "lr_scheduler_type": "cosine", "warmup_steps": 40, "adapter.r": 8},
+    **{"weight_decay": 0.1, "adam_beta2": 0.95, "new_head": "small", "evaluate_every": 25, "hard_labels": False},
+}
 SECTIONS = {"source": "scottgeng00/delta_learning_num_sections", "limit": 16384, **EVERYTHING}
 SECTIONS_DPO = {**AUTHORS, "model": LLAMA_3B}
 SECTIONS_SFT = {**AUTHORS_SFT, "model": LLAMA_3B, "learning_rate": 1e-6}
 SETTINGS: Table = {
+    "w2sg/sciq_gpt2": {
+        **weak_labels("openai-community/gpt2", "openai-community/gpt2-xl", (5e-5, 1e-5), **PUBLIC_CODE),
+        "items": {"format": "sciq", "limit": 20_000, "balance": "none"},
+        "test": {"split": "test", "limit": 10_000},
+    },
+    "w2sg/qwen05b_llama8b": {
+        **weak_labels("Qwen/Qwen1.5-0.5B", "meta-llama/Meta-Llama-3-8B", (5e-4, 8e-5), **ELEUTHER),
+        "items": {"limit": 11_000, "balance": "exact"},
+        "test": {"limit": 5_000, "balance": "exact"},
+    },
     "delta_learning/qwen3b_over_1b5": post_training(QWEN.format("3B"), QWEN.format("1.5B"), 150_000, 5e-8, 5, 1e-6, 1),
     "delta_learning/llama3b_over_1b": post_training(LLAMA_3B, LLAMA_1B, 100_000, 7e-8, 5, 1e-6, 1),
     "delta_learning/qwen1b5_over_0b5": post_training(
@@ -418,6 +460,9 @@ def test_a_published_recipe_has_its_arms(name: str) -> None:
     recipe = load_recipe(RECIPES[name]).recipe
     scores: Any = recipe.nodes["scores"].config
     roles = set(scores.roles.values())
+    if name in CLASSIFIERS:
+        assert roles == {"teacher", "treatment", "ceiling"} and scores.arms["weak"] == "$weak"
+        return
     if name in CONTROLS:
         assert roles >= CONTROLS[name]
         assert re.search(r"# .*(Controls|control of the ladder)", recipe.text)

@@ -20,6 +20,9 @@ PUBLISHED = {
     "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
     "allenai/OLMo-2-1124-7B-Instruct": 7_298_617_344,
     "HuggingFaceTB/SmolLM2-135M-Instruct": 134_515_008,
+    "openai-community/gpt2": 124_439_808,
+    "openai-community/gpt2-xl": 1_557_611_200,
+    "Qwen/Qwen1.5-0.5B": 463_987_712,
 }
 
 
@@ -59,6 +62,21 @@ def test_adapter_parameters_are_those_that_peft_makes() -> None:
         model = get_peft_model(AutoModelForCausalLM.from_config(config), LoraConfig(r=8, target_modules="all-linear"))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert shape is not None and shape.lora_parameters(8) == trained
+
+
+def test_gpt2_has_names_and_biases_of_its_own() -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    config = GPT2Config(vocab_size=97, n_embd=48, n_layer=3, n_head=4, n_positions=40, bos_token_id=1, eos_token_id=1)
+    shape = Shape.of("made", config.to_dict())
+    assert shape is not None and shape.context == 40
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        assert shape.parameters == model.num_parameters()
+        tuned = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear", fan_in_fan_out=True))
+    assert shape.lora_parameters(8) == sum(p.numel() for p in tuned.parameters() if p.requires_grad)
 
 
 def test_a_folder_goes_before_the_name_and_an_unknown_model_has_no_shape(tmp_path: Path) -> None:

@@ -16,6 +16,15 @@ from typing import Any
 SHIPPED = Path(__file__).parent / "shapes.json"
 """Shapes of the models that shipped recipes name."""
 
+PLAIN = "gpt2"
+"""The architecture without gates, with biases and learned positions; its configuration has names of its own."""
+GPT2_NAMES = {
+    "hidden_size": "n_embd",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+    "max_position_embeddings": "n_positions",
+}
+"""What GPT-2 calls the entries of its configuration."""
 QK_NORMS = {"qwen3": "head", "olmo2": "full", "olmo3": "full"}
 """Architectures that normalize queries and keys, per head or over the whole projection."""
 
@@ -56,6 +65,10 @@ class Shape:
     def of(cls, model: str, config: Mapping[str, Any]) -> Shape | None:
         """Read a shape from the content of a ``config.json``; None unless it is a dense decoder of the usual kind."""
         config = config.get("text_config") or config
+        if config.get("model_type") == PLAIN and "n_embd" in config:
+            own = {name: config.get(theirs) for name, theirs in GPT2_NAMES.items()}
+            inner = {"intermediate_size": config.get("n_inner") or 4 * config["n_embd"], "tie_word_embeddings": True}
+            config = {**config, **own, **inner}
         try:
             hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
             return cls(
@@ -78,6 +91,9 @@ class Shape:
     @property
     def layer_parameters(self) -> int:
         """Number of weights of one layer: attention, gated feed-forward, norms and, in Qwen 2, biases."""
+        if self.model_type == PLAIN:
+            width, inner = self.hidden_size, self.intermediate_size
+            return 4 * width * width + 2 * width * inner + 9 * width + inner
         width, queries, keys = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
         attention = width * queries * 2 + width * keys * 2
         biases = queries + 2 * keys if self.model_type == "qwen2" else 0
@@ -98,6 +114,7 @@ class Shape:
             self.layers * self.layer_parameters
             + self.embedding_parameters * (1 if self.tied else 2)
             + self.hidden_size
+            + (self.context * self.hidden_size + self.hidden_size if self.model_type == PLAIN else 0)
         )
 
     @property
@@ -108,6 +125,8 @@ class Shape:
     def lora_parameters(self, r: int) -> int:
         """Return the number of weights of a LoRA adapter of rank ``r`` on every linear layer but the output head."""
         width, queries, keys = self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        if self.model_type == PLAIN:  # queries, keys and values are one matrix
+            return self.layers * r * (6 * width + 2 * (width + self.intermediate_size))
         sides = 2 * (width + queries) + 2 * (width + keys) + 3 * (width + self.intermediate_size)
         return self.layers * r * sides
 
