@@ -32,7 +32,8 @@ def first_half(items: pa.Table, share: float, seed: int) -> list[bool]:
     sizes = Counter(groups)
     order = sorted(sizes)
     random.Random(seed).shuffle(order)
-    wanted, taken, first = round(share * len(groups)), 0, set()
+    first: set[str] = set()
+    wanted, taken = round(share * len(groups)), 0
     for group in order:
         if taken >= wanted:
             break

@@ -5,6 +5,7 @@ Kinds of training declare themselves in training/methods; one file (train.py) ma
 
 from w2s_align.steps.combine import Combine
 from w2s_align.steps.cut import Cut
+from w2s_align.steps.ensemble import Ensemble
 from w2s_align.steps.evaluate import Evaluate
 from w2s_align.steps.evaluate_classifiers import EvaluateClassifiers
 from w2s_align.steps.export import Export
@@ -43,6 +44,7 @@ CATALOGUE: dict[str, type[Step]] = {
             ScoreStep,
             JudgeStep,
             Label,
+            Ensemble,
             Combine,
             Select,
             PairStep,
