@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from w2s_align.artifacts.artifact import Artifact
@@ -15,6 +16,9 @@ from w2s_align.lab import carry_items
 from w2s_align.records import Prompt, Score, from_table
 from w2s_align.runs import Run, load_recipe, recipe_from_text
 from w2s_align.steps import CATALOGUE
+from w2s_align.steps.half import Half
+from w2s_align.steps.label import Label
+from w2s_align.steps.work import Work
 
 MODEL = "{kind: lab_model, layers: 2, width: 32, steps: 0"
 FAST = "learning_rate: 5e-3, batch_size: 8, max_steps: 6, warmup_steps: 0"
@@ -24,7 +28,7 @@ seed: 0
 steps:
   strong: {MODEL}, seed: 1}}
   small:  {MODEL}, seed: 2}}
-  items:  {{kind: prompts, source: %s}}
+  items:  {{kind: prompts, source: %s, columns: {{prompt: prompt, answer: answer, group: group}}}}
   test:   {{kind: prompts, source: lab/carry, split: test, limit: 60}}
   first:  {{kind: half, items: $items, half: first, apart_from: $test}}
   second: {{kind: half, items: $items, half: second, apart_from: $test}}
@@ -48,11 +52,12 @@ EVALUATED = """\
 
 
 def write_items(path: Path, gold: set[str] | None = None) -> Path:
-    """Write items with two rows of each group; gold answers are those of ``gold``, or all."""
+    """Write items with two rows of each group; gold answers are those of the ids ``gold``, or all."""
     rows = []
     for place, item in enumerate(carry_items(80, 0, "train")):
-        answer = item.answer if gold is None or item.id in gold else None
-        rows.append({"prompt": item.messages, "answer": answer, "group": f"group {place // 2}"})
+        text = "\n".join(message["content"] for message in item.messages)
+        answer = item.answer if gold is None or Prompt.of(text).id in gold else None
+        rows.append({"prompt": text, "answer": answer, "group": f"group {place // 2}"})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -125,54 +130,38 @@ def test_without_gold_answers_of_the_second_half_the_files_are_the_same(done, tm
         assert (run.artifact(step).path / file).read_bytes() == (other.artifact(step).path / file).read_bytes(), step
 
 
-def run_error(text: str, folder: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        recipe_from_text(text).run(folder)
-    return str(caught.value)
+def work(run: Run, out: Path, **inputs: str) -> Work:
+    """Return a step at work on artifacts of a run."""
+    artifacts = {place: run.artifact(name) for place, name in inputs.items()}
+    return Work("step", out, artifacts, inputs, lambda done, total, note: None)
 
 
 def test_a_models_own_items_are_left_out_marked_or_refused(done, tmp_path):
-    root, _ = done
-    base = RECIPE % (root / "items.jsonl")
-    more = """\
-  own:    {kind: label, model: $weak, items: $items}
-  marked: {kind: label, model: $weak, items: $items, own_items: mark}
-"""
-    run = recipe_from_text(base + more).run(root / "runs")
-    own, marked = run.artifact("own"), run.artifact("marked")
-    assert own.manifest["counts"]["dropped"] == {"trained_on": 40} and own.table().num_rows == 40
-    outcomes = marked.table()["outcome"].to_pylist()
+    _, run = done
+
+    def labeled(items: str, own_items: Any) -> Work:
+        at_work = work(run, tmp_path / f"{items}-{own_items}", model="weak", items=items)
+        Label(model="$weak", items="$items", own_items=own_items).run(at_work)
+        return at_work
+
+    own = labeled("items", "drop")
+    assert own.counts == {"rows_in": 80, "kept": 40, "dropped": {"trained_on": 40}}
+    assert own.warnings == ["40 items that the model was trained on are left out."]
+    labeled("items", "mark")
+    outcomes = pq.read_table(tmp_path / "items-mark" / "data")["outcome"].to_pylist()
     assert outcomes.count("trained on") == 40 and outcomes.count(None) == 40
-    assert "40 items that the model was trained on are left out." in own.manifest["warnings"]
-    said = run_error(base + "  none: {kind: label, model: $weak, items: $first}\n", root / "runs")
-    assert "was trained on all 40 items" in said
-    overlapping = """\
-  scores: {kind: evaluate_classifiers, items: $items, arms: {weak: $weak, xent: $xent}, baseline: weak,
-           roles: {weak: teacher, xent: treatment}}
-"""
-    said = run_error(base + overlapping, root / "runs")
-    assert "40 of the 80 test items are items that" in said
+    with pytest.raises(UserError, match="was trained on all 40 items"):
+        labeled("first", "drop")
+    with pytest.raises(UserError, match="40 of the 80 test items are items that"):
+        labeled("items", "refuse")
 
 
-def test_a_half_that_shares_a_group_with_the_test_is_refused(done):
-    root, _ = done
-    said = run_error(
-        RECIPE % (root / "items.jsonl") + "  no: {kind: half, items: $items, half: first, apart_from: $first}\n",
-        root / "runs",
-    )
-    assert "40 of the 80 items are in the test" in said and "40 are the same items" in said
-
-
-def test_labels_of_other_items_and_items_without_answers_are_refused(done):
-    root, _ = done
-    base = RECIPE % (root / "items.jsonl")
-    more = f"  odd: {{kind: classifier, model: $strong, items: $first, labels: $labels, {FAST}}}\n"
-    assert "The labels belong to other items: none of the 40 items has one" in run_error(base + more, root / "runs")
-    empty = root / "empty.jsonl"
-    empty.write_text("".join(json.dumps({"prompt": f"item {i}"}) + "\n" for i in range(4)))
-    more = f"  bare: {{kind: prompts, source: {empty}}}\n"
-    more += f"  odd: {{kind: classifier, model: $strong, items: $bare, {FAST}}}\n"
-    assert "without label 4" in run_error(base + more, root / "runs")
+def test_a_half_that_shares_a_group_with_the_test_is_refused(done, tmp_path):
+    _, run = done
+    step = Half(items="$items", half="first", apart_from="$first")
+    with pytest.raises(UserError, match="40 of the 80 items are in the test") as caught:
+        step.run(work(run, tmp_path, items="items", apart_from="first"))
+    assert "40 are the same items" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -195,9 +184,9 @@ def test_the_plan_counts_halves_and_labels(tmp_path):
     from w2s_align.artifacts.store import Store
     from w2s_align.estimates.estimate import estimate
 
-    items = tmp_path / "items.jsonl"
-    write_items(items)
-    text = RECIPE.replace("source: %s", "source: lab/carry, limit: 100")
+    text = RECIPE.replace(
+        "source: %s, columns: {prompt: prompt, answer: answer, group: group}", "source: lab/carry, limit: 100"
+    )
     planned = recipe_from_text(text).plan(tmp_path)
     costs = estimate(planned, Store(tmp_path), None)
     assert {name: costs.steps[name].rows for name in ("first", "labels", "xent@1")} == {

@@ -94,6 +94,8 @@ def _nothing_left(table: RowCollector) -> UserError:
     fix = "Give more rows, or change max_length or too_long."
     if table.dropped["without_prompt"]:
         fix = "Give each pair a prompt: messages up to the user's last turn."
+    if table.dropped["without_label"]:
+        fix = "Give items with gold answers, or labels: $step of kind label."
     return UserError("There is no row to train on.", f"Counts: {counted or 'no rows at all'}.", fix)
 
 
