@@ -40,6 +40,8 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
         whole = sources("items")[0]
         share = config.share if config.half == "first" else 1 - config.share
         return (None if whole.rows is None else round(share * whole.rows)), False
+    if config.kind == "pick":
+        return config.number, True
     if config.kind == "label":
         return sources("items")[0].rows, False
     if config.kind == "items":

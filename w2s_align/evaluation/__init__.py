@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from w2s_align.evaluation.arms import Answers, Arm, ArmRun
+    from w2s_align.evaluation.budget import frontier, purchases, shuffled_errors
     from w2s_align.evaluation.calibration import calibration_error, fit_temperature
     from w2s_align.evaluation.compare import evaluate_arms
     from w2s_align.evaluation.conclusion import Verdict, verdict
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "calibration_error": "calibration",
     "compare_studies": "run_comparison",
+    "frontier": "budget",
+    "purchases": "budget",
+    "shuffled_errors": "budget",
     "fit_temperature": "calibration",
     "length_controlled_win_rate": "length_control",
     "load_suite": "task",
@@ -90,6 +94,7 @@ __all__ = [
     "compare_studies",
     "evaluate_arms",
     "fit_temperature",
+    "frontier",
     "holm",
     "length_controlled_win_rate",
     "load_suite",
@@ -104,7 +109,9 @@ __all__ = [
     "pass_at_k",
     "performance_gap_recovered",
     "prefer",
+    "purchases",
     "run_lm_eval",
+    "shuffled_errors",
     "sign_flip_test",
     "task_problems",
     "verdict",

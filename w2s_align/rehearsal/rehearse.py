@@ -201,6 +201,10 @@ class _Change:
         raw |= {"limit": limit, "seed": seed, "resources": {"cpus": 1}}
         self.changes.append(f"at most {ITEMS} items of each source")
 
+    def _pick(self, config: Any, raw: Raw) -> None:
+        raw["number"] = min(config.number, ITEMS // 8)
+        self.changes.append(f"at most {ITEMS // 8} picked items")
+
     def _import_pairs(self, config: Any, raw: Raw) -> None:
         raw["limit"] = min(config.limit or ROWS, ROWS)
         if not _on_hub(config.source):

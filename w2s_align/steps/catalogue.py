@@ -20,6 +20,7 @@ from w2s_align.steps.label import Label
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
 from w2s_align.steps.pair import PairStep
+from w2s_align.steps.pick import Pick
 from w2s_align.steps.preference import Preference
 from w2s_align.steps.prompts import Prompts
 from w2s_align.steps.report import ReportStep
@@ -38,6 +39,7 @@ CATALOGUE: dict[str, type[Step]] = {
             Prompts,
             Items,
             Half,
+            Pick,
             TaskStep,
             Generate,
             Cut,
