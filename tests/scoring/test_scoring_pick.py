@@ -45,6 +45,12 @@ def test_a_temperature_draws_in_proportion_to_a_power_of_the_entropy():
     assert sum(cold.values()) == 1200
 
 
+def test_gold_answers_decide_nothing():
+    gold = to_table([Prompt.of(f"item {i}", answer=str(i % 2)) for i in range(21)])
+    for by in ("random", "confidence", "uncertainty"):
+        assert pick_items(gold, LABELS, 6, by) == pick_items(ITEMS, LABELS, 6, by)
+
+
 def test_random_needs_no_labels_and_depends_on_the_seed():
     first, second = (pick_items(ITEMS, None, 5, "random", seed=seed) for seed in (0, 1))
     assert len(first) == 5 and first != second and first == pick_items(ITEMS, None, 5, "random", seed=0)

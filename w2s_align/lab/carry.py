@@ -63,7 +63,7 @@ def carry_items(n: int, seed: int, split: Split, *, noise: float = NOISE, draws:
     work = solutions[:, :CUT]
     views = {"blind": _blind(questions, work)}
     for draw in range(draws):
-        noisy = tuple(_noisy(characters, noise, rng) for characters in (questions, work))
+        noisy = _noisy(questions, noise, rng), _noisy(work, noise, rng)
         views["noisy" if draw == 0 else f"noisy_{draw + 1}"] = noisy
     chats = {name: _chats(*parts) for name, parts in views.items()}
     return [
