@@ -94,10 +94,8 @@ def main() -> None:
     best = {mode: min(processor for _, processor in rows) for mode, rows in found.items()}
     steps = -(-arguments.items // BATCH)
     for mode, rows in found.items():
-        fastest = min(clock for clock, _ in rows)
-        print(
-            f"{mode:6} {fastest:7.1f} s, {best[mode]:7.1f} s of the processor, {1000 * best[mode] / steps:.1f} ms a step"
-        )
+        fastest, step = min(clock for clock, _ in rows), 1000 * best[mode] / steps
+        print(f"{mode:6} {fastest:7.1f} s, {best[mode]:7.1f} s of the processor, {step:.1f} ms a step")
     print(f"plain / w2s, by the processor: {best['plain'] / best['w2s']:.2f}")
     print(f"labels of {LABELED:,} items: {clock:.1f} s, {processor:.1f} s of the processor")
 
