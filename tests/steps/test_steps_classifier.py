@@ -152,7 +152,7 @@ def test_a_models_own_items_are_left_out_marked_or_refused(done, tmp_path):
     assert outcomes.count("trained on") == 40 and outcomes.count(None) == 40
     with pytest.raises(UserError, match="was trained on all 40 items"):
         labeled("first", "drop")
-    with pytest.raises(UserError, match="40 of the 80 test items are items that"):
+    with pytest.raises(UserError, match="40 of the 80 test items are, or share a group with, items that"):
         labeled("items", "refuse")
 
 

@@ -18,6 +18,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Log-probability": ("logps/chosen", "logps/rejected"),
     "Implicit reward": ("rewards/chosen", "rewards/rejected"),
     "Quick task": ("accuracy",),
+    "Same class as the label": ("label_agreement",),
 }
 """Title of a panel to its metrics, under TRL's names where they are TRL's."""
 MOST_POINTS = 250

@@ -69,12 +69,16 @@ class Label(Step):
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        from w2s_align.interchange.halves import groups_of
         from w2s_align.scoring.labels import label_items
 
         items = work.inputs["items"].table()
-        own = set(items["id"].to_pylist()) & trained_items(work.inputs.get("model"))
-        if own and self.own_items == "refuse":
-            raise overlap(len(own), items.num_rows, self.model)
+        trained, groups = trained_items(work.inputs.get("model"))
+        own = trained.intersection(items["id"].to_pylist())
+        if self.own_items == "refuse":
+            related = sum(group in groups for group in groups_of(items))
+            if own or related:
+                raise overlap(max(len(own), related), items.num_rows, self.model)
         if own and self.own_items == "drop":
             items = items.filter(pc.invert(pc.is_in(items["id"], value_set=pa.array(sorted(own)))))
         if not items.num_rows:
@@ -113,22 +117,27 @@ class Label(Step):
         shutil.rmtree(work.out / "blocks", ignore_errors=True)
 
 
-def trained_items(model: Artifact | None) -> set[str]:
-    """Return the ids of all items that a classifier, and those it went on from, were trained on."""
+def trained_items(model: Artifact | None) -> tuple[set[str], set[str]]:
+    """Return ids and groups of all items that a classifier, and those it went on from, were trained on."""
+    from w2s_align.interchange.halves import groups_of
+
     found: set[str] = set()
+    groups: set[str] = set()
     while model is not None and model.type == "model":
         inputs = dict(model.inputs())
         for place, artifact in inputs.items():
             if place.partition(".")[0] == "items":
-                found.update(artifact.table()["id"].to_pylist())
+                items = artifact.table()
+                found.update(items["id"].to_pylist())
+                groups.update(groups_of(items))
         model = inputs.get("model")
-    return found
+    return found, groups
 
 
 def overlap(count: int, total: int, model: str) -> UserError:
     """Return the error about a test that a model was trained on."""
     return UserError(
-        f"{count:,} of the {total:,} test items are items that {model} was trained on.",
+        f"{count:,} of the {total:,} test items are, or share a group with, items that {model} was trained on.",
         "What a model has learned from is no test of it.",
         "Take the test from another split, or keep the halves apart from it: apart_from of step half.",
     )
