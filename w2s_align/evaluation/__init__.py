@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from w2s_align.evaluation.task import load_suite, load_task
     from w2s_align.evaluation.task_prompts import task_problems
+    from w2s_align.evaluation.worlds import over_worlds
 
 _MODULE_OF = {
     "calibration_error": "calibration",
@@ -49,6 +50,7 @@ _MODULE_OF = {
     "load_task": "task",
     "macro_difference": "macro",
     "macro_interval": "macro",
+    "over_worlds": "worlds",
     "prefer": "preference",
     "run_lm_eval": "lm_eval_bridge",
     "task_problems": "task_prompts",
@@ -100,6 +102,7 @@ __all__ = [
     "mcnemar_exact",
     "mean_interval",
     "minimum_detectable_effect",
+    "over_worlds",
     "paired_difference",
     "pass_at_k",
     "performance_gap_recovered",
