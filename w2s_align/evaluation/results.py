@@ -210,6 +210,8 @@ class WinRate(_Plain):
     """The arm."""
     controlled: Estimate
     """What the judge would prefer if both answers were equally long."""
+    published: Estimate | None = None
+    """By the published fit of AlpacaEval 2, where its data were given; see ``published_length_control``."""
     raw: Estimate
     """What it preferred: a tie is one half, and so is a flip."""
     length_effect: float
