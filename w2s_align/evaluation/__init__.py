@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from w2s_align.evaluation.calibration import calibration_error, fit_temperature
     from w2s_align.evaluation.compare import evaluate_arms
     from w2s_align.evaluation.conclusion import Verdict, verdict
+    from w2s_align.evaluation.conflict_tax import Deception, confidence, deception
     from w2s_align.evaluation.length_control import length_controlled_win_rate
     from w2s_align.evaluation.lm_eval_bridge import run_lm_eval
     from w2s_align.evaluation.macro import macro_difference, macro_interval
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "calibration_error": "calibration",
     "compare_studies": "run_comparison",
+    "Deception": "conflict_tax",
+    "confidence": "conflict_tax",
+    "deception": "conflict_tax",
     "fit_temperature": "calibration",
     "length_controlled_win_rate": "length_control",
     "load_suite": "task",
@@ -83,6 +87,7 @@ __all__ = [
     "ArmResult",
     "ArmRun",
     "Comparison",
+    "Deception",
     "Interval",
     "PairedDifference",
     "Results",
@@ -90,6 +95,8 @@ __all__ = [
     "Verdict",
     "calibration_error",
     "compare_studies",
+    "confidence",
+    "deception",
     "evaluate_arms",
     "fit_temperature",
     "holm",

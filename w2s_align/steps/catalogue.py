@@ -5,6 +5,7 @@ Kinds of training declare themselves in training/methods; one file (train.py) ma
 
 from w2s_align.steps.combine import Combine
 from w2s_align.steps.cut import Cut
+from w2s_align.steps.debate import DebateStep
 from w2s_align.steps.evaluate import Evaluate
 from w2s_align.steps.export import Export
 from w2s_align.steps.generate import Generate
@@ -38,6 +39,7 @@ CATALOGUE: dict[str, type[Step]] = {
             JudgeStep,
             Combine,
             Select,
+            DebateStep,
             PairStep,
             ImportPairs,
             Export,
