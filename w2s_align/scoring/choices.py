@@ -55,6 +55,9 @@ _TICKS = ("✓", "✔", "✅", "correct", "right", "true", "richtig", "korrekt",
 _RIGHT_BEGINS = beginnings(RIGHT_WORDS.split("|"))
 
 
+_NOUN_AFTER = re.compile(r"\s+[a-z]")
+
+
 class _Patterns:
     """The patterns of the tiers for some letters.
 
@@ -106,8 +109,7 @@ class _Patterns:
             rf"|^\W*({one})[.):]\W{{0,4}}(?:correct|right|true|richtig|korrekt|正确)(?![a-z])",
             re.IGNORECASE | re.MULTILINE,
         )
-        low = last.lower()
-        self.candidate = re.compile(rf"{before}(?:{one}|[b-hj-{max('j', low)}]|a(?!\s+[a-z])){after}")
+        self.kinds = _kinds(letters)
         self.any_case = re.compile(rf"{before}{any_case}")
         self.lines = re.compile(rf"\n\W*({one})[.):](?=\s|\*|$)")
         self.alone = re.compile(rf"{before}([B-HJ-{max('J', last)}]){after}")
@@ -265,13 +267,38 @@ def _negated(match: re.Match[str]) -> bool:
 def _around_letters(text: str, patterns: _Patterns) -> str:
     """Return the parts of a text that are near a letter by itself: statements about options are nowhere else."""
     parts: list[list[int]] = []
-    for match in patterns.candidate.finditer(_padded(text)):  # the letter is at match.start() of the text itself
-        start, end = max(0, match.start() - _NEAR), min(len(text), match.start() + 1 + _NEAR)
+    for place in _places_of_letters(text, patterns):
+        start, end = max(0, place - _NEAR), min(len(text), place + 1 + _NEAR)
         if parts and start <= parts[-1][1]:
             parts[-1][1] = end
         else:
             parts.append([start, end])
     return "\n".join(text[start:end] for start, end in parts)
+
+
+def _places_of_letters(text: str, patterns: _Patterns) -> Iterator[int]:
+    """Yield where letters of the options stand by themselves, other than an article and a small i.
+
+    Every character becomes a byte that says its kind, because bytes are searched far faster than a pattern.
+    """
+    kinds = b" " + text.replace("’", "'").encode("ascii", "replace").translate(patterns.kinds) + b" "
+    place = kinds.find(b" l ")
+    while place >= 0:  # kinds has one byte more in front: the letter is at this place of the text
+        if text[place] != "a" or not _NOUN_AFTER.match(text, place + 1):
+            yield place
+        place = kinds.find(b" l ", place + 1)
+
+
+def _kinds(letters: str) -> bytes:
+    """Return the kind of every ASCII character: ``l`` a letter of the options, ``w`` another one or a digit."""
+    small = (set("abcdefghj") | set(letters.lower())) - {"i"}
+    return (
+        bytes(
+            ord("l" if char in letters or char in small else "w" if char.isalnum() or char == "'" else " ")
+            for char in map(chr, range(128))
+        )
+        + b" " * 128
+    )
 
 
 def _first_line(text: str, patterns: _Patterns) -> str | None:

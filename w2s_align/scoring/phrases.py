@@ -211,7 +211,9 @@ NEGATED = re.compile(word_pattern("|".join(NEGATIONS)), re.IGNORECASE)
 
 
 _WINDOW = 400
-"""Characters after an answer word in which its phrase ends; before it, "final" and Markdown marks need 20."""
+"""Characters after an answer word in which its phrase ends."""
+_BEFORE = 20
+"""Characters before it in which "final" and Markdown marks stand."""
 
 
 def beginnings(words: Iterable[str]) -> tuple[str, ...]:
@@ -266,12 +268,26 @@ def answer_phrases(text: str) -> list[re.Match[str]]:
     found: list[re.Match[str]] = []
     end = 0
     for place in places:
-        starts = range(max(end, place - 20), place + 1) if place >= end else ()
-        tried = (ANSWER_PHRASE.match(text, start, place + _WINDOW) for start in starts)
-        if match := next(filter(None, tried), None):
+        if place >= end and (match := _match_around(ANSWER_PHRASE, text, max(end, place - _BEFORE), place)):
             found.append(match)
             end = match.end()
     return found
+
+
+def _match_around(pattern: re.Pattern[str], text: str, least: int, place: int) -> re.Match[str] | None:
+    """Return the first match that begins at a word, or before it with "final" or with white space and marks.
+
+    Args:
+        pattern: The pattern.
+        text: The text.
+        least: The match begins here or later.
+        place: Where the word begins.
+    """
+    start = len(text[least:place].rstrip(_BLANK)) + least
+    if text[max(least, start - 5) : start].lower() == "final":
+        start -= 5
+    tried = (pattern.match(text, one, place + _WINDOW) for one in range(start, place + 1))
+    return next(filter(None, tried), None)
 
 
 def explained_from(text: str) -> Iterator[int]:
