@@ -255,9 +255,8 @@ def _places(begins: tuple[str, ...], text: str) -> list[int] | None:
     lowered = text.lower()
     if len(lowered) != len(text):
         return None
-    return sorted(
-        place.start() for begin in begins if begin in lowered for place in re.finditer(re.escape(begin), lowered)
-    )
+    there = [begin for begin in begins if begin in lowered]
+    return sorted(place.start() for begin in there for place in re.finditer(re.escape(begin), lowered))
 
 
 def answer_phrases(text: str) -> list[re.Match[str]]:
