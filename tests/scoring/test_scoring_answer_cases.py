@@ -37,6 +37,15 @@ def test_answers_get_the_value_that_a_careful_reader_gives(name, least):
     assert not found, "\n".join(found)
 
 
+def test_the_lab_reads_what_follows_the_thoughts():
+    from w2s_align.lab import problems
+
+    (prompt,) = problems("lab/addition", 1, seed=0, split="test")
+    texts = [f"<think>1</think>{prompt.answer}", f"<think>0\n{prompt.answer}", f"<think>{prompt.answer}</think>0"]
+    responses = [Response(prompt.id, number, "m", text) for number, text in enumerate(texts)]
+    assert score(to_table([prompt]), to_table(responses), "lab").table["value"].to_pylist() == [1.0, 0.0, 0.0]
+
+
 def test_filters_read_what_follows_the_thoughts():
     pl = pytest.importorskip("polars")
     from w2s_align.pairing.quality import answer_texts, flag_texts

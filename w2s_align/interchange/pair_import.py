@@ -59,8 +59,10 @@ def import_pairs(
     """Read preference data and make pairs of it.
 
     Args:
-        source: A file (.jsonl, .json, .parquet), a folder of such files, the id of a dataset on the hub, or rows.
-        layout: ``pairs``, ``ratings`` or ``labels`` (see ``pair_layouts.py``); None to tell it from the columns.
+        source: A file (.jsonl, .json, .csv, .tsv, .parquet), a folder of such files, the id of a dataset on the hub,
+            or rows.
+        layout: ``pairs``, ``ratings``, ``labels`` or ``compared`` (see ``pair_layouts.py``); None to tell it from the
+            columns.
         columns: Which column holds what, where its name is not one of those in ``columns.NAMES``; ``output.0``
             is the first entry of a list ``output``.
         rule: How ratings become pairs.

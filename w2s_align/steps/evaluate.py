@@ -110,7 +110,7 @@ class Evaluate(Step):
     """What generating each arm's answers may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "results"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym", "scipy")
 
     def choices(self) -> dict[str, TaskChoice]:

@@ -42,7 +42,8 @@ class _PairStep(Step):
     """What is dropped."""
     decontaminate: list[EvaluationRef] = []
     """Prompts of evaluation sets: pairs of prompts that contain more than half the words of an item, in runs of 8
-    words (the rule of Tülu 3), are dropped."""
+    words (the rule of Tülu 3), are dropped. Where a language has no spaces (Chinese, Japanese, Thai, Lao, Khmer,
+    Burmese), each letter is a word; inflected forms and translations are not recognized in any language."""
     pairs_per_prompt: int = Field(1, ge=1)
     """At most this many pairs of one prompt."""
     license: str | None = None
@@ -53,7 +54,7 @@ class _PairStep(Step):
     """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "pairs"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     renamed: ClassVar[Mapping[str, str]] = LICENSE_OPTIONS
     rules: ClassVar[Mapping[str, type[Rule]]] = {}
     """The rules that there are, by name."""

@@ -34,7 +34,7 @@ class ScoreStep(Step):
 
     writes: ClassVar[ArtifactType] = "scores"
     uses_seed: ClassVar[bool] = False
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym")
 
     def check(self) -> None:

@@ -6,6 +6,8 @@ file.
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,15 +68,20 @@ def prepare_pairs(
         return kept
 
     data = store_rows(pairs, schema, ("chosen", "rejected"), convert, encoder, settings, folder, ld_alpha=ld_alpha)
-    if data.counts.identical == data.rows:
+    _refuse_equal(data, data.rows)
+    return data
+
+
+def _refuse_equal(data: TrainingData, pairs: int) -> None:
+    """Refuse data in which both sides of every pair are equal."""
+    if data.counts.identical == pairs:
         raise UserError(
-            f"In all {data.rows} pairs the chosen response equals the rejected one.",
+            f"In all {pairs} pairs the chosen response equals the rejected one.",
             "Such pairs carry no preference; what counts is what is trained on, after the template and max_length.",
             "Raise max_length, or set too_long to drop."
             if data.counts.cut
             else "Check which two sets of responses were paired.",
         )
-    return data
 
 
 def prepare_labeled(
@@ -101,6 +108,7 @@ def prepare_labeled(
         [("prompt", MESSAGES), ("completion", MESSAGES), ("label", pa.bool_()), ("neighbor_ids", TOKENS)]
     )
     tails: list[list[int]] = []
+    seen: dict[bytes, list[int]] = {}
 
     def convert(rows: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
         split = [part for row in rows for part in labeled_of(row, table.dropped)]
@@ -108,7 +116,12 @@ def prepare_labeled(
         kept = []
         for part, (answer,) in zip(split, answers, strict=True):
             if table.keep({"good" if part["label"] else "bad": answer}):
-                tails.append(answer.ids[answer.start : settings.max_length])
+                ids = answer.ids[: settings.max_length]
+                # As for pairs by what is trained on: the same response under the same prompt, once good and once bad.
+                times = seen.setdefault(hashlib.sha256(array("q", ids).tobytes()).digest(), [0, 0])
+                times[part["label"]] += 1
+                table.identical += times[part["label"]] <= times[not part["label"]]
+                tails.append(ids[answer.start :])
                 kept.append({**part, "neighbor_ids": []})
         return kept
 
@@ -122,6 +135,8 @@ def prepare_labeled(
     needed = ("completion",)
     key = {"seed": seed, "together": together, "batch_size": settings.batch_size}
     data = store_rows(pairs, schema, needed, convert, encoder, settings, folder, arrange, **key)
+    if data.rows % 2 == 0:
+        _refuse_equal(data, data.rows // 2)
     classes = [name for name in ("good", "bad") if name in data.lengths]
     if len(classes) == 1:
         data.notes.append(
