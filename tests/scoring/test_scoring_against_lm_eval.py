@@ -53,6 +53,7 @@ ARGUMENTS = {
 }
 """Arguments of every kind that needs neither a detector of languages nor NLTK's rules for sentences."""
 ELSEWHERE = {
+    "language:response_language",  # theirs ask langdetect without a seed
     "change_case:english_capital",  # theirs ask langdetect
     "change_case:english_lowercase",
     "length_constraints:number_sentences",  # theirs ask NLTK's punkt

@@ -50,6 +50,6 @@ class Filters(Settings):
     """Drop pairs with a larger difference of scores: a trivial pair teaches little."""
     near_duplicate_prompts: float | None = Field(default=None, gt=0, le=1)
     """Keep the pairs of one prompt only of those that share at least this part of their runs of 3 words (MinHash, then
-    the true Jaccard index), e.g. 0.7; 1 finds those that differ in case, punctuation or white space alone. Where a language has no spaces
-    (Chinese, Japanese, Thai, Lao, Khmer, Burmese), each letter is a word; inflected forms are other words, and
-    translations are not found."""
+    the true Jaccard index), e.g. 0.7; 1 finds those that differ in case, punctuation or white space alone. Where a
+    language has no spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese), each letter is a word; inflected forms and
+    translations are not recognized in any language."""
