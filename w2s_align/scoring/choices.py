@@ -51,7 +51,7 @@ _SEVERAL = re.compile(
 
 _SAYS = re.compile(r"[)\]*_]*\s*(?:is|are|was|would|could|can|cannot|can't|isn't|seems|ist|kann|est|es)\b")
 _TICKS = ("✓", "✔", "✅", "correct", "right", "true", "richtig", "korrekt", "正确")
-"""What :attr:`_Patterns.ticked` needs."""
+"""Words without which no option is ticked."""
 _RIGHT_BEGINS = beginnings(RIGHT_WORDS.split("|"))
 
 
