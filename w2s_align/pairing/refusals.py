@@ -1,8 +1,9 @@
 """How refusals begin, in English, German, French, Spanish, Chinese and Japanese, and what only looks like one.
 
 Only beginnings, because a helpful response may say later what it cannot do. A refusal says that the writer will not do
-a task of an assistant ("I can't help with"), so that "I can't wait to" is none. Error rates on a labelled set:
-docs/methods/data_filters.md. Responses in other languages are never flagged.
+a task of an assistant ("I can't help with"), so that "I can't wait to" is none; it may come after a polite word or a
+reason, in a clause of its own. What begins with a quotation or as a letter is none. Error rates on labelled and on
+unseen texts: docs/methods/data_filters.md. Responses in other languages are never flagged.
 """
 
 from __future__ import annotations

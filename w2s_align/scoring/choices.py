@@ -42,20 +42,15 @@ _WORD_AFTER = re.compile(
     rf"\s+(?!{word_pattern(BECAUSE + '|and|with|which|for|is|by|due|due to|but|according')})[a-zà-ÿ]"
 )
 """A, a and I before a word in lower case are an article and a pronoun."""
-
-
 _SEVERAL = re.compile(
     r"[\s(\[*:]*[A-Z][)\]*]*\s*(?:,|/|&|or|and|oder|und|ou|et|y|或|和)\s*[(\[*]*[A-Z](?![A-Za-z])[)\]*]*(?!\s*(?:is|are|was)\b)"
 )
-
-
 _SAYS = re.compile(r"[)\]*_]*\s*(?:is|are|was|would|could|can|cannot|can't|isn't|seems|ist|kann|est|es)\b")
 _TICKS = ("✓", "✔", "✅", "correct", "right", "true", "richtig", "korrekt", "正确")
 """Words without which no option is ticked."""
 _RIGHT_BEGINS = beginnings(RIGHT_WORDS.split("|"))
-
-
 _NOUN_AFTER = re.compile(r"\s+[a-z]")
+"""After a small a: it is an article."""
 
 
 class _Patterns:
