@@ -56,6 +56,6 @@ def test_statements_and_letters_are_found_as_by_finditer(letters):
 def test_a_question_of_its_own_is_found_at_the_first_line_and_later():
     states = re.compile("answer")
     text = "The answer is 4.\n\n**Question 2: What?"
-    assert phrases.question_end(text, states) == "The answer is 4."
+    assert phrases.question_end(text, states) == "The answer is 4.\n"
     assert phrases.question_end("Question 1: answer", states) == "Question 1: answer"
     assert phrases.question_end("Q: 4\nthe answer\n# Q: 5", states) == "Q: 4\nthe answer"
