@@ -58,4 +58,4 @@ def test_a_question_of_its_own_is_found_at_the_first_line_and_later():
     text = "The answer is 4.\n\n**Question 2: What?"
     assert phrases.question_end(text, states) == "The answer is 4.\n"
     assert phrases.question_end("Question 1: answer", states) == "Question 1: answer"
-    assert phrases.question_end("Q: 4\nthe answer\n# Q: 5", states) == "Q: 4\nthe answer"
+    assert phrases.question_end("Q: 4\nthe answer\n# Q: 5", states) == "Q: 4\nthe answer\n"
