@@ -151,6 +151,7 @@ def _check_steps(document: Document, steps: Mapping[str, StepConfig]) -> list[Pr
     for name, step in steps.items():
         try:
             step.check()
+            step.check_among(steps)
         except UserError as error:
             where = document.where(("steps", name))
             problems += [Problem(f"{name}: {p.what}", p.why, p.fix, p.where or where) for p in error.problems]

@@ -125,6 +125,20 @@ class StepConfig(Settings):
             UserError: With the way out.
         """
 
+    def check_among(self, steps: Mapping[str, StepConfig]) -> None:
+        """Refuse what does not go together with the steps that this one reads.
+
+        Args:
+            steps: All steps of the recipe by name.
+
+        Raises:
+            UserError: With the way out.
+        """
+
+    def notes(self) -> list[str]:
+        """Return sentences on what the step has to guess of local data, to be said before anything runs."""
+        return []
+
     def claims(self) -> Resources:
         """Return what the step itself takes of the machine while it runs."""
         return self.resources

@@ -12,7 +12,7 @@ from w2s_align.machine import Machine
 from w2s_align.recipe import Recipe
 from w2s_align.runs.local import LocalExecutor
 from w2s_align.runs.outcome import Event, Outcome
-from w2s_align.runs.plan import Planned, plan
+from w2s_align.runs.plan import Planned, notes, plan
 from w2s_align.runs.run import Run, open_run, record_state
 
 
@@ -82,6 +82,8 @@ def run_plan(
             record_state(run, recipe, planned, store, outcome, "running")
         on_event(event)
 
+    for step, note in notes(planned):
+        on_event(Event(step, "note", note=note))
     status = "interrupted"
     with storage_errors(store.root):
         try:

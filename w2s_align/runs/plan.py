@@ -66,6 +66,17 @@ def plan(recipe: Recipe, store: Store) -> dict[str, Planned]:
     return planned
 
 
+def notes(planned: Mapping[str, Planned]) -> list[tuple[str, str]]:
+    """Return what the steps to be made have to guess: name of the step and a sentence, each once."""
+    found = [
+        (item.node.step, note)
+        for item in planned.values()
+        if item.status != "cached"
+        for note in item.node.config.notes()
+    ]
+    return list(dict.fromkeys(found))
+
+
 def _status(store: Store, kind: str, key: str) -> Status:
     found = store.find(kind, key)
     if found is not None:

@@ -9,7 +9,7 @@ data/scores.parquet and results.json (evaluation.Results).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -33,6 +33,7 @@ from w2s_align.scoring.scorers import ScorerSettings
 from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.generate import Generate, GenerateResources
+from w2s_align.steps.gold import check_gold
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
 from w2s_align.steps.preference import Preference
@@ -194,6 +195,11 @@ class Evaluate(Step):
                 problems += error.problems
         if problems:
             raise UserError.all(problems)
+
+    def check_among(self, steps: Mapping[str, StepConfig]) -> None:
+        """Refuse an answer check of prompts without gold answers."""
+        if self.prompts is not None:
+            check_gold(self.scorer, self.prompts, steps)
 
     def _check_metrics(self, tasks: dict[str, Task]) -> None:
         """Refuse pass@k of fewer than k answers: it would fail after all answers have been made."""

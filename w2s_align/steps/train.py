@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -19,8 +19,9 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.artifacts.identity import model_identity
 from w2s_align.errors import UserError
 from w2s_align.files import installed_version
-from w2s_align.recipe.schema import ArtifactType, Machines, ModelRef, Reads, Reference, Resources, Seed
+from w2s_align.recipe.schema import ArtifactType, Machines, ModelRef, Reads, Reference, Resources, Seed, StepConfig
 from w2s_align.scoring import scorer_settings
+from w2s_align.steps.gold import check_gold
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 from w2s_align.training.layout import check_launch
@@ -87,6 +88,11 @@ class TrainStep(Step):
         if isinstance(value, list) and len(set(value)) < len(value):
             twice = next(one for one in value if value.count(one) > 1)
             raise UserError(f"{option} has {twice} twice.", fix="Use num_train_epochs to see rows more often.")
+
+    def check_among(self, steps: Mapping[str, StepConfig]) -> None:
+        """Refuse a quick task without gold answers."""
+        if task := self._quick_task():
+            check_gold(task.scorer, task.prompts, steps)
 
     def references(self) -> Iterator[Reference]:
         """Yield start model and data, and the problems of a quick task."""

@@ -23,7 +23,7 @@ from w2s_align.estimates.costs import (
     StepEstimate,
 )
 from w2s_align.recipe import Recipe
-from w2s_align.runs.plan import Planned, Status
+from w2s_align.runs.plan import Planned, Status, notes
 
 GATED = ("meta-llama/", "google/gemma")
 """Models of the hub that can be downloaded only after their license was accepted there."""
@@ -115,6 +115,7 @@ def _totals(planned: Mapping[str, Planned], costs: Costs) -> list[str]:
         elif found.advice:
             lines.append(f"[yellow]{escape(name)}[/]: {escape(found.advice)}.")
     lines = list(dict.fromkeys(lines))
+    lines += [f"[yellow]{escape(step)}:[/] {escape(note)}" for step, note in notes(planned)]
     if costs.downloads:
         size = sum(costs.downloads.values()) / 1e9
         models = ", ".join(f"{escape(model)} {size / 1e9:.1f}" for model, size in costs.downloads.items())

@@ -81,6 +81,8 @@ class Display:
                 self._line(event.name, "resumes where it stopped")
         elif event.kind == "progress":
             self._show_progress(event)
+        elif event.kind == "note":
+            self._line(event.name, f"[yellow]note:[/] {printable(event.note)}")
         elif event.kind == "waiting":
             self._line(event.name, f"waiting: {event.note}")
         else:
