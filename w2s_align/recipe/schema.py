@@ -118,6 +118,16 @@ class StepConfig(Settings):
         """Return the options that can change what the step writes; they are part of the key."""
         return self.model_dump(mode="json", exclude={"resources"} | (set() if self.uses_seed else {"seed"}))
 
+    @classmethod
+    def default_seed(cls, seed: int, options: Mapping[str, Any]) -> int:
+        """Return the seed of a step that gives none.
+
+        Args:
+            seed: The recipe's.
+            options: The step's options as they stand in the recipe, not checked yet.
+        """
+        return seed
+
     def check(self) -> None:
         """Refuse what cannot work before anything runs, beyond what the types say.
 

@@ -68,13 +68,8 @@ def plan(recipe: Recipe, store: Store) -> dict[str, Planned]:
 
 def notes(planned: Mapping[str, Planned]) -> list[tuple[str, str]]:
     """Return what the steps to be made have to guess: name of the step and a sentence, each once."""
-    found = [
-        (item.node.step, note)
-        for item in planned.values()
-        if item.status != "cached"
-        for note in item.node.config.notes()
-    ]
-    return list(dict.fromkeys(found))
+    nodes = [item.node for item in planned.values() if item.status != "cached"]
+    return list(dict.fromkeys((node.step, note) for node in nodes for note in node.config.notes()))
 
 
 def _status(store: Store, kind: str, key: str) -> Status:

@@ -109,6 +109,7 @@ class Display:
         self._show_crashes(outcome)
         if outcome.ok or run.report is not None:  # a failed step beside it does not hide a finished report
             show_verdict(console, run)
+            _show_folders(console, run, outcome)
         _show_warnings(console, run, outcome)
 
     def summary_of_many(self, runs: Iterable[Run], outcome: Outcome) -> None:
@@ -135,6 +136,27 @@ def show_verdict(console: Console, run: Run) -> None:
         console.print(f"\n[bold]{printable(verdict)}[/]\n")
     where = run.report or run.path
     console.print(f"{'Report' if run.report else 'Run'}: {where}", soft_wrap=True)
+
+
+RESULTS = {"model": "model", "dataset": "", "pairs": "audit.html", "report": "report.html"}
+"""What a user takes from a run: by type of artifact, the file or folder in it."""
+
+
+def _show_folders(console: Console, run: Run, outcome: Outcome) -> None:
+    """Show where the models, datasets and pages of a run are, by the names of their steps, seeds in one line."""
+    found: dict[str, list[str]] = {}
+    for name, state in outcome.states.items():
+        if state in ("done", "cached") and "/" not in name:
+            artifact = run.artifact(name)
+            step, _, seed = name.partition("@")
+            if artifact.type in RESULTS and (artifact.path / RESULTS[artifact.type]).exists():
+                found.setdefault(f"{step} {RESULTS[artifact.type]}", []).append(seed)
+    if found:
+        console.print(f"In {printable(str(run.path / 'steps'))}:", soft_wrap=True)
+    for place, seeds in found.items():
+        step, _, inside = place.partition(" ")
+        many = f"@{{{','.join(seeds)}}}" if len(seeds) > 1 else f"@{seeds[0]}" if seeds[0] else ""
+        console.print(f"  {printable(f'{step}{many}/{inside}'.rstrip('/'))}", soft_wrap=True)
 
 
 def _show_warnings(console: Console, run: Run, outcome: Outcome) -> None:

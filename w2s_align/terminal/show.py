@@ -30,7 +30,7 @@ def show_target(target: str, runs_dir: Path, start: int, rows: int) -> None:
     """Print a run, or some rows of an artifact.
 
     Args:
-        target: Folder of a run or an artifact, a recipe's name, or ``<recipe>/<step>``.
+        target: Folder of a run or an artifact, a recipe's name, or as in :func:`find_target`.
         runs_dir: Folder of the runs.
         start: First row.
         rows: Number of rows.
@@ -59,7 +59,7 @@ def show_report(target: str, runs_dir: Path) -> None:
     """
     from rich.markdown import Markdown
 
-    found = find_target(target, runs_dir)
+    found = find_target(target, runs_dir, lambda run: run.report is not None)
     if not isinstance(found, Run) or found.report is None:
         raise UserError(
             f"{target} has no report.",
@@ -70,6 +70,8 @@ def show_report(target: str, runs_dir: Path) -> None:
     text = (found.path / "report.md").read_text(encoding="utf-8")
     console.print(Markdown(re.sub(r"^!\[.*\n", "", text, flags=re.MULTILINE)))  # a terminal shows no plots
     console.print(f"Report: {found.report}", soft_wrap=True)
+    if (latest := found.path.parent / "latest").resolve() != found.path:
+        console.print(f"A later run, {latest.resolve().name}, has no report: w2s show {found.path.parent.name}")
 
 
 def show_comparison(targets: Sequence[str], runs_dir: Path, step: str | None, out: Path | None, as_json: bool) -> None:
