@@ -119,13 +119,14 @@ def plan(
     from w2s_align.artifacts.store import Store
     from w2s_align.estimates.estimate import estimate
     from w2s_align.estimates.gpus import hardware
+    from w2s_align.terminal.console import open_console
     from w2s_align.terminal.plan_view import plan_view
     from w2s_align.terminal.progress import print_rich
 
     loaded, machine = _load(recipe, overrides), hardware(gpus, price)
     planned = loaded.plan(runs_dir)
     costs = estimate(planned, Store(runs_dir), machine, count=count)
-    print_rich(plan_view(loaded.recipe, planned, costs, every=every))
+    print_rich(plan_view(loaded.recipe, planned, costs, every=every, width=open_console().width))
 
 
 @app.command()
@@ -214,12 +215,13 @@ def show(
 @app.command()
 def steps(
     kind: Annotated[str | None, typer.Argument(help="Show the options of this kind.", autocompletion=kinds)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show every option with its whole help.")] = False,
 ) -> None:
     """List the step kinds with what each reads and writes, or the options of one kind."""
     from w2s_align.terminal.catalogue import kind_options, kinds_table
     from w2s_align.terminal.progress import print_rich
 
-    print_rich(kinds_table() if kind is None else kind_options(kind))
+    print_rich(kinds_table() if kind is None else kind_options(kind, every=every))
 
 
 @app.command()
