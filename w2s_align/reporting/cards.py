@@ -135,7 +135,7 @@ def _section(results: Results, sentence: str, only: str | None = None) -> str:
         lines += [cell(sentence), ""]
     for setting in results.settings:
         lines += [f"{cell(setting_name(setting))}, {results.problems:,} problems, {cell(results.metric)}:", ""]
-        lines += [f"| arm | role | value | {interval} | against untouched | p, Holm | tokens | cut off |"]
+        lines += [f"| arm | role | value | {interval} | against {results.reference} | p, Holm | tokens | cut off |"]
         lines += ["|" + " --- |" * 8]
         for arm in results.arms:
             s = arm.settings[setting]

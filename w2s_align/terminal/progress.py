@@ -109,6 +109,7 @@ class Display:
         self._show_crashes(outcome)
         if outcome.ok or run.report is not None:  # a failed step beside it does not hide a finished report
             show_verdict(console, run)
+            _show_numbers(console, run, outcome)
             _show_folders(console, run, outcome)
         _show_warnings(console, run, outcome)
 
@@ -136,6 +137,21 @@ def show_verdict(console: Console, run: Run) -> None:
         console.print(f"\n[bold]{printable(verdict)}[/]\n")
     where = run.report or run.path
     console.print(f"{'Report' if run.report else 'Run'}: {where}", soft_wrap=True)
+
+
+def _show_numbers(console: Console, run: Run, outcome: Outcome) -> None:
+    """Show the table of each evaluation, and what it concludes where no report has said it."""
+    for name, state in outcome.states.items():
+        if state not in ("done", "cached") or "/" in name or run.artifact(name).type != "results":
+            continue
+        from w2s_align.evaluation.results import Results
+        from w2s_align.reporting.terminal import summary_table
+
+        artifact = run.artifact(name)
+        if run.report is None:
+            verdict = artifact.manifest["result"]["verdict"]
+            console.print(f"[bold]{printable(verdict['headline'])}[/] {printable(verdict['sentence'])}")
+        console.print(summary_table(Results.model_validate_json(artifact.text("results.json"))))
 
 
 RESULTS = {"model": "model", "dataset": "", "pairs": "audit.html", "report": "report.html"}
