@@ -10,6 +10,7 @@ from w2s_align.steps.export import Export
 from w2s_align.steps.generate import Generate
 from w2s_align.steps.import_model import ImportModel
 from w2s_align.steps.import_pairs import ImportPairs
+from w2s_align.steps.join import Join
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.lab_model import LabModelStep
 from w2s_align.steps.likelihood import Likelihood
@@ -40,6 +41,7 @@ CATALOGUE: dict[str, type[Step]] = {
             Select,
             PairStep,
             ImportPairs,
+            Join,
             Export,
             *training_steps(),
             Likelihood,
