@@ -70,13 +70,10 @@ class Join(Step):
         from w2s_align.pairing.licenses import NOT_STATED
 
         places = [f"pairs.{index}" for index in range(len(self.pairs))]
+        read = {work.sources[at]: work.inputs[at] for at in places}
         sets = [
-            PairSet(
-                work.sources[at],
-                work.inputs[at].table("train"),
-                pq.read_table(work.inputs[at].path / "lengths.parquet"),
-            )
-            for at in places
+            PairSet(name, artifact.table("train"), pq.read_table(artifact.path / "lengths.parquet"))
+            for name, artifact in read.items()
         ]
         joined = join_pairs(
             sets,
