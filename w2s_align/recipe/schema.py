@@ -16,7 +16,9 @@ from pydantic.fields import FieldInfo
 
 from w2s_align.records import Settings
 
-ArtifactType: TypeAlias = Literal["prompts", "responses", "scores", "pairs", "dataset", "model", "results", "report"]
+ArtifactType: TypeAlias = Literal[
+    "prompts", "responses", "scores", "pairs", "dataset", "model", "results", "report", "file"
+]
 """What an artifact holds; a reference names a step that writes the type its field reads."""
 
 

@@ -7,6 +7,7 @@ from w2s_align.steps.combine import Combine
 from w2s_align.steps.cut import Cut
 from w2s_align.steps.evaluate import Evaluate
 from w2s_align.steps.export import Export
+from w2s_align.steps.export_model import ExportModel
 from w2s_align.steps.generate import Generate
 from w2s_align.steps.import_model import ImportModel
 from w2s_align.steps.import_pairs import ImportPairs
@@ -50,6 +51,7 @@ CATALOGUE: dict[str, type[Step]] = {
             Evaluate,
             ReportStep,
             ImportModel,
+            ExportModel,
             LabModelStep,
             StandInModel,
             DeltaTheory,

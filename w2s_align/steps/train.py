@@ -105,7 +105,8 @@ class TrainStep(Step):
 
     def content(self) -> dict[str, Any]:
         """Return the options that change what is learned: how many processes do the work does not."""
-        return {name: value for name, value in super().content().items() if name != "launch"}
+        left_out = {"launch"} | ({"reference"} if getattr(self, "reference", None) is None else set())
+        return {name: value for name, value in super().content().items() if name not in left_out}
 
     def claims(self) -> Resources:
         """Take one GPU for one process, and all of them for several, unless the recipe says otherwise."""
@@ -121,6 +122,9 @@ class TrainStep(Step):
     def identity(self) -> dict[str, Any]:
         """Return the content of a start model that no step made, and what checks the answers of a quick task."""
         found: dict[str, Any] = {} if self.model.startswith("$") else {"model": model_identity(self.model)}
+        reference = getattr(self, "reference", None)
+        if reference is not None and not reference.startswith("$"):
+            found["reference"] = model_identity(reference)
         if self._quick_task():
             found |= {name: installed_version(name) for name in ("math-verify", "reasoning-gym")}
         return found
@@ -143,6 +147,8 @@ class TrainStep(Step):
             options = options.model_copy(
                 update={"quick_task": options.quick_task.model_copy(update={"prompts": prompts})}
             )
+        if getattr(options, "reference", None) is not None:
+            options = options.model_copy(update={"reference": work.model("reference", options.reference)})
         option = self.method.inputs.option
         data = [found for place, found in work.inputs.items() if place.partition(".")[0] == option]
         rows, left_out = rows_of(data)
@@ -212,6 +218,8 @@ def step_of(method: Method) -> type[TrainStep]:
         "kind": (Literal[method.name], method.name),
         method.inputs.option: (row_source | several, Field(description=method.inputs.help)),
     }
+    if (reference := method.settings.model_fields.get("reference")) is not None:
+        fields["reference"] = (ModelRef | None, Field(None, description=reference.description))
     step = create_model(
         method.name.capitalize(),
         __base__=(TrainStep, method.settings),

@@ -154,7 +154,7 @@ def _show_numbers(console: Console, run: Run, outcome: Outcome) -> None:
         console.print(summary_table(Results.model_validate_json(artifact.text("results.json"))))
 
 
-RESULTS = {"model": "model", "dataset": "", "pairs": "audit.html", "report": "report.html"}
+RESULTS = {"model": "model", "dataset": "", "pairs": "audit.html", "report": "report.html", "file": ""}
 """What a user takes from a run: by type of artifact, the file or folder in it."""
 
 

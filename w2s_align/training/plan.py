@@ -122,7 +122,12 @@ class TrainingPlan:
             "start": self.start.source,
             "start_files": [list(file) for file in files],
             "data": self.data.digest,
-            "settings": self.settings.model_dump(mode="json"),
+            # An option that came later is not there unless it is used: older trainings go on.
+            "settings": {
+                name: value
+                for name, value in self.settings.model_dump(mode="json").items()
+                if name != "reference" or value is not None
+            },
             "seed": self.seed,
             "dtype": self.dtype,
         }
