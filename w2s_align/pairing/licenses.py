@@ -35,7 +35,12 @@ def find_licenses(models: Iterable[str], stated: Mapping[str, str]) -> dict[str,
         models: Names of the models: hub ids, or names of steps.
         stated: What the user says, by the model's name.
     """
-    return {model: stated.get(model) or _card(model) or KNOWN.get(model) or NOT_STATED for model in sorted(models)}
+    return {model: stated.get(model) or stated_license(model) or NOT_STATED for model in sorted(models)}
+
+
+def stated_license(model: str) -> str | None:
+    """Return the license of a hub model, by its card or by what is known here; None where nobody says it."""
+    return _card(model) or KNOWN.get(model)
 
 
 def license_warnings(licenses: Mapping[str, str]) -> list[str]:

@@ -166,13 +166,14 @@ def _show_folders(console: Console, run: Run, outcome: Outcome) -> None:
             artifact = run.artifact(name)
             step, _, seed = name.partition("@")
             if artifact.type in RESULTS and (artifact.path / RESULTS[artifact.type]).exists():
-                found.setdefault(f"{step} {RESULTS[artifact.type]}", []).append(seed)
+                complete = (run.path / "models" / name).is_dir()  # with the card that has the evaluation in it
+                place = f"models/{step}#" if complete else f"steps/{step}#/{RESULTS[artifact.type]}"
+                found.setdefault(place, []).append(seed)
     if found:
-        console.print(f"In {printable(str(run.path / 'steps'))}:", soft_wrap=True)
+        console.print(f"In {printable(str(run.path))}:", soft_wrap=True)
     for place, seeds in found.items():
-        step, _, inside = place.partition(" ")
         many = f"@{{{','.join(seeds)}}}" if len(seeds) > 1 else f"@{seeds[0]}" if seeds[0] else ""
-        console.print(f"  {printable(f'{step}{many}/{inside}'.rstrip('/'))}", soft_wrap=True)
+        console.print(f"  {printable(place.replace('#', many).rstrip('/'))}", soft_wrap=True)
 
 
 def _show_warnings(console: Console, run: Run, outcome: Outcome) -> None:
