@@ -33,6 +33,7 @@ from w2s_align.evaluation.task import (
 )
 from w2s_align.recipe.document import read_document
 from w2s_align.recipe.schema import NAME, Reads, StepConfig, reads_of
+from w2s_align.records import FIELDS
 from w2s_align.steps.catalogue import CATALOGUE
 from w2s_align.steps.step import Step
 
@@ -288,10 +289,12 @@ def recipe_schema() -> dict[str, Any]:
     for kind, step in CATALOGUE.items():
         definition = step.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= definition.pop("$defs", {})
-        definition["description"] = _first_paragraph(step.about())
         definition["required"] = sorted({"kind", *definition.get("required", [])})
         definitions[f"step_{kind}"] = definition
         variants.append({"$ref": f"#/$defs/step_{kind}"})
+    for definition in definitions.values():  # the help of fields stands at the fields
+        if "description" in definition:
+            definition["description"] = definition["description"].partition(FIELDS)[0]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "w2s_align recipe",
