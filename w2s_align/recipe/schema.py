@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from w2s_align.records import Settings
 
 ArtifactType: TypeAlias = Literal[
-    "prompts", "responses", "scores", "pairs", "dataset", "model", "results", "report", "file"
+    "prompts", "responses", "scores", "pairs", "dataset", "model", "results", "report", "file", "chats"
 ]
 """What an artifact holds; a reference names a step that writes the type its field reads."""
 

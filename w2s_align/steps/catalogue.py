@@ -9,6 +9,7 @@ from w2s_align.steps.evaluate import Evaluate
 from w2s_align.steps.export import Export
 from w2s_align.steps.export_model import ExportModel
 from w2s_align.steps.generate import Generate
+from w2s_align.steps.import_chats import ImportChats
 from w2s_align.steps.import_model import ImportModel
 from w2s_align.steps.import_pairs import ImportPairs
 from w2s_align.steps.join import Join
@@ -43,6 +44,7 @@ CATALOGUE: dict[str, type[Step]] = {
             PairStep,
             ImportPairs,
             Join,
+            ImportChats,
             Export,
             *training_steps(),
             Likelihood,

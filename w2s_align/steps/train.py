@@ -27,6 +27,7 @@ from w2s_align.steps.work import Work
 from w2s_align.training.layout import check_launch
 from w2s_align.training.method import Method
 from w2s_align.training.methods import all_methods
+from w2s_align.training.plan import LATER
 from w2s_align.training.renamed import RENAMED
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import QuickTask
@@ -105,8 +106,9 @@ class TrainStep(Step):
 
     def content(self) -> dict[str, Any]:
         """Return the options that change what is learned: how many processes do the work does not."""
-        left_out = {"launch"} | ({"reference"} if getattr(self, "reference", None) is None else set())
-        return {name: value for name, value in super().content().items() if name not in left_out}
+        options = super().content()
+        unused = {name for name, default in LATER.items() if name in options and options[name] == default}
+        return {name: value for name, value in options.items() if name not in {"launch", *unused}}
 
     def claims(self) -> Resources:
         """Take one GPU for one process, and all of them for several, unless the recipe says otherwise."""
@@ -169,7 +171,7 @@ def rows_of(data: Sequence[Artifact]) -> tuple[Any, Counter[str]]:
     """Return what a training reads of its artifacts, and the rows that none of it can be: by reason, how many.
 
     Args:
-        data: Artifacts of pairs, responses or prompts, of one step or of several.
+        data: Artifacts of pairs, responses or chats, of one step or of several.
     """
     from w2s_align.training.formats import responses_as_chats
 

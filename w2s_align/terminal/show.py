@@ -290,6 +290,11 @@ def _dataset(artifact: Artifact, start: int, rows: int) -> RenderableType:
     return Group(*panels, _place(start, len(panels), total), f"Dataset: {printable(str(artifact.path))}")
 
 
+def _chats(artifact: Artifact, start: int, rows: int) -> RenderableType:
+    total, shown = _slice(artifact, "chats", start, rows)
+    return Group(*(Panel(_chat(row["messages"])) for row in shown), _place(start, len(shown), total))
+
+
 def _chat(messages: list[dict[str, str]]) -> str:
     return "\n".join(f"[dim]{printable(m['role'])}:[/] {printable(m['content'])}" for m in messages)
 
@@ -300,6 +305,7 @@ ROWS: dict[str, Callable[[Artifact, int, int], RenderableType]] = {
     "scores": _scores,
     "pairs": _pairs,
     "dataset": _dataset,
+    "chats": _chats,
     "model": _model,
     "results": _results,
 }

@@ -205,7 +205,8 @@ def _add_tokenizer(writer: Any, tokenizer: Any, size: int) -> None:
         "unk": writer.add_unk_token_id,
     }
     for place, add in places.items():
-        if (index := getattr(tokenizer, f"{place}_token_id")) is not None:
+        index = getattr(tokenizer, f"{place}_token_id")
+        if index is not None and index < size:  # a tokenizer's class may add tokens that the model has no row for
             add(index)
     ids = tokenizer("a")["input_ids"]
     writer.add_add_bos_token(bool(ids) and ids[0] == tokenizer.bos_token_id)

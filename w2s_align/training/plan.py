@@ -34,6 +34,11 @@ EVALUATIONS = 10
 """Measurements of the held-out loss in a training by default: enough to see where it turns."""
 
 
+LATER: dict[str, Any] = {"reference": None, "turns": "last"}
+"""Options that came after the first version, with their defaults: where one is not used, it is no part of what makes a
+training this training, and older ones stay valid."""
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """Everything about a training that is decided before its trainer is made."""
@@ -126,7 +131,7 @@ class TrainingPlan:
             "settings": {
                 name: value
                 for name, value in self.settings.model_dump(mode="json").items()
-                if name != "reference" or value is not None
+                if name not in LATER or value != LATER[name]
             },
             "seed": self.seed,
             "dtype": self.dtype,
