@@ -19,8 +19,9 @@ def stand_in_rows(source: str, columns: dict[str, str], form: RowFormat) -> str:
     Args:
         source: The dataset; each has rows of its own.
         columns: Which column holds what, as the recipe says.
-        form: Prompts with answers, chats of two turns each, or one of the layouts of preference data: pairs (whole chats, as most datasets
-            have them), ratings (two responses with a number each), labels (a good and a bad response in two rows).
+        form: Prompts with answers, chats of two turns each, or one of the layouts of preference data: pairs (whole
+            chats, as most datasets have them), ratings (two responses with a number each), labels (a good and a bad
+            response in two rows).
     """
     rng = random.Random(source)
     words = ("amber", "birch", "coral", "delta", "ember", "fjord", "grove", "heron", "inlet", "jade", "knoll", "larch")
