@@ -45,6 +45,10 @@ SECRET = "secret"
 """Type of the validation error about a value in which a key may stand: no message repeats the value."""
 
 
+FIELDS = "\n\nFields:"
+"""What stands before the help of the fields in the docstring of a group of options."""
+
+
 class Settings(BaseModel):
     """Base of every typed group of options: unknown keys are refused, and the text under a field is its help."""
 
@@ -56,6 +60,19 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         hide_input_in_errors=True,
     )
+
+    @classmethod
+    def about(cls) -> str:
+        """Return the docstring without the help of the fields."""
+        return (cls.__doc__ or "").partition(FIELDS)[0].strip()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Add the help of the fields to the docstring, so that ``help(Sampling)`` shows it."""
+        own = cls.about()
+        described = [(name, info.description) for name, info in cls.model_fields.items() if info.description]
+        lines = [f"    {name}: {' '.join(text.split())}" for name, text in described]
+        cls.__doc__ = "\n".join([f"{own}{FIELDS}", *lines]) if lines else own
 
     @model_validator(mode="wrap")
     @classmethod

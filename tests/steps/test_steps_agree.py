@@ -32,7 +32,7 @@ def test_every_shipped_recipe_loads(name: str) -> None:
 @pytest.mark.parametrize("kind", CATALOGUE)
 def test_every_option_of_every_step_has_a_help_text(kind: str) -> None:
     step = CATALOGUE[kind]
-    assert step.__doc__
+    assert step.about()
     assert [name for name, info in step.model_fields.items() if name != "kind" and not info.description] == []
     assert issubclass(type(step.model_fields["resources"].default), Resources)
 

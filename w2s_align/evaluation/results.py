@@ -293,7 +293,7 @@ class Results(_Plain):
     unit: Literal["share", "number"]
     """``share``: between 0 and 1, shown as percent."""
     baseline: str
-    """Name of the untouched student's arm."""
+    """The arm that the others are compared with: the untouched student, where arms have roles."""
     problems: int
     """Problems given."""
     level: float
@@ -322,6 +322,16 @@ class Results(_Plain):
     """Of tasks that a judge compares with a reference."""
     agreements: list[Agreement] = []
     """Of students with their best teacher, where answers can be compared."""
+
+    @property
+    def only_compares(self) -> bool:
+        """Whether models are compared and none is a tuned student."""
+        return all(arm.role == "other" for arm in self.arms)
+
+    @property
+    def reference(self) -> str:
+        """What the baseline is called in a heading."""
+        return self.baseline if self.only_compares else "untouched"
 
     def arm(self, name: str) -> ArmResult:
         """Return an arm by name."""

@@ -185,6 +185,7 @@ def read_batches(
     split: str = "train",
     config_name: str | None = None,
     revision: str | None = None,
+    rows: int = BATCH_ROWS,
 ) -> Iterator[Batch]:
     """Read rows from a file, a folder, the hub or Python.
 
@@ -194,20 +195,21 @@ def read_batches(
         split: Split of a dataset on the hub.
         config_name: Configuration of a dataset on the hub.
         revision: Commit, tag or branch of a dataset on the hub.
+        rows: Rows of a batch.
 
     Raises:
         UserError: The source is missing or cannot be read.
     """
     if not isinstance(source, str | Path):
-        yield from _row_batches("row", enumerate(source, start=1))
+        yield from _row_batches("row", enumerate(source, start=1), rows)
         return
     path = Path(source).expanduser()
     if path.is_dir() or path.is_file() or path.suffix in ROW_FILES:
         for file in data_files(path):
-            yield from _file_batches(file)
+            yield from _file_batches(file, rows)
         return
     dataset = hub_dataset(str(source), config_name, split, revision=revision)
-    yield from _column_batches(f"{source} row", dataset.with_format("arrow").iter(BATCH_ROWS))
+    yield from _column_batches(f"{source} row", dataset.with_format("arrow").iter(rows))
 
 
 def data_files(path: Path) -> list[Path]:
@@ -342,25 +344,25 @@ def _row(content: Any) -> dict[str, Any] | Broken:
     return Broken("not a JSON object", str(content)[:EXCERPT_CHARS])
 
 
-def _file_batches(path: Path) -> Iterator[Batch]:
+def _file_batches(path: Path, rows: int) -> Iterator[Batch]:
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
             with pq.ParquetFile(path) as parquet:
-                yield from _column_batches(f"{path.name} row", parquet.iter_batches(BATCH_ROWS))
+                yield from _column_batches(f"{path.name} row", parquet.iter_batches(rows))
         elif path.suffix in (".csv", ".tsv"):
-            yield from _row_batches(f"{path.name} line", _cells(path))
+            yield from _row_batches(f"{path.name} line", _cells(path), rows)
         else:
             unit, contents = _json_contents(path, half_pairs=False)
-            yield from _row_batches(f"{path.name} {unit}", contents)
+            yield from _row_batches(f"{path.name} {unit}", contents, rows)
     except (ValueError, OSError, RecursionError, csv.Error) as error:  # ArrowInvalid and JSONDecodeError: ValueErrors
         raise UserError(f"{path} cannot be read: {error}.") from None
 
 
-def _row_batches(place: str, contents: Iterable[tuple[int, Any]]) -> Iterator[Batch]:
+def _row_batches(place: str, contents: Iterable[tuple[int, Any]], rows: int) -> Iterator[Batch]:
     iterator = iter(contents)
-    while part := [(number, _row(content)) for number, content in islice(iterator, BATCH_ROWS)]:
+    while part := [(number, _row(content)) for number, content in islice(iterator, rows)]:
         good = [(number, row) for number, row in part if not isinstance(row, Broken)]
         broken = {number: row for number, row in part if isinstance(row, Broken)}
         yield Batch(place, [number for number, _ in good], [row for _, row in good], broken)

@@ -7,7 +7,7 @@ import random
 from typing import Any, Literal, TypeAlias, cast
 
 Raw = dict[str, Any]
-RowFormat: TypeAlias = Literal["prompts", "pairs", "ratings", "labels"]
+RowFormat: TypeAlias = Literal["prompts", "chats", "pairs", "ratings", "labels"]
 
 POOL = 240
 """Rows of a stand-in dataset, so that a held-out share of it is not empty."""
@@ -19,8 +19,9 @@ def stand_in_rows(source: str, columns: dict[str, str], form: RowFormat) -> str:
     Args:
         source: The dataset; each has rows of its own.
         columns: Which column holds what, as the recipe says.
-        form: Prompts with answers, or one of the layouts of preference data: pairs (whole chats, as most datasets
-            have them), ratings (two responses with a number each), labels (a good and a bad response in two rows).
+        form: Prompts with answers, chats of two turns each, or one of the layouts of preference data: pairs (whole
+            chats, as most datasets have them), ratings (two responses with a number each), labels (a good and a bad
+            response in two rows).
     """
     rng = random.Random(source)
     words = ("amber", "birch", "coral", "delta", "ember", "fjord", "grove", "heron", "inlet", "jade", "knoll", "larch")
@@ -38,6 +39,8 @@ def stand_in_rows(source: str, columns: dict[str, str], form: RowFormat) -> str:
             chat = columns.get("prompt") in ("chosen", "messages", "conversations")
             row = {"prompt": chats[0] if chat else prompt, "answer": str(first + second)}
             rows.append(named(row | ({"group": f"group {number % 20}"} if "group" in columns else {})))
+        elif form == "chats":
+            rows.append(named({"messages": [*chats[0], _turn("user", "And now?"), _turn("assistant", bad)]}))
         elif form == "pairs":
             row = {"chosen": chats[0], "rejected": chats[1]}
             rows.append(named(row | ({"prompt": prompt} if "prompt" in columns else {})))

@@ -8,9 +8,12 @@ from w2s_align.steps.cut import Cut
 from w2s_align.steps.debate import DebateStep
 from w2s_align.steps.evaluate import Evaluate
 from w2s_align.steps.export import Export
+from w2s_align.steps.export_model import ExportModel
 from w2s_align.steps.generate import Generate
+from w2s_align.steps.import_chats import ImportChats
 from w2s_align.steps.import_model import ImportModel
 from w2s_align.steps.import_pairs import ImportPairs
+from w2s_align.steps.join import Join
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.lab_model import LabModelStep
 from w2s_align.steps.likelihood import Likelihood
@@ -42,6 +45,8 @@ CATALOGUE: dict[str, type[Step]] = {
             DebateStep,
             PairStep,
             ImportPairs,
+            Join,
+            ImportChats,
             Export,
             *training_steps(),
             Likelihood,
@@ -50,6 +55,7 @@ CATALOGUE: dict[str, type[Step]] = {
             Evaluate,
             ReportStep,
             ImportModel,
+            ExportModel,
             LabModelStep,
             StandInModel,
             DeltaTheory,

@@ -9,13 +9,14 @@ data/scores.parquet and results.json (evaluation.Results).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from w2s_align.artifacts.identity import file_digest
 from w2s_align.errors import Problem, UserError, did_you_mean
+from w2s_align.evaluation.lm_eval_names import check_lm_eval_task
 from w2s_align.evaluation.results import Role
 from w2s_align.evaluation.task import (
     LM_EVAL,
@@ -35,6 +36,7 @@ from w2s_align.scoring.scorers import ScorerSettings
 from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.generate import Generate, GenerateResources
+from w2s_align.steps.gold import check_gold
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
 from w2s_align.steps.preference import Preference
@@ -86,10 +88,11 @@ class Evaluate(Step):
     """Mirror folder with the hub's files: <data_dir>/<owner>/<dataset>/... Default: W2S_DATA_DIR, else the hub."""
     arms: dict[str, Annotated[str, Reads(("model",), literal=True, many=True)]]
     """Models by the name of their arm: a hub id, a folder, or $step (with all its seeds)."""
-    baseline: str
-    """The arm that the others are compared with: the untouched student."""
-    roles: dict[str, Role]
-    """What each arm is: teacher, student, treatment, control, ceiling or other."""
+    baseline: str | None = None
+    """The arm that the others are compared with: the untouched student. Default, without roles: the first arm."""
+    roles: dict[str, Role] = {}
+    """What each arm is: teacher, student, treatment, control, ceiling or other. Without roles, models are compared and
+    nothing is concluded about a training."""
     sampling: dict[str, Sampling] = {}
     """Settings by name, e.g. {greedy: {temperature: 0, max_tokens: 512}, sampled: {temperature: 1, n: 4, ...}}.
     The verdict is about the first, or about `greedy` where there is one. Default with tasks: what each task says."""
@@ -191,15 +194,23 @@ class Evaluate(Step):
                 fix="Leave sampling out (each task then has its own), or give these tasks an evaluation of their own.",
             )
         problems: list[Problem] = []
-        for task in tasks.values():
+        choices = self.choices()
+        for name, task in tasks.items():
             try:
                 check_task(task, self.data_dir)
+                if task.kind == "lm_eval":
+                    check_lm_eval_task(task.name.removeprefix(LM_EVAL), choices[name].include_path)
                 if task.kind == "generate":
                     scorer_settings(task.scorer)
             except UserError as error:
                 problems += error.problems
         if problems:
             raise UserError.all(problems)
+
+    def check_among(self, steps: Mapping[str, StepConfig]) -> None:
+        """Refuse an answer check of prompts without gold answers."""
+        if self.prompts is not None:
+            check_gold(self.scorer, self.prompts, steps)
 
     def _check_metrics(self, tasks: dict[str, Task]) -> None:
         """Refuse pass@k of fewer than k answers: it would fail after all answers have been made."""
@@ -241,15 +252,25 @@ class Evaluate(Step):
             )
 
     def _check_arms(self) -> None:
+        if not self.arms:
+            raise UserError("arms: no model is named.", fix="arms: {mine: <hub id, folder or $step>}")
         for name in (*self.arms, *self.sampling):
             if not NAME.fullmatch(name):
                 raise UserError(f"{name!r} cannot name an arm or a setting.", fix="Use letters, digits, - and _.")
-        if self.baseline not in self.arms:
+        if self.baseline is not None and self.baseline not in self.arms:
             raise UserError(f"baseline: {self.baseline} is not an arm.", fix=did_you_mean(self.baseline, self.arms))
         for name in self.roles:
             if name not in self.arms:
                 raise UserError(f"roles: {name} is not an arm.", fix=did_you_mean(name, self.arms))
         missing = [name for name in self.arms if name not in self.roles]
+        if not self.roles:
+            return
+        if self.baseline is None:
+            students = [name for name, role in self.roles.items() if role == "student"]
+            raise UserError(
+                "There are roles and no baseline: the untouched student, which the others are compared with.",
+                fix=f"baseline: {students[0] if students else '<arm>'}",
+            )
         if missing:
             raise UserError(
                 f"roles says nothing about {', '.join(missing)}.",
@@ -258,6 +279,11 @@ class Evaluate(Step):
             )
         if self.roles[self.baseline] != "student":
             raise UserError(f"The baseline {self.baseline} has the role {self.roles[self.baseline]}.", fix="student")
+
+    @property
+    def reference_arm(self) -> str:
+        """The arm that the others are compared with."""
+        return self.baseline or next(iter(self.arms))
 
     def content(self) -> dict[str, Any]:
         """Return the definitions of the tasks in place of their names, and not where their data lie."""
@@ -329,7 +355,7 @@ class Evaluate(Step):
             judge=members(self.judge or "")[0],
             prompts=Place(task=place.task).reference,
             responses=own.reference,
-            reference=replace(own, arm=self.baseline, index="0").reference if by_baseline else None,
+            reference=replace(own, arm=self.reference_arm, index="0").reference if by_baseline else None,
             template=self.judging.template,
             sampling=self.judging.sampling,
             engine=self.judging.engine,
@@ -391,12 +417,12 @@ class Evaluate(Step):
                     work.progress(done, total, f"{arm} {setting}")
                     tables.append(_labelled(answers[setting].scores, arm=arm, run=seed, setting=setting))
                 made.append(ArmRun(seed, answers))
-            arms.append(Arm(arm, self.roles[arm], made))
+            arms.append(Arm(arm, self.roles.get(arm, "other"), made))
         tasks = self.definitions()
         results = evaluate_arms(
             problems,
             arms,
-            self.baseline,
+            self.reference_arm,
             metrics={name: task.metric for name, task in tasks.items()},
             by_subject=[name for name, task in tasks.items() if task.average == "subjects"],
             gamed=self._gamed(),

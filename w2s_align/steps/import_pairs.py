@@ -101,6 +101,7 @@ class ImportPairs(Step):
             from w2s_align.interchange.readers import data_files
 
             data_files(path)
+            self.notes()
         if self.layout not in ("auto", "ratings") and (self.rule != "best_worst" or self.margin):
             raise UserError(
                 f"The layout {self.layout} takes no rule and no margin.",
@@ -108,6 +109,21 @@ class ImportPairs(Step):
             )
         if self.rule == "best_random" and self.margin:
             raise UserError("The rule best_random does not take margin.", fix="It belongs to best_worst, score_gap.")
+
+    def notes(self) -> list[str]:
+        """Say which columns of local data are not read.
+
+        Raises:
+            UserError: It cannot be read, or no layout fits its columns.
+        """
+        path = Path(self.source).expanduser()
+        if not path.exists():
+            return []
+        from w2s_align.interchange.pair_import import glance_at_pairs
+
+        unread = glance_at_pairs(path, None if self.layout == "auto" else self.layout, self.columns)
+        said = f"Columns of {path.name} that are not read: {', '.join(unread)}. The option columns maps them."
+        return [said] if unread else []
 
     def identity(self) -> dict[str, Any]:
         """Return the digest of local files, or the revision of a hub dataset."""

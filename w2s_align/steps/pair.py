@@ -165,7 +165,7 @@ def pair_step(rules: Mapping[str, type[Rule]]) -> type[_PairStep]:
     # Fields of the last base come first: a rule and what it reads before what all rules share.
     make: Any = create_model
     own = make("_RuleOptions", __base__=Step, **fields)
-    step: type[_PairStep] = make("PairStep", __base__=(_PairStep, own), __module__=__name__, __doc__=_PairStep.__doc__)
+    step: type[_PairStep] = make("PairStep", __base__=(_PairStep, own), __module__=__name__, __doc__=_PairStep.about())
     step.rules = rules
     return step
 
@@ -202,7 +202,7 @@ def _rules_help(rules: Mapping[str, type[Rule]]) -> str:
     groups: dict[tuple[str, ...], list[str]] = {}
     for rule in rules.values():
         names = tuple(read.name for read in rule.inputs)
-        groups.setdefault(names, []).append(f"{rule.name}, {(rule.__doc__ or '').strip()}")
+        groups.setdefault(names, []).append(f"{rule.name}, {rule.about()}")
     return " ".join(f"From {' and '.join(names)}: {'; '.join(lines)}." for names, lines in groups.items())
 
 

@@ -33,7 +33,7 @@ def show_target(target: str, runs_dir: Path, start: int, rows: int) -> None:
     """Print a run, or some rows of an artifact.
 
     Args:
-        target: Folder of a run or an artifact, a recipe's name, or ``<recipe>/<step>``.
+        target: Folder of a run or an artifact, a recipe's name, or as in :func:`find_target`.
         runs_dir: Folder of the runs.
         start: First row.
         rows: Number of rows.
@@ -62,7 +62,7 @@ def show_report(target: str, runs_dir: Path) -> None:
     """
     from rich.markdown import Markdown
 
-    found = find_target(target, runs_dir)
+    found = find_target(target, runs_dir, lambda run: run.report is not None)
     if not isinstance(found, Run) or found.report is None:
         raise UserError(
             f"{target} has no report.",
@@ -73,6 +73,8 @@ def show_report(target: str, runs_dir: Path) -> None:
     text = (found.path / "report.md").read_text(encoding="utf-8")
     console.print(Markdown(re.sub(r"^!\[.*\n", "", text, flags=re.MULTILINE)))  # a terminal shows no plots
     console.print(f"Report: {found.report}", soft_wrap=True)
+    if (latest := found.path.parent / "latest").resolve() != found.path:
+        console.print(f"A later run, {latest.resolve().name}, has no report: w2s show {found.path.parent.name}")
 
 
 def show_comparison(targets: Sequence[str], runs_dir: Path, step: str | None, out: Path | None, as_json: bool) -> None:
@@ -317,6 +319,11 @@ def _dataset(artifact: Artifact, start: int, rows: int) -> RenderableType:
     return Group(*panels, _place(start, len(panels), total), f"Dataset: {printable(str(artifact.path))}")
 
 
+def _chats(artifact: Artifact, start: int, rows: int) -> RenderableType:
+    total, shown = _slice(artifact, "chats", start, rows)
+    return Group(*(Panel(_chat(row["messages"])) for row in shown), _place(start, len(shown), total))
+
+
 def _chat(messages: list[dict[str, str]]) -> str:
     return "\n".join(f"[dim]{printable(m['role'])}:[/] {printable(m['content'])}" for m in messages)
 
@@ -327,6 +334,7 @@ ROWS: dict[str, Callable[[Artifact, int, int], RenderableType]] = {
     "scores": _scores,
     "pairs": _pairs,
     "dataset": _dataset,
+    "chats": _chats,
     "model": _model,
     "results": _results,
 }

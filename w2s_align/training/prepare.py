@@ -22,7 +22,7 @@ from w2s_align.training.formats import Rows, chat_of, labeled_of, pair_of
 from w2s_align.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from w2s_align.training.tokens import ChatEncoder
+    from w2s_align.training.tokens import Answer, ChatEncoder
 
 
 def prepare_pairs(
@@ -153,8 +153,9 @@ def prepare_chats(
     folder: Path,
     *,
     side: Literal["chosen", "rejected"] = "chosen",
+    turns: Literal["last", "all"] = "last",
 ) -> TrainingData:
-    """Tokenize chats for supervised fine-tuning; only the last assistant turn carries loss.
+    """Tokenize chats for supervised fine-tuning; the last assistant turn carries loss, or each of them.
 
     Args:
         rows: Preference pairs (the side is ``side``), rows with ``messages``, or with ``prompt`` and
@@ -163,20 +164,30 @@ def prepare_chats(
         settings: Lengths, and what to do with rows that are too long.
         folder: Where the file goes: ``<folder>/<digest>/rows.arrow``.
         side: Which side of pairs is the response.
+        turns: Which of the assistant's turns carry loss.
 
     Raises:
         UserError: As for :func:`prepare_pairs`.
     """
     schema = pa.schema([("input_ids", TOKENS), ("labels", TOKENS)])
+    key = {"side": side} | ({"turns": turns} if turns != "last" else {})
 
     def convert(batch: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
         split = [chat for row in batch if (chat := chat_of(row, side, table.dropped))]
-        answers = encoder.encode([prompt for prompt, _ in split], [response for _, response in split])
+        answers: list[Answer | None]
+        if turns == "all":
+            answers = encoder.encode_all_turns([[*prompt, *response] for prompt, response in split])
+        else:
+            encoded = encoder.encode([prompt for prompt, _ in split], [response for _, response in split])
+            answers = [answer for (answer,) in encoded]
         kept = []
-        for (answer,) in answers:
-            if table.keep({"response": answer}):
+        for answer in answers:
+            if answer is None:
+                table.dropped["template_changes_earlier_turns"] += 1
+            elif table.keep({"response": answer}):
                 ids = answer.ids[: settings.max_length]
-                kept.append({"input_ids": ids, "labels": [-100] * answer.start + ids[answer.start :]})
+                labels = [token if answer.has_loss(at) else -100 for at, token in enumerate(ids)]
+                kept.append({"input_ids": ids, "labels": labels})
         return kept
 
-    return store_rows(rows, schema, ("response",), convert, encoder, settings, folder, side=side)
+    return store_rows(rows, schema, ("response",), convert, encoder, settings, folder, **key)
