@@ -4,7 +4,7 @@ import pytest
 
 from w2s_align.records import Prompt, Response, to_table
 from w2s_align.scoring import score
-from w2s_align.scoring.instructions import CHECKS, follows
+from w2s_align.scoring.instructions import CHECKS, LANGUAGE, follows
 from w2s_align.scoring.scorers.instructions import InstructionsScorer
 
 CASES = [
@@ -60,7 +60,7 @@ def test_every_instruction(name, arguments, good, bad):
 
 
 def test_every_instruction_has_a_case():
-    assert {name for name, *_ in CASES} == set(CHECKS)
+    assert {name for name, *_ in CASES} | {LANGUAGE} == set(CHECKS)  # the one that needs a package has its own test
 
 
 def test_loose_forgives_a_line_of_introduction_and_asterisks():
@@ -73,10 +73,9 @@ def test_loose_forgives_a_line_of_introduction_and_asterisks():
 
 def test_languages_are_told_by_langdetect_or_are_unscored(monkeypatch):
     pytest.importorskip("langdetect")
-    name = "language:response_language"
     german = "Die Antwort ist, dass man die zwei Zahlen addiert und das Ergebnis aufschreibt."
-    assert follows(name, {"language": "de"}, german) and not follows(name, {"language": "en"}, german)
-    assert follows(name, {"language": "en"}, "12 + 4 = 16")  # no language is found: as in IFEval, that counts
+    assert follows(LANGUAGE, {"language": "de"}, german) and not follows(LANGUAGE, {"language": "en"}, german)
+    assert follows(LANGUAGE, {"language": "en"}, "12 + 4 = 16")  # no language is found: as in IFEval, that counts
 
 
 def test_scorer(monkeypatch):
