@@ -62,14 +62,9 @@ class Settings(BaseModel):
     )
 
     @classmethod
-    def about(cls) -> str:
-        """Return the docstring without the help of the fields."""
-        return (cls.__doc__ or "").partition(FIELDS)[0].strip()
-
-    @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Add the help of the fields to the docstring, so that ``help(Sampling)`` shows it."""
-        own = cls.about()
+        own = own_docstring(cls)
         described = [(name, info.description) for name, info in cls.model_fields.items() if info.description]
         lines = [f"    {name}: {' '.join(text.split())}" for name, text in described]
         cls.__doc__ = "\n".join([f"{own}{FIELDS}", *lines]) if lines else own
@@ -92,6 +87,11 @@ class Settings(BaseModel):
             if wrong:
                 raise ValidationError.from_exception_data(cls.__name__, wrong)
         return handler(values)
+
+
+def own_docstring(group: type[BaseModel]) -> str:
+    """Return the docstring of a group of options without the help of its fields."""
+    return (group.__doc__ or "").partition(FIELDS)[0].strip()
 
 
 def _has_bool(value: Any) -> bool:

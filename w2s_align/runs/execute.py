@@ -128,7 +128,7 @@ def _chosen(planned: Mapping[str, Planned], only: Collection[str], with_inputs: 
             raise UserError(f"{option} {name}: no such step in this recipe.", fix=close)
     chosen = {name for name, item in planned.items() if name in only or item.node.step in only}
     if with_inputs:
-        for name in reversed(planned):  # each comes after everything it reads
+        for name in reversed(list(planned)):  # each comes after everything it reads
             if name in chosen:
                 chosen |= set(planned[name].node.inputs.values())
         return chosen

@@ -17,6 +17,7 @@ from w2s_align.errors import UserError
 from w2s_align.pairing import RULES, Control, Filters, Rule
 from w2s_align.pairing.rule import Input
 from w2s_align.recipe.schema import ArtifactType, Resources, ResponsesRef, ScoresRef
+from w2s_align.records import own_docstring
 from w2s_align.steps.pair_files import LICENSE_OPTIONS, EvaluationRef, evaluation_items, write_pairs
 from w2s_align.steps.step import Step
 from w2s_align.steps.tables import join_tables, prompts_behind
@@ -165,7 +166,9 @@ def pair_step(rules: Mapping[str, type[Rule]]) -> type[_PairStep]:
     # Fields of the last base come first: a rule and what it reads before what all rules share.
     make: Any = create_model
     own = make("_RuleOptions", __base__=Step, **fields)
-    step: type[_PairStep] = make("PairStep", __base__=(_PairStep, own), __module__=__name__, __doc__=_PairStep.about())
+    step: type[_PairStep] = make(
+        "PairStep", __base__=(_PairStep, own), __module__=__name__, __doc__=own_docstring(_PairStep)
+    )
     step.rules = rules
     return step
 
@@ -202,7 +205,7 @@ def _rules_help(rules: Mapping[str, type[Rule]]) -> str:
     groups: dict[tuple[str, ...], list[str]] = {}
     for rule in rules.values():
         names = tuple(read.name for read in rule.inputs)
-        groups.setdefault(names, []).append(f"{rule.name}, {rule.about()}")
+        groups.setdefault(names, []).append(f"{rule.name}, {own_docstring(rule)}")
     return " ".join(f"From {' and '.join(names)}: {'; '.join(lines)}." for names, lines in groups.items())
 
 

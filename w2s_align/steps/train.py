@@ -149,8 +149,8 @@ class TrainStep(Step):
             options = options.model_copy(
                 update={"quick_task": options.quick_task.model_copy(update={"prompts": prompts})}
             )
-        if getattr(options, "reference", None) is not None:
-            options = options.model_copy(update={"reference": work.model("reference", options.reference)})
+        if (reference := getattr(options, "reference", None)) is not None:
+            options = options.model_copy(update={"reference": work.model("reference", reference)})
         option = self.method.inputs.option
         data = [found for place, found in work.inputs.items() if place.partition(".")[0] == option]
         rows, left_out = rows_of(data)

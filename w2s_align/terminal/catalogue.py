@@ -33,7 +33,7 @@ from w2s_align.evaluation.task import (
 )
 from w2s_align.recipe.document import read_document
 from w2s_align.recipe.schema import NAME, Reads, StepConfig, reads_of
-from w2s_align.records import FIELDS
+from w2s_align.records import FIELDS, own_docstring
 from w2s_align.steps.catalogue import CATALOGUE
 from w2s_align.steps.step import Step
 
@@ -127,7 +127,7 @@ def kinds_table() -> Table:
     table = _table("kind", "reads", "writes", "what it does")
     for kind, step in CATALOGUE.items():
         reads = ", ".join(dict.fromkeys(" or ".join(r.types) for _, r in reading_fields(step)))
-        table.add_row(kind, reads, step.writes, _first_paragraph(step.about()))
+        table.add_row(kind, reads, step.writes, _first_paragraph(own_docstring(step)))
     return table
 
 
@@ -153,7 +153,7 @@ def kind_options(kind: str, *, every: bool = False) -> Group:
     if kind not in CATALOGUE:
         raise UserError(f"{kind} is not a step kind.", fix=did_you_mean(kind, CATALOGUE))
     step = CATALOGUE[kind]
-    heading = f"[bold]{kind}[/] writes {step.writes}. {escape(_first_paragraph(step.about()))}"
+    heading = f"[bold]{kind}[/] writes {step.writes}. {escape(_first_paragraph(own_docstring(step)))}"
     if every:
         return Group(heading, *_options(step, ""), *(_tasks() if "suite" in step.model_fields else ()))
     shown = _most_used(kind)
@@ -230,7 +230,7 @@ def _options(model: type[BaseModel], prefix: str, skip: str = "kind") -> Iterato
             one_of_several = len(groups) > 1 and "name" in group.model_fields
             if one_of_several:
                 yield f"[cyan]{prefix}{name}.name: {group.model_fields['name'].default}[/]"
-                yield _meaning(group.about())
+                yield _meaning(own_docstring(group))
             yield from _options(group, f"{prefix}{name}.", skip="name" if one_of_several else "kind")
 
 

@@ -89,7 +89,7 @@ def one_reader() -> Iterator[None]:
             found = self.data.view(np.ndarray)[offset:end].view(dtype)
             return found.view(found.dtype.newbyteorder(override_order or self.byte_order))
 
-    gguf.GGUFReader = functools.cache(Reader)  # type: ignore[misc]
+    gguf.GGUFReader = functools.cache(Reader)  # type: ignore[misc, assignment]
     try:
         yield
     finally:
