@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from w2s_align.pairing import Filters
 from w2s_align.pairing.assemble import assistant_turns
-from w2s_align.pairing.quality import PARAGRAPHS, REFUSAL, RUN, SENTENCES, SPECIAL_TOKENS
+from w2s_align.pairing.quality import PARAGRAPHS, RUN, SENTENCES, SPECIAL_TOKENS
+from w2s_align.pairing.refusals import REFUSALS
 from w2s_align.records import Prompt, Response, Score
 
 FULL = {"pairs": 1_000_000, "best_worst": 200_000, "duplicates": 1_000_000, "leaks": 1_000_000, "math": 100_000}
@@ -141,7 +142,7 @@ def run_pairs_baseline(folder: Path) -> dict[str, object]:
     by_prompt = {name: {row["prompt_id"]: row for row in data[name]} for name in ("weak", "weaker")}
     lost: dict[str, int] = {}
 
-    special, refusal = re.compile(SPECIAL_TOKENS), re.compile(REFUSAL)
+    special, refusals = re.compile(SPECIAL_TOKENS), [re.compile(pattern) for pattern in REFUSALS]
 
     def norm(text: str) -> str:
         return " ".join(unicodedata.normalize("NFKC", text).lower().split())
@@ -178,7 +179,10 @@ def run_pairs_baseline(folder: Path) -> dict[str, object]:
             reason = "truncated"
         elif any(is_special(side["text"]) for side in (chosen, rejected)):
             reason = "special tokens"
-        elif any(refusal.search(side["text"][:200].replace("\u2019", "'")) for side in (chosen, rejected)):
+        elif any(
+            any(pattern.search(side["text"][:200].replace("\u2019", "'")) for pattern in refusals)
+            for side in (chosen, rejected)
+        ):
             reason = "refusal"
         elif any(is_foreign(side["text"]) for side in (chosen, rejected)):
             reason = "wrong script"

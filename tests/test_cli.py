@@ -152,9 +152,9 @@ def test_new_brings_the_data_files_of_a_recipe(tmp_path: Path) -> None:
 
 
 def test_the_options_of_a_kind_are_named_in_full_in_a_narrow_window(folder: Path) -> None:
-    shown = w2s("steps", "evaluate", cwd=folder).stdout.split()
+    shown = w2s("steps", "evaluate", "--all", cwd=folder).stdout.split()
     assert {"judge_resources.price.million_completion_tokens", "scorer.tolerance"} <= set(shown)
-    shown_of_score = w2s("steps", "score", cwd=folder).stdout
+    shown_of_score = w2s("steps", "score", "--all", cwd=folder).stdout
     assert "scorer.name: reasoning_gym" in shown_of_score
     assert shown_of_score.index("responses") < shown_of_score.index("resources")
 

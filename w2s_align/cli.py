@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from w2s_align.errors import UserError, did_you_mean
+from w2s_align.terminal.completion import kinds, recipes_and_files, runs_and_steps, steps_of
 
 if TYPE_CHECKING:
     from w2s_align.runs.loaded import LoadedRecipe
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="w2s",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,7 +45,12 @@ def options(
 
 
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe (`w2s recipes`).")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A YAML file, or the name of a shipped recipe (`w2s recipes`).",
+        autocompletion=recipes_and_files,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[STEP.FIELD=VALUE]...", help="Values to set in the recipe.")
@@ -75,7 +80,13 @@ DataDir = Annotated[
 def run(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    only: Annotated[list[str] | None, typer.Option(help="Run only this step or node; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run only this step or node; may be repeated.", autocompletion=steps_of)
+    ] = None,
+    until: Annotated[
+        list[str] | None,
+        typer.Option(help="Run this step or node and everything it reads; may be repeated.", autocompletion=steps_of),
+    ] = None,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="With --only: make shard I of a generation that N machines share."),
@@ -86,7 +97,11 @@ def run(
     """Run a recipe. Finished steps are not repeated; a run that was killed resumes where it stopped."""
     from w2s_align.terminal.execute import run_here
 
-    raise typer.Exit(run_here(_load(recipe, overrides).recipe, runs_dir, only, _fraction(shard) if shard else None))
+    if only and until:
+        raise UserError("--only and --until are given.", fix="Use --until alone: it makes what its steps read.")
+    part = _fraction(shard) if shard else None
+    loaded = _load(recipe, overrides)
+    raise typer.Exit(run_here(loaded.recipe, runs_dir, only or until, part, with_inputs=bool(until)))
 
 
 @app.command()
@@ -104,13 +119,14 @@ def plan(
     from w2s_align.artifacts.store import Store
     from w2s_align.estimates.estimate import estimate
     from w2s_align.estimates.gpus import hardware
+    from w2s_align.terminal.console import open_console
     from w2s_align.terminal.plan_view import plan_view
     from w2s_align.terminal.progress import print_rich
 
     loaded, machine = _load(recipe, overrides), hardware(gpus, price)
     planned = loaded.plan(runs_dir)
     costs = estimate(planned, Store(runs_dir), machine, count=count)
-    print_rich(plan_view(loaded.recipe, planned, costs, every=every))
+    print_rich(plan_view(loaded.recipe, planned, costs, every=every, width=open_console().width))
 
 
 @app.command()
@@ -180,7 +196,11 @@ def launch(
 @app.command()
 def show(
     target: Annotated[
-        str, typer.Argument(help="The folder of an artifact or a run, RECIPE, or RECIPE/STEP (latest run).")
+        str,
+        typer.Argument(
+            help="A folder, RECIPE or RECIPE/STEP (latest run), RECIPE/RUN or RECIPE/RUN/STEP.",
+            autocompletion=runs_and_steps,
+        ),
     ],
     rows: Annotated[int, typer.Option(help="Rows to show.", min=1)] = 5,
     start: Annotated[int, typer.Option(help="First row to show.", min=0)] = 0,
@@ -193,12 +213,15 @@ def show(
 
 
 @app.command()
-def steps(kind: Annotated[str | None, typer.Argument(help="Show the options of this kind.")] = None) -> None:
+def steps(
+    kind: Annotated[str | None, typer.Argument(help="Show the options of this kind.", autocompletion=kinds)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show every option with its whole help.")] = False,
+) -> None:
     """List the step kinds with what each reads and writes, or the options of one kind."""
     from w2s_align.terminal.catalogue import kind_options, kinds_table
     from w2s_align.terminal.progress import print_rich
 
-    print_rich(kinds_table() if kind is None else kind_options(kind))
+    print_rich(kinds_table() if kind is None else kind_options(kind, every=every))
 
 
 @app.command()
@@ -234,7 +257,13 @@ def schema() -> None:
 
 @app.command()
 def report(
-    target: Annotated[str, typer.Argument(help="The folder of a run, or the name of a recipe for its latest run.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="The folder of a run, RECIPE/RUN, or RECIPE for its latest run with a report.",
+            autocompletion=runs_and_steps,
+        ),
+    ],
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
     """Print the verdict of a run, its table of arms, and the path of its page."""
@@ -246,7 +275,12 @@ def report(
 @app.command()
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN...", help="Recipe names, <recipe>/<run id>, or folders of runs.")
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Recipe names, <recipe>/<run id>, or folders of runs.",
+            autocompletion=runs_and_steps,
+        ),
     ],
     step: Annotated[str | None, typer.Option(help="Name of the evaluation, if a recipe has several.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the page. Default: <runs-dir>/compare/<runs>.")] = None,

@@ -45,6 +45,10 @@ SECRET = "secret"
 """Type of the validation error about a value in which a key may stand: no message repeats the value."""
 
 
+FIELDS = "\n\nFields:"
+"""What stands before the help of the fields in the docstring of a group of options."""
+
+
 class Settings(BaseModel):
     """Base of every typed group of options: unknown keys are refused, and the text under a field is its help."""
 
@@ -56,6 +60,14 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         hide_input_in_errors=True,
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Add the help of the fields to the docstring, so that ``help(Sampling)`` shows it."""
+        own = own_docstring(cls)
+        described = [(name, info.description) for name, info in cls.model_fields.items() if info.description]
+        lines = [f"    {name}: {' '.join(text.split())}" for name, text in described]
+        cls.__doc__ = "\n".join([f"{own}{FIELDS}", *lines]) if lines else own
 
     @model_validator(mode="wrap")
     @classmethod
@@ -75,6 +87,11 @@ class Settings(BaseModel):
             if wrong:
                 raise ValidationError.from_exception_data(cls.__name__, wrong)
         return handler(values)
+
+
+def own_docstring(group: type[BaseModel]) -> str:
+    """Return the docstring of a group of options without the help of its fields."""
+    return (group.__doc__ or "").partition(FIELDS)[0].strip()
 
 
 def _has_bool(value: Any) -> bool:

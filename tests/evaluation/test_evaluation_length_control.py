@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -14,12 +15,13 @@ import statsmodels.api as sm
 from scipy import special
 
 from w2s_align.errors import UserError
-from w2s_align.evaluation import Answers, Arm, ArmRun, evaluate_arms
+from w2s_align.evaluation import Answers, Arm, ArmRun, Results, evaluate_arms
 from w2s_align.evaluation.length_control import (
     is_extreme,
     length_controlled_win_rate,
 )
 from w2s_align.evaluation.preference import prefer
+from w2s_align.evaluation.published_length_control import GamedRows
 from w2s_align.generation import Engine, EngineResources
 from w2s_align.records import Prompt, Response, Score, to_table
 
@@ -166,6 +168,24 @@ def test_a_judged_task_counts_by_its_controlled_win_rate() -> None:
     assert plain.win_rates == []
     part = next(b for b in plain.breakdowns if b.by == "task").parts[0]
     assert part.arms["dpo"].estimate.value == pytest.approx(dpo.raw.value)
+
+
+def test_the_published_fit_stands_beside_ours_where_its_data_are_given() -> None:
+    asked, arms = study()
+    numbered = [replace(p, meta={"index": i}) if p.task == "ae" else p for i, p in enumerate(asked)]
+    rng = np.random.default_rng(0)
+    lengths, difficulties = rng.normal(0, 1, 400), np.tile(rng.normal(0, 1, 200), 2)
+    wins = (rng.random(400) < special.expit(-3 * np.tanh(lengths) + difficulties)).astype(float)
+    gamed = GamedRows(wins, lengths, difficulties, dict(enumerate(difficulties[:200])))
+    metrics = {"ae": "length_controlled"}
+    results = evaluate_arms(to_table(numbered), arms, "before", metrics=metrics, gamed=gamed)
+    dpo = results.win_rates[1]
+    assert dpo.published is not None and abs(dpo.published.value - 0.5) < 0.1 < dpo.raw.value - dpo.published.value
+    assert dpo.published.method != dpo.controlled.method and dpo.published.value != dpo.controlled.value
+    assert Results.model_validate_json(results.model_dump_json()) == results
+    unknown = GamedRows(wins, lengths, difficulties, {0: 0.0})
+    with pytest.raises(UserError, match="no difficulty for 119 of 120 instructions"):
+        evaluate_arms(to_table(numbered), arms, "before", metrics=metrics, gamed=unknown)
 
 
 def test_scores_without_lengths_are_refused() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from w2s_align.evaluation import Answers, Arm, ArmRun, evaluate_arms, verdict
 from w2s_align.records import Prompt, Score, to_table
+from w2s_align.reporting import summary_table
 
 N = 60
 PROMPTS = [Prompt.of(f"problem {i}") for i in range(N)]
@@ -128,3 +129,19 @@ def test_one_problem_proves_nothing():
     ]
     found = verdict(evaluate_arms(table, made, "before"))
     assert found.status == "no_effect"
+
+
+def test_arms_without_roles_are_compared_and_nothing_is_said_of_a_training():
+    found = judge(arm("before", "other", 20), arm("big", "other", 50), arm("small", "other", 3))
+    assert (found.status, found.arm) == ("compared", None)
+    assert found.headline == "Clearly big above before, and small below before."
+    assert found.sentence.startswith("big reaches 83% (95% interval ")
+    assert "Differences to before: small -28.3 points (p < 0.001), big 50.0 points (p < 0.001)." in found.sentence
+    even = judge(arm("before", "other", 20), arm("other", "other", 21))
+    assert even.headline == "No model is clearly different from before."
+    alone = judge(arm("before", "other", 20))
+    assert (alone.headline, alone.caveats) == ("before: 33%.", [])
+    table = summary_table(
+        evaluate_arms(to_table(PROMPTS), [arm("before", "other", 20), arm("b", "other", 50)], "before")
+    )
+    assert [column.header for column in table.columns] == ["arm", "greedy", "95%", "against before"]

@@ -28,7 +28,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 BUILDS = {"cpu": ("cpu",), "cuda": ("cuda",), "no vLLM": ("train", "eval", "report")}
 OPTIONS = ("server", "ray", "qlora", "track", "gguf")
-"""Extras whose packages all have wheels; ``lm_eval``, ``deepspeed`` and ``reasoning_gym`` bring sources as well."""
+"""Extras whose packages all have wheels; ``lm_eval``, ``ifeval``, ``deepspeed`` and ``reasoning_gym`` bring sources as
+well."""
 LOCKS = {"cpu": ROOT / "requirements" / "cpu.txt", "cuda": ROOT / "requirements" / "cuda.txt"}
 
 

@@ -39,6 +39,19 @@ LAYOUTS = {
     "argilla": (ARGILLA, (5.0, 2.0)),
     "distilabel": ({"instruction": "q", "generations": ["x", "b", "a"], "ratings": [3, 1, 5]}, (5.0, 1.0)),
     "ultrafeedback": ({"instruction": "q", "completions": COMPLETIONS}, (9.0, 1.5)),
+    "HH-RLHF": ({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"}, (None, None)),
+    "HH-RLHF with its prompt": (
+        {"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": "a", "rejected": "b"},
+        (None, None),
+    ),
+    "PKU-SafeRLHF": (
+        {"prompt": "q", "response_0": "b", "response_1": "a", "better_response_id": 1, "safer_response_id": 0},
+        (None, None),
+    ),
+    "Chatbot Arena": (
+        {"model_a": "m", "model_b": "n", "winner": "model_a", "conversation_a": U + A, "conversation_b": U + B},
+        (None, None),
+    ),
     "extra keys in turns": ({"prompt": U, "chosen": [{**A[0], "extra": None}], "rejected": B}, (None, None)),
 }
 
@@ -249,6 +262,70 @@ def test_filters_controls_and_caps_work_as_on_pairs_of_our_own():
     assert import_pairs(rows, task="mine").tasks.to_pylist() == ["mine"] * 3
 
 
+def test_two_responses_and_which_is_better():
+    def row(winner, **more):
+        return {"prompt": f"q{winner}", "response_0": "a", "response_1": "b", "better_response_id": winner, **more}
+
+    rows = [row(0), row("1"), row(1.0), row("response_0"), row(-1), row("tie"), row(None), row(True)]
+    pairs = import_pairs(rows)
+    assert [(p[0]["content"], c[0]["content"]) for p, c, _ in sides(pairs)] == [
+        ("q0", "a"), ("q1", "b"), ("q1.0", "b"), ("qresponse_0", "a"),
+    ]  # fmt: skip
+    assert broken(pairs) == [(f"row {n}", "neither response is the better one") for n in (5, 6, 7, 8)]
+    safer = [row(0, safer_response_id=1)]
+    assert sides(import_pairs(safer))[0][1:] == (A, B)
+    assert import_pairs(safer).counts.noticed == {"a column that was not read, safer_response_id": 1}
+    assert sides(import_pairs(safer, columns={"winner": "safer_response_id"}))[0][1:] == (B, A)
+    arena = {
+        "winner": "tie (bothbad)",
+        "model_a": "m",
+        "model_b": "n",
+        "conversation_a": U + A,
+        "conversation_b": U + B,
+    }
+    late = {**arena, "winner": "model_b", "conversation_a": U + A + U + A, "conversation_b": U + B + U + B}
+    pairs = import_pairs([arena, late, {**arena, "winner": "model_b"}])
+    assert broken(pairs) == [
+        ("row 1", "neither response is the better one"), ("row 2", "the chats differ before the last turn"),
+    ]  # fmt: skip
+    assert pairs.table["chosen_model"].to_pylist() == ["n"] and pairs.table["rejected_model"].to_pylist() == ["m"]
+
+
+def test_chats_in_one_text_are_read_as_turns(tmp_path):
+    head = "\n\nHuman: Who?\n\nAssistant: Me.\n\nHuman: Really?\n\nAssistant:"
+    rows = [
+        {"chosen": f"{head} Yes.\n\nI am.", "rejected": f"{head} No. "},
+        {"chosen": f"{head} Yes.", "rejected": "\n\nHuman: Who else?\n\nAssistant: You."},
+        {"chosen": f"{head} Yes.\n\nHuman: Well.", "rejected": f"{head} No."},
+        {"chosen": f"{head}", "rejected": f"{head} No."},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "hh.parquet")
+    for source in (rows, tmp_path / "hh.parquet"):
+        pairs = import_pairs(source)
+        turns = [("user", "Who?"), ("assistant", "Me."), ("user", "Really?")]
+        assert sides(pairs) == [
+            (
+                [{"role": role, "content": text} for role, text in turns],
+                [{"role": "assistant", "content": "Yes.\n\nI am."}],
+                [{"role": "assistant", "content": "No."}],
+            )
+        ]
+        assert [reason for _, reason in broken(pairs)] == ["the chats differ before the last turn"] * 3
+
+
+def test_cells_of_a_csv_file_are_texts(tmp_path):
+    lines = 'prompt,chosen,rejected,chosen_score\n"1, or\n2?",007,3.10,5\nWhen?,12:30,NA,4\nq,a\nIs it?,true,,1\n'
+    (tmp_path / "data.csv").write_text("\ufeff" + lines, encoding="utf-8")
+    (tmp_path / "data.tsv").write_text(lines.split("\n", 1)[0].replace(",", "\t") + "\nq\t1,5\tb\t2\n")
+    pairs = import_pairs(tmp_path / "data.csv")
+    assert [(p[0]["content"], c[0]["content"], r[0]["content"]) for p, c, r in sides(pairs)] == [
+        ("1, or\n2?", "007", "3.10"), ("When?", "12:30", "NA"),
+    ]  # fmt: skip
+    assert broken(pairs) == [("data.csv line 5", "2 cells where there are 4 columns")]
+    assert pairs.counts.lost("response", "empty") == 1  # the last row has no rejected response
+    assert sides(import_pairs(tmp_path / "data.tsv"))[0][1] == [{"role": "assistant", "content": "1,5"}]
+
+
 def test_a_data_set_of_the_hub_comes_as_arrow_batches(monkeypatch):
     import datasets
 
@@ -318,8 +395,8 @@ def test_sources_that_cannot_be_read_say_why(tmp_path):
     (tmp_path / "c.json").write_text('{"prompt": "q"}')
     with pytest.raises(UserError, match="not a list of rows"):
         import_pairs(tmp_path / "c.json")
-    (tmp_path / "d.csv").write_text("prompt,chosen,rejected\n")
+    (tmp_path / "d.xlsx").write_text("prompt,chosen,rejected\n")
     with pytest.raises(UserError, match="unknown file type"):
-        import_pairs(tmp_path / "d.csv")
+        import_pairs(tmp_path / "d.xlsx")
     with pytest.raises(UserError, match=r"org/none .* cannot be loaded"):
         import_pairs("org/none")

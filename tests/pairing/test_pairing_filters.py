@@ -108,6 +108,8 @@ def test_length_gap(make):
         model_order(weak, weaker, make.prompts("a"), filters=Filters(max_length_gap=1))
     by_chars = Filters(max_length_gap=3, length_unit="chars")
     assert model_order(weak, weaker, make.prompts("a"), filters=by_chars).counts.kept["pair"] == 0
+    thought = make.responses([("a", "w", 0, "<think>a long thought</think>1234")])
+    assert model_order(thought, weaker, make.prompts("a"), filters=by_chars).counts.kept["pair"] == 1
 
 
 def test_matched_lengths_leave_no_length_signal(make):

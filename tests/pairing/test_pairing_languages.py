@@ -76,7 +76,7 @@ def test_a_text_in_another_script_is_not_of_a_language_in_latin_script():
 
 @pytest.mark.parametrize(
     ("name", "missed", "of_bad", "dropped", "of_good"),
-    [("refusal", 1, 60, 0, 60), ("special_tokens", 0, 21, 0, 21), ("repetition", 0, 17, 0, 19)],
+    [("refusal", 7, 110, 1, 110), ("special_tokens", 0, 21, 0, 21), ("repetition", 0, 17, 0, 19)],
 )
 def test_error_rates_on_the_labelled_set_are_those_that_the_documentation_states(
     name, missed, of_bad, dropped, of_good
@@ -90,3 +90,19 @@ def test_error_rates_on_the_labelled_set_are_those_that_the_documentation_states
     assert (sum(row["bad"] for row in rows), sum(not row["bad"] for row in rows)) == (of_bad, of_good)
     page = (Path(__file__).parents[2] / "docs" / "methods" / "data_filters.md").read_text(encoding="utf-8")
     assert f"| `{name}` | {missed} of {of_bad} | {dropped} of {of_good} |" in page
+
+
+@pytest.mark.parametrize(
+    ("written", "missed", "of_bad", "dropped", "of_good"), [("before", 2, 48, 0, 48), ("after", 5, 20, 2, 20)]
+)
+def test_error_rates_on_unseen_refusals_are_those_that_the_documentation_states(
+    written, missed, of_bad, dropped, of_good
+):
+    lines = (LABELLED.parent / "refusals_unseen.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row["written"] == written]
+    flagged = flag_texts(pl.Series([row["text"] for row in rows]), Filters(refusal=True)).is_not_null().to_list()
+    assert sum(row["bad"] and not flag for row, flag in zip(rows, flagged, strict=True)) == missed
+    assert sum(flag and not row["bad"] for row, flag in zip(rows, flagged, strict=True)) == dropped
+    assert (sum(row["bad"] for row in rows), sum(not row["bad"] for row in rows)) == (of_bad, of_good)
+    page = (Path(__file__).parents[2] / "docs" / "methods" / "data_filters.md").read_text(encoding="utf-8")
+    assert f"| written {written}, rules of today | {missed} of {of_bad} | {dropped} of {of_good} |" in page

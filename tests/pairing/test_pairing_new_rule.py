@@ -130,7 +130,7 @@ def test_the_catalogue_and_the_schema_show_it(registered):
     from rich.console import Console
 
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(kind_options("pair"))
+    console.print(kind_options("pair", every=True))
     shown = " ".join(console.export_text().split())
     assert "longest_best, of the responses with the best score the longest beats the shortest" in shown
     assert "Least difference of the lengths, in characters (longest_best)." in shown

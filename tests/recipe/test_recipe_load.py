@@ -43,6 +43,57 @@ def problems(text: str, *overrides: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
+def test_generations_draw_random_numbers_of_their_own_unless_a_seed_is_given() -> None:
+    def seed(model: str, sampling: str, *, recipe: int = 3, more: str = "") -> object:
+        prompts = "  p: {kind: prompts, source: lab/addition, limit: 9}"
+        step = f"{{kind: generate, model: {model}, prompts: $p, sampling: {{max_tokens: 8, {sampling}}}{more}}}"
+        return parse(f"name: s\nseed: {recipe}\nsteps:\n{prompts}\n  g: {step}\n").nodes["g"].config.seed
+
+    sampled = seed("a/one", "temperature: 1")
+    assert sampled == seed("a/one", "temperature: 1.0, top_p: 1, n: 4")  # how many does not matter
+    others = [
+        seed("a/two", "temperature: 1"),
+        seed("a/one", "temperature: 0.7"),
+        seed("a/one", "temperature: 1", recipe=4),
+        3,
+    ]
+    assert len({sampled, *others}) == 5
+    assert seed("a/one", "temperature: 0") == seed("a/two", "temperature: 0") == 3  # draws none: old artifacts stay
+    assert seed("a/one", "temperature: 1", more=", seed: 9") == 9
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (
+            "{kind: generate, model: a/b, prompts: $p, sampling: {greedy: {temperature: 0, max_tokens: 8}}}",
+            "s.sampling.greedy is not an option of s.sampling.  "
+            "Leave out the level greedy: sampling: {temperature: ...}",
+        ),
+        (
+            "{kind: generate, model: a/b, prompts: $p, temperature: 0, sampling: {max_tokens: 8}}",
+            "s.temperature is not an option of generate.  It belongs to sampling: sampling: {temperature: 0}",
+        ),
+        (
+            "{kind: evaluate, prompts: $p, arms: {a: a/b}, sampling: {temperature: 0, max_tokens: 8}}",
+            "s.sampling has options where names belong.  It holds a group of options under each name.  Add the level: "
+            "sampling: {greedy: {temperature: ..., max_tokens: ...}}",
+        ),
+        (
+            "{kind: sft, model: a/b, data: $p, learning_rate: 1e-5, lora: {r: 4}}",
+            "s.lora is not an option of sft.  Use adapter: {r: 64, alpha: 128}.",
+        ),
+        (
+            "{kind: sft, model: a/b, data: $p, learning_rate: 1e-5, r: 4}",
+            "s.r is not an option of sft.  It belongs to adapter: adapter: {r: 4}",
+        ),
+    ],
+)
+def test_an_option_on_another_level_is_one_problem_that_names_the_level(step: str, said: str) -> None:
+    found = problems(f"name: s\nsteps:\n  p: {{kind: prompts, source: lab/addition, limit: 9}}\n  s: {step}\n")
+    assert found == [f"recipe.yaml:4  {said}"]
+
+
 def test_nodes_come_after_what_they_read_and_seeds_and_arms_become_nodes() -> None:
     recipe = parse(GOOD)
     assert list(recipe.nodes) == [
@@ -172,7 +223,7 @@ def test_overrides_set_values_and_are_named_in_messages() -> None:
     recipe = parse(GOOD, "dpo.beta=5", "weak.sampling.temperature=0.7", "seed=9", "dpo.adapter.r=4")
     assert recipe.nodes["dpo@1"].config.model_dump()["beta"] == 5
     assert recipe.nodes["weak"].config.model_dump()["sampling"]["temperature"] == 0.7
-    assert recipe.nodes["weak"].config.seed == 9
+    assert recipe.nodes["pairs"].config.seed == 9
     assert recipe.nodes["dpo@1"].config.model_dump()["adapter"]["r"] == 4
     assert "# set on the command line: dpo.beta=5" in recipe.text
     assert problems(GOOD, "dpo.bta=5") == [

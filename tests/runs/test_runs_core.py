@@ -20,6 +20,7 @@ from w2s_align.recipe import Recipe
 from w2s_align.runs import Run
 from w2s_align.runs.execute import execute, run_plan
 from w2s_align.runs.executor import Executor
+from w2s_align.runs.find import find_target
 from w2s_align.runs.outcome import Event, Outcome
 from w2s_align.runs.plan import plan
 from w2s_align.runs.status import now
@@ -202,6 +203,29 @@ def test_only_what_is_asked_for_is_made(tmp_path: Path) -> None:
     run(recipe, tmp_path, only=["one", "two"])
     made, outcome, _ = run(recipe, tmp_path, only=["left"])
     assert outcome.ok and made.state["status"] == "running" and set(made.names()) == {"one", "two", "left"}
+
+
+def test_until_makes_a_step_and_what_it_reads_and_nothing_else(tmp_path: Path) -> None:
+    recipe = tiny_recipe(DIAMOND)
+    with pytest.raises(UserError, match=r"--until lft: no such step.*Did you mean left"):
+        run(recipe, tmp_path, only=["lft"], with_inputs=True)
+    made, outcome, _ = run(recipe, tmp_path, only=["right"], with_inputs=True)
+    assert outcome.ok and set(made.names()) == {"two", "right"}
+
+
+def test_a_run_of_one_step_with_other_values_does_not_hide_the_last_finished_run(tmp_path: Path) -> None:
+    whole, _, _ = run(tiny_recipe(DIAMOND), tmp_path)
+    part, _, _ = run(tiny_recipe(DIAMOND.replace("value: 1", "value: 5")), tmp_path, only=["one"])
+
+    def finished(one: Run) -> bool:
+        return "all" in one.names()
+
+    assert find_target("tiny", tmp_path) == part
+    assert find_target("tiny", tmp_path, finished) == whole
+    assert find_target(f"tiny/{whole.path.name}", tmp_path) == whole
+    assert find_target(f"tiny/{part.path.name}", tmp_path, finished) == part
+    assert find_target(f"tiny/{whole.path.name}/left", tmp_path).path == whole.artifact("left").path
+    assert find_target("tiny/one", tmp_path).path == part.artifact("one").path
 
 
 def test_the_last_shard_assembles_the_artifact(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -120,3 +121,19 @@ def test_doctor_says_so_and_ends_with_2(made: Run, tmp_path: Path) -> None:
     (made.path / "run.json").write_text("")
     done = w2s(tmp_path, "doctor", "--verify", "tiny")
     assert done.returncode == 2 and "run.json is damaged" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_numbers_that_are_shown_are_read_with_their_digest(made: Run) -> None:
+    """`w2s show`, `w2s compare` and the report read the results through ``Artifact.text``."""
+    one = made.artifact("one")
+    assert one.text("number") == "1"
+    flip(one.path / "number")
+    with pytest.raises(UserError, match="number has changed since it was written"):
+        one.text("number")
+
+
+def test_no_reader_of_results_goes_round_the_digest() -> None:
+    root = Path(__file__).parents[2]
+    for file in (root / "w2s_align").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"""["']results\.json["']\)?\.read_""", text), file

@@ -8,6 +8,7 @@ import pytest
 
 from w2s_align.records import Prompt, Response, to_table
 from w2s_align.scoring import score
+from w2s_align.scoring.scorers.accepted_answers import overlap
 
 HERE = Path(__file__).parent
 
@@ -36,6 +37,15 @@ def test_answers_get_the_value_that_a_careful_reader_gives(name, least):
     assert not found, "\n".join(found)
 
 
+def test_the_lab_reads_what_follows_the_thoughts():
+    from w2s_align.lab import problems
+
+    (prompt,) = problems("lab/addition", 1, seed=0, split="test")
+    texts = [f"<think>1</think>{prompt.answer}", f"<think>0\n{prompt.answer}", f"<think>{prompt.answer}</think>0"]
+    responses = [Response(prompt.id, number, "m", text) for number, text in enumerate(texts)]
+    assert score(to_table([prompt]), to_table(responses), "lab").table["value"].to_pylist() == [1.0, 0.0, 0.0]
+
+
 def test_filters_read_what_follows_the_thoughts():
     pl = pytest.importorskip("polars")
     from w2s_align.pairing.quality import answer_texts, flag_texts
@@ -45,3 +55,12 @@ def test_filters_read_what_follows_the_thoughts():
     assert answer_texts(texts).to_list() == ["I cannot help.", "", "plain", None, "我不知道。" * 50]
     flags = flag_texts(texts, Filters(refusal=True, repetition=True)).to_list()
     assert flags == ["refusal", None, None, None, "repetition"]
+
+
+def test_drop_has_the_values_of_the_official_function():
+    """The values are those of lm-eval 0.4.13's ``drop``, which is the official function and rounds to two digits."""
+    rows = [json.loads(line) for line in (HERE / "drop_pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 100
+    for row in rows:
+        found = max(overlap(row["answer"], accepted) for accepted in row["accepted"])
+        assert found == pytest.approx(row["official"], abs=0.005001), row

@@ -4,7 +4,7 @@ import pytest
 
 from w2s_align.records import Prompt, Response, to_table
 from w2s_align.scoring import score
-from w2s_align.scoring.instructions import CHECKS, follows
+from w2s_align.scoring.instructions import CHECKS, LANGUAGE, follows
 from w2s_align.scoring.scorers.instructions import InstructionsScorer
 
 CASES = [
@@ -60,7 +60,7 @@ def test_every_instruction(name, arguments, good, bad):
 
 
 def test_every_instruction_has_a_case():
-    assert {name for name, *_ in CASES} == set(CHECKS)
+    assert {name for name, *_ in CASES} | {LANGUAGE} == set(CHECKS)  # the one that needs a package has its own test
 
 
 def test_loose_forgives_a_line_of_introduction_and_asterisks():
@@ -71,7 +71,15 @@ def test_loose_forgives_a_line_of_introduction_and_asterisks():
     assert not follows(*ends, "**done**") and follows(*ends, "**done**", loose=True)
 
 
-def test_scorer():
+def test_languages_are_told_by_langdetect_or_are_unscored(monkeypatch):
+    pytest.importorskip("langdetect")
+    german = "Die Antwort ist, dass man die zwei Zahlen addiert und das Ergebnis aufschreibt."
+    assert follows(LANGUAGE, {"language": "de"}, german) and not follows(LANGUAGE, {"language": "en"}, german)
+    assert follows(LANGUAGE, {"language": "en"}, "12 + 4 = 16")  # no language is found: as in IFEval, that counts
+
+
+def test_scorer(monkeypatch):
+    monkeypatch.setattr("w2s_align.scoring.scorers.instructions.find_spec", lambda name: None)
     meta = {
         "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
         "kwargs": [{}, {"num_words": 3, "relation": "at least"}],
@@ -91,7 +99,7 @@ def test_scorer():
     assert strict.unscored == {
         "keywords:existence lacks keywords": 1,
         "no instructions": 1,
-        "unknown instruction language:response_language": 1,
+        "language:response_language needs the package langdetect": 1,
     }
     share = score(*tables, InstructionsScorer(value="fraction")).table["value"].to_pylist()
     assert share[:3] == [1.0, 0.5, 0.0]

@@ -13,7 +13,7 @@ import pytest
 from w2s_align.artifacts.artifact import Artifact
 from w2s_align.generation import Sampling
 from w2s_align.recipe.schema import Resources
-from w2s_align.records import Prompt, Response, Score, to_table
+from w2s_align.records import Prompt, Response, Score, own_docstring, to_table
 from w2s_align.runs import load_recipe
 from w2s_align.steps import CATALOGUE
 from w2s_align.steps.generate import Generate
@@ -32,7 +32,7 @@ def test_every_shipped_recipe_loads(name: str) -> None:
 @pytest.mark.parametrize("kind", CATALOGUE)
 def test_every_option_of_every_step_has_a_help_text(kind: str) -> None:
     step = CATALOGUE[kind]
-    assert step.__doc__
+    assert own_docstring(step)
     assert [name for name, info in step.model_fields.items() if name != "kind" and not info.description] == []
     assert issubclass(type(step.model_fields["resources"].default), Resources)
 

@@ -93,6 +93,11 @@ def test_a_model_is_pushed_with_its_recipe_data_arms_and_numbers(recipe, tmp_pat
     assert f"| dpo@2 | dpo | 12 |  | `{model.key}` |" in text
     assert f"| pairs | import\\_pairs | 12 |  | `{run.artifact('pairs').key}` |" in text
     assert text.endswith(f"## Recipe\n\n```yaml\n{recipe}```\n")
+    beside = run.path / "models" / "dpo@2"  # the same card, beside the same weights
+    assert (beside / "README.md").read_text() == text
+    assert (beside / "model.safetensors").read_bytes() == repository["files"]["model.safetensors"]
+    assert {path.name for path in beside.iterdir()} == {path.name for path in model.model.iterdir()}
+    assert "models/dpo@{1,2}" in done.stdout + done.stderr and "report.html" in done.stdout + done.stderr
     assert run.artifact("report").manifest["result"]["pushed"] == {
         "me/student": f"{hub.endpoint}/datasets/me/student/commit/{repository['commits'][-1]}"
     }

@@ -170,6 +170,19 @@ def test_pairs_that_differ_only_beyond_the_cut_are_equal(tmp_path, encoder):
     assert prepare_pairs([late], encoder(), dpo(max_length=10), tmp_path).counts.identical == 0
 
 
+def test_good_responses_that_equal_a_bad_one_are_counted_and_refused_when_there_is_nothing_else(tmp_path, encoder):
+    options = {"seed": 0, "together": 1}
+    settings = dpo(max_length=8, too_long="truncate", batch_size=2)
+    late = pair("1", "23456", "23457")
+    data = prepare_labeled([late, pair("1", "2", "3")], encoder(), settings, tmp_path, **options)
+    assert (data.counts.identical, data.rows) == (1, 4)
+    assert data.notes == ["In 1 pairs the chosen response equals the rejected one."]
+    with pytest.raises(UserError, match=r"In all 2 pairs .*Raise max_length"):
+        prepare_labeled([late, pair("4", "2", "2")], encoder(), settings, tmp_path, **options)
+    other = [pair("1", "2", "3"), pair("4", "3", "2"), pair("1", "5", "6")]
+    assert prepare_labeled(other, encoder(), settings, tmp_path, **options).counts.identical == 0
+
+
 def test_pairs_that_the_template_makes_equal_are_equal(tmp_path, encoder):
     trims = encoder("m['content'] }}{{ eos_token", "m['content'] | trim }}{{ eos_token")
     with pytest.raises(UserError, match="In all 1 pairs"):
@@ -177,7 +190,10 @@ def test_pairs_that_the_template_makes_equal_are_equal(tmp_path, encoder):
 
 
 def test_labels_may_be_texts_and_one_class_is_noted(tmp_path, encoder):
-    rows = [{"prompt": [user("1")], "completion": [assistant("2")], "label": label} for label in ("true", "False")]
+    rows = [
+        {"prompt": [user("1")], "completion": [assistant(text)], "label": label}
+        for text, label in (("2", "true"), ("3", "False"))
+    ]
     options = {"seed": 0, "together": 2}
     settings = DPOSettings(learning_rate=1e-3, batch_size=2)
     both = prepare_labeled(rows, encoder(), settings, tmp_path, **options)

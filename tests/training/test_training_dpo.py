@@ -115,6 +115,40 @@ def test_the_length_normalized_loss_against_its_formula(tiny, student, tmp_path)
     assert metrics(tmp_path / "two")[1]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("adapter", [None, Lora(r=4, alpha=8)])
+def test_another_reference_than_the_start(tiny, student, tmp_path, adapter):
+    other = tiny.model(tmp_path / "other", tiny.tokenizer(), seed=5)
+    rows, shared = tiny.pairs(4), TrainResources(cache_dir=str(tmp_path / "cache"))
+    chosen = settings(beta=BETA, reference=str(other), max_steps=1, adapter=adapter)
+    assert chosen.start_loss() is None
+    train(student, rows, tmp_path / "a", chosen, resources=shared)
+    tokenizer = open_start(student).tokenizer
+    policy, reference = load_model(student), load_model(other)
+    losses = []
+    for row in rows:
+        ratio = {
+            side: log_probabilities(policy, tokenizer, row["prompt"], row[side])[0]
+            - log_probabilities(reference, tokenizer, row["prompt"], row[side])[0]
+            for side in ("chosen", "rejected")
+        }
+        losses.append(math.log1p(math.exp(-BETA * (ratio["chosen"] - ratio["rejected"]))))
+    expected = sum(losses) / len(losses)
+    assert abs(expected - LN2) > 0.01
+    assert metrics(tmp_path / "a")[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    # What was computed for it is not taken for the start's.
+    train(student, rows, tmp_path / "b", settings(beta=BETA, max_steps=1, adapter=adapter), resources=shared)
+    assert metrics(tmp_path / "b")[0]["loss"] == pytest.approx(LN2, rel=1e-5)
+
+
+def test_a_reference_with_another_vocabulary_is_refused(tiny, student, tmp_path):
+    other = tiny.model(tmp_path / "other", tiny.tokenizer(unk_token="<pad>"))
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens(["extra"])
+    tokenizer.save_pretrained(other)
+    with pytest.raises(UserError, match="another vocabulary"):
+        train(student, tiny.pairs(4), tmp_path / "a", settings(reference=str(other), max_steps=1))
+
+
 def test_micro_batches_do_not_change_the_result(tiny, student, tmp_path):
     rows = tiny.pairs(8)
     whole = train(student, rows, tmp_path / "a", settings(), resources=TrainResources(micro_batch_size=4))

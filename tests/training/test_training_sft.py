@@ -35,6 +35,52 @@ def test_the_loss_is_the_cross_entropy_of_the_response(tiny, student, tmp_path, 
     assert report.lengths["response"]["total"] == tokens
 
 
+def test_loss_on_all_turns_of_the_assistant_is_the_cross_entropy_of_exactly_these(tiny, student, tmp_path):
+    rows = [
+        {"messages": [
+            {"role": "user", "content": f"{i}+1="}, {"role": "assistant", "content": "0" * (i + 1)},
+            {"role": "user", "content": "a"}, {"role": "assistant", "content": f"{i + 1}"},
+        ]}
+        for i in range(4)
+    ]  # fmt: skip
+    model, tokenizer = load_model(student), open_start(student).tokenizer
+
+    def expected(learned):
+        total, tokens = 0.0, 0
+        for row in rows:
+            chat = row["messages"]
+            ids = tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
+            labels = [-100] * len(ids)
+            for turn in learned:
+                before = tokenizer.apply_chat_template(chat[:turn], add_generation_prompt=True, return_dict=True)
+                after = tokenizer.apply_chat_template(chat[: turn + 1], return_dict=True)
+                span = slice(len(before["input_ids"]), len(after["input_ids"]))
+                labels[span] = ids[span]
+            count = sum(label != -100 for label in labels)
+            with torch.no_grad():
+                loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+            total, tokens = total + float(loss) * count, tokens + count
+        return total / tokens, tokens
+
+    for turns, learned in (("all", (1, 3)), ("last", (3,))):
+        report = train(student, rows, tmp_path / turns, settings(turns=turns))
+        loss, tokens = expected(learned)
+        assert metrics(tmp_path / turns)[0]["loss"] == pytest.approx(loss, rel=1e-4)
+        assert report.lengths["response"]["total"] == tokens
+
+
+def test_a_template_that_changes_earlier_turns_is_counted_where_all_turns_are_learned(tiny, tmp_path):
+    forgets = tiny.template.replace(
+        "<assistant>{{ m['content'] }}", "<assistant>{{ m['content'][-1 if loop.last else 0:] }}"
+    )
+    assert forgets != tiny.template
+    model = tiny.model(tmp_path / "model", tiny.tokenizer(forgets))
+    two = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "22"}] * 2
+    rows = [{"messages": two}, {"messages": two[:2]}]
+    report = train(model, rows, tmp_path / "out", settings(turns="all", batch_size=1, template_check="warn"))
+    assert report.counts.dropped == {"template_changes_earlier_turns": 1}
+
+
 def test_a_random_model_learns_a_constant_answer(student, tmp_path):
     rows = [
         {"prompt": [{"role": "user", "content": f"{i}="}], "completion": [{"role": "assistant", "content": "77"}]}

@@ -57,6 +57,9 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
     if config.kind == "import_pairs":
         known = _known(config)
         return (known if limit is None else min(limit, known or limit)), False
+    if config.kind == "join":
+        found = [e.rows for e in sources("pairs") if e.rows is not None]
+        return (sum(config.counts or found) if found or config.counts else None), False
     if config.writes == "pairs":
         sides = [e.rows for place in ("chosen", "responses") for e in sources(place)]
         return next((rows for rows in sides if rows is not None), None), False

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from w2s_align.evaluation.calibration import calibration_error, fit_temperature
     from w2s_align.evaluation.compare import evaluate_arms
     from w2s_align.evaluation.conclusion import Verdict, verdict
+    from w2s_align.evaluation.conflict_tax import Deception, confidence, deception
     from w2s_align.evaluation.length_control import length_controlled_win_rate
     from w2s_align.evaluation.lm_eval_bridge import run_lm_eval
     from w2s_align.evaluation.macro import macro_difference, macro_interval
@@ -40,10 +41,14 @@ if TYPE_CHECKING:
     )
     from w2s_align.evaluation.task import load_suite, load_task
     from w2s_align.evaluation.task_prompts import task_problems
+    from w2s_align.evaluation.worlds import over_worlds
 
 _MODULE_OF = {
     "calibration_error": "calibration",
     "compare_studies": "run_comparison",
+    "Deception": "conflict_tax",
+    "confidence": "conflict_tax",
+    "deception": "conflict_tax",
     "frontier": "budget",
     "purchases": "budget",
     "shuffled_errors": "budget",
@@ -53,6 +58,7 @@ _MODULE_OF = {
     "load_task": "task",
     "macro_difference": "macro",
     "macro_interval": "macro",
+    "over_worlds": "worlds",
     "prefer": "preference",
     "run_lm_eval": "lm_eval_bridge",
     "task_problems": "task_prompts",
@@ -85,6 +91,7 @@ __all__ = [
     "ArmResult",
     "ArmRun",
     "Comparison",
+    "Deception",
     "Interval",
     "PairedDifference",
     "Results",
@@ -92,6 +99,8 @@ __all__ = [
     "Verdict",
     "calibration_error",
     "compare_studies",
+    "confidence",
+    "deception",
     "evaluate_arms",
     "fit_temperature",
     "frontier",
@@ -105,6 +114,7 @@ __all__ = [
     "mcnemar_exact",
     "mean_interval",
     "minimum_detectable_effect",
+    "over_worlds",
     "paired_difference",
     "pass_at_k",
     "performance_gap_recovered",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
@@ -233,6 +233,7 @@ def win_rates(
     ids: pa.Array,
     tasks: Mapping[str, NDArray[np.bool_]],
     options: dict[str, Any],
+    published: Callable[[pa.Table, NDArray[np.bool_]], Estimate] | None = None,
 ) -> list[WinRate]:
     """Return every arm's win rate against the reference of each judged task, raw and controlled for length.
 
@@ -242,6 +243,7 @@ def win_rates(
         ids: The problems.
         tasks: The judged tasks; by name, which problems are its own.
         options: Bounds, level and seed of the intervals.
+        published: Gives the published fit of one run's scores on a task's problems, where its data are there.
     """
     found: list[WinRate] = []
     for setting in settings:
@@ -260,12 +262,22 @@ def win_rates(
                         task=task,
                         arm=arm.name,
                         controlled=estimate_of(mean_interval(np.mean([f.values for f in fits], axis=0), **options)),
+                        published=_mean_of([published(scores, mask) for scores in runs]) if published else None,
                         raw=estimate_of(mean_interval(np.mean([f.preferences for f in fits], axis=0), **options)),
                         length_effect=float(np.mean([f.phi for f in fits])),
                         outcomes=dict(outcomes.most_common()),
                     )
                 )
     return found
+
+
+def _mean_of(runs: Sequence[Estimate]) -> Estimate:
+    """Return the mean over runs; the interval is that of a single run, the mean of their ends."""
+    values = [[one.value, one.low, one.high] for one in runs]
+    if any(value is None for row in values for value in row):
+        return next(one for one in runs if one.value is None)
+    value, low, high = np.mean(np.array(values, dtype=float), axis=0).tolist()
+    return Estimate(value=value, low=low, high=high, method=runs[0].method)
 
 
 def agreements(

@@ -5,8 +5,8 @@ Reads arms (:class:`w2s_align.evaluation.arms.Arm`), returns :class:`w2s_align.e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from w2s_align.evaluation.results import (
     ArmResult,
     Comparison,
     DeltaGain,
+    Estimate,
     Results,
     SeedComparison,
     SeedResult,
@@ -31,6 +32,9 @@ from w2s_align.evaluation.results import (
 )
 from w2s_align.evaluation.statistics import LEVEL, holm
 
+if TYPE_CHECKING:
+    from w2s_align.evaluation.published_length_control import GamedRows
+
 
 def evaluate_arms(
     problems: pa.Table,
@@ -39,6 +43,7 @@ def evaluate_arms(
     *,
     metrics: Mapping[str, str] | None = None,
     by_subject: Collection[str] = (),
+    gamed: GamedRows | None = None,
     level: float = LEVEL,
     seed: int = 0,
 ) -> Results:
@@ -53,6 +58,7 @@ def evaluate_arms(
         metrics: By task, what a problem's answers come to: ``mean`` (where it is not said), ``majority``, ``pass@k``
             or ``length_controlled``.
         by_subject: Tasks whose number is the plain mean over their subjects (in ``Prompt.meta``), not over problems.
+        gamed: Rows of AlpacaEval's reference gamed on purpose: win rates have the published control for length too.
         level: Confidence level.
         seed: Seed of every resampling.
 
@@ -85,7 +91,7 @@ def evaluate_arms(
     masks = {task: tasks == i for i, task in enumerate(order)}
     judged = {task: mask for task, mask in masks.items() if (metrics or {}).get(task) == METRIC}
     shown = sorted(arms, key=lambda arm: [a.name for a in summaries].index(arm.name))
-    rates = win_rates(settings, shown, ids, judged, options)
+    rates = win_rates(settings, shown, ids, judged, options, _published(problems, gamed, level))
     return Results(
         metric=_metric(arms[0], ids, tasks),
         unit="share" if bounds else "number",
@@ -108,6 +114,17 @@ def evaluate_arms(
         win_rates=rates,
         agreements=agreements(settings, summaries, arms, ids),
     )
+
+
+def _published(
+    problems: pa.Table, gamed: GamedRows | None, level: float
+) -> Callable[[pa.Table, NDArray[np.bool_]], Estimate] | None:
+    """Return what gives the published win rate of a run's scores on a task's problems; None without its data."""
+    if gamed is None:
+        return None
+    from w2s_align.evaluation import published_length_control as published
+
+    return lambda scores, mask: published.of_task(scores, problems.filter(pa.array(mask)), gamed, level)
 
 
 def _metric(arm: Arm, ids: pa.Array, tasks: NDArray[np.int64]) -> str:

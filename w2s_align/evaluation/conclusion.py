@@ -18,6 +18,7 @@ sentence is about the student that this training gives. With one seed nothing is
   worse         treatment below the baseline
   no_effect     anything else; the sentence gives the minimum detectable effect, because "not found" is not "not there"
   undefined     no treatment, or nothing that could be scored
+  compared      arms without roles: models are compared, and nothing is concluded about a training
 
 A control that is above the baseline and not below the treatment takes the credit away: ``attributed`` is false then.
 """
@@ -34,7 +35,7 @@ ALPHA = 0.05
 HOW = {"greedy": "with greedy decoding", "standard": "with each task's own decoding"}
 """Sampling settings in a sentence."""
 
-Status = Literal["improved", "partial", "worse", "no_effect", "undefined"]
+Status = Literal["improved", "partial", "worse", "no_effect", "undefined", "compared"]
 """What came of the evaluation; see the head of this file."""
 Direction = Literal["above", "below", "unclear"]
 """Where one arm is against another."""
@@ -46,7 +47,7 @@ class Verdict:
 
     Attributes:
         about: ``method`` where several training seeds say what another one would give; ``model`` for one.
-        status: improved, partial, worse, no_effect or undefined: see the head of this file.
+        status: improved, partial, worse, no_effect, undefined or compared: see the head of this file.
         headline: A few words, e.g. ``Better than both teachers``.
         sentence: The conclusion in plain words, with its numbers.
         setting: The sampling setting that it is about.
@@ -74,6 +75,8 @@ class Verdict:
 def verdict(results: Results) -> Verdict:
     """Draw the conclusion; the conditions are at the head of this file."""
     setting = results.settings[0]
+    if results.only_compares:
+        return _compared(results, setting)
     tried = [
         c
         for arm in results.arms
@@ -176,17 +179,12 @@ def _against(results: Results, setting: str, main: Comparison, control: str) -> 
 def _opening(results: Results, main: Comparison, teachers: list[Comparison], status: Status) -> str:
     arm = results.arm(main.first).settings[main.setting].estimate
     before = results.arm(main.second).settings[main.setting].estimate.value
-    got, base = number(arm.value, results.unit), number(before, results.unit)
-    span = "no interval"
-    if arm.low is not None and arm.high is not None:
-        span = f"{100 * results.level:.0f}% interval {_span(arm.low, arm.high, results.unit)}"
-    how = HOW.get(main.setting, f"in the setting {main.setting}")
-    if results.tasks:
-        how += f", on average over {len(results.tasks)} tasks"
-    reached = f"{got} ({span}) {how}, against {base} for {results.reference} ({p_text(main.p_holm)})"
+    base, how = number(before, results.unit), _how(results, main.setting)
+    got = _with_interval(results, arm)
+    reached = f"{got} {how}, against {base} for {results.reference_in_words} ({p_text(main.p_holm)})"
     unscored = _about_unscored(results, main)
     if status == "worse":
-        return f"{main.first} is worse than {results.reference}: {reached}.{unscored}"
+        return f"{main.first} is worse than {results.reference_in_words}: {reached}.{unscored}"
     if status == "no_effect":
         seeds = [s.value for s in main.seeds if s.value is not None]
         split = len({value > 0 for value in seeds}) > 1
@@ -247,9 +245,9 @@ def _about_teachers(teachers: list[Comparison]) -> str:
 
 def _about_controls(results: Results, setting: str, controls: dict[str, Direction]) -> str:
     words = {
-        "above": f"above {results.reference} too",
-        "below": f"below {results.reference}",
-        "unclear": f"not clearly different from {results.reference}",
+        "above": f"above {results.reference_in_words} too",
+        "below": f"below {results.reference_in_words}",
+        "unclear": f"not clearly different from {results.reference_in_words}",
     }
     said = []
     for name, went in controls.items():
@@ -287,13 +285,57 @@ def _headline(
         return f"{who} became better than {whom}."
     if status == "partial":
         return f"{who} improved, but is not above every teacher." if teachers else f"{who} improved."
-    return f"{who} became worse." if status == "worse" else f"No difference to {results.reference} was found."
+    return f"{who} became worse." if status == "worse" else f"No difference to {results.reference_in_words} was found."
+
+
+def _compared(results: Results, setting: str) -> Verdict:
+    """Say where models without roles stand, and which differ clearly from the one they are compared with."""
+    values = {arm.name: arm.settings[setting].estimate for arm in results.arms}
+    known = {name: e.value for name, e in values.items() if e.value is not None}
+    if not known:
+        return Verdict(
+            "undefined", "Nothing to judge.", "No answer could be scored.", setting, caveats=list(results.warnings)
+        )
+    base = results.baseline
+    against = {c.first: c for c in results.comparisons if (c.setting, c.second) == (setting, base)}
+    clear = {name: went for name, c in against.items() if (went := direction(c)) != "unclear"}
+    how = _how(results, setting)
+    leader = max(known, key=lambda name: known[name])
+    said = f"{leader} reaches {_with_interval(results, values[leader])} {how}"
+    parts = [
+        f"{name} {_points(c.difference.value, results.unit)} ({p_text(c.p_holm)})"
+        for name, c in against.items()
+        if c.difference.value is not None
+    ]
+    sentence = f"{said}." + (f" Differences to {base}: {', '.join(parts)}." if parts else "")
+    if len(results.arms) == 1:
+        headline = f"{leader}: {number(known[leader], results.unit)}."
+    elif not clear:
+        headline = f"No model is clearly different from {base}."
+    else:
+        sides = {side: [name for name, went in clear.items() if went == side] for side in ("above", "below")}
+        listed = [f"{_listed(names)} {side} {base}" for side, names in sides.items() if names]
+        headline = f"Clearly {', and '.join(listed)}."
+    return Verdict("compared", headline, sentence, setting, caveats=list(results.warnings))
+
+
+def _how(results: Results, setting: str) -> str:
+    """Say in which setting, and over how many tasks, a number was measured."""
+    how = HOW.get(setting, f"in the setting {setting}")
+    return how + (f", on average over {len(results.tasks)} tasks" if results.tasks else "")
+
+
+def _with_interval(results: Results, e: Estimate) -> str:
+    span = "no interval"
+    if e.low is not None and e.high is not None:
+        span = f"{100 * results.level:.0f}% interval {_span(e.low, e.high, results.unit)}"
+    return f"{number(e.value, results.unit)} ({span})"
 
 
 def _undefined(results: Results, setting: str) -> Verdict:
     treatments = [arm.name for arm in results.arms if arm.role == "treatment"]
     why = (
-        f"no answer of {_listed(treatments)} and {results.reference} on the same problem could be scored"
+        f"no answer of {_listed(treatments)} and {results.reference_in_words} on the same problem could be scored"
         if treatments
         else "no arm has the role treatment"
     )

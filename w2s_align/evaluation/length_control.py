@@ -11,7 +11,8 @@ The model is that of AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475), withou
 Simplified against the published program: (1) no instruction difficulty, a table of the authors' own that is fitted on
 other models' results and belongs to their 805 instructions and their judge; (2) phi has a weak normal prior in place
 of a cross-validated L1 penalty and of extra rows with a reference cut and stretched on purpose; theta has none, so the
-model reproduces the raw win rate. Numbers compare between arms here, and are not those of the public leaderboard.
+model reproduces the raw win rate. Numbers compare between arms here, and are not those of the public leaderboard;
+:mod:`published_length_control` has its fit, for those who have its data.
 """
 
 from __future__ import annotations

@@ -210,6 +210,8 @@ class WinRate(_Plain):
     """The arm."""
     controlled: Estimate
     """What the judge would prefer if both answers were equally long."""
+    published: Estimate | None = None
+    """By the published fit of AlpacaEval 2, where its data were given; see ``published_length_control``."""
     raw: Estimate
     """What it preferred: a tie is one half, and so is a flip."""
     length_effect: float
@@ -310,7 +312,7 @@ class Results(_Plain):
     unit: Literal["share", "number"]
     """``share``: between 0 and 1, shown as percent."""
     baseline: str
-    """Name of the arm that the others are compared with: the untouched student's, or a classifier's supervisor."""
+    """The arm that the others are compared with: where arms have roles, the untouched student or the teacher."""
     problems: int
     """Problems given."""
     level: float
@@ -343,15 +345,22 @@ class Results(_Plain):
     """Of classifiers."""
 
     @property
-    def reference(self) -> str:
-        """What the arms are compared with, in words."""
-        student = self.arm(self.baseline).role == "student"
-        return "the untouched student" if student else f"its supervisor {self.baseline}"
+    def only_compares(self) -> bool:
+        """Whether models are compared and none is a tuned student."""
+        return all(arm.role == "other" for arm in self.arms)
 
     @property
-    def short_reference(self) -> str:
-        """The same, short enough for the head of a column."""
+    def reference(self) -> str:
+        """What the baseline is called in a heading."""
         return "untouched" if self.arm(self.baseline).role == "student" else self.baseline
+
+    @property
+    def reference_in_words(self) -> str:
+        """What the baseline is called in a sentence."""
+        role = self.arm(self.baseline).role
+        if role == "student":
+            return "the untouched student"
+        return f"its supervisor {self.baseline}" if role == "teacher" else self.baseline
 
     def arm(self, name: str) -> ArmResult:
         """Return an arm by name."""

@@ -134,9 +134,9 @@ class _Builder:
         return examples, rest
 
     def _fields(self, row: dict[str, Any], index: int) -> dict[str, Any]:
-        """Return what templates can use: the columns, ``row``, for multiple choice ``options`` and ``letter``, and
-        ``shots``, how many examples there are."""
-        fields: dict[str, Any] = {**row, "row": row, "letters": LETTERS, "shots": self.task.shots}
+        """Return what templates can use: the columns, ``row``, its ``number`` from 0, for multiple choice ``options``
+        and ``letter``, and ``shots``, how many examples there are."""
+        fields: dict[str, Any] = {**row, "row": row, "number": index, "letters": LETTERS, "shots": self.task.shots}
         if self.task.choices is not None:
             choices = [str(choice).strip() for choice in self._value(self.task.choices, fields)]
             gold = int(self._value(self.task.gold or "0", fields))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeAlias
 
-Layout: TypeAlias = Literal["pairs", "ratings", "labels"]
+Layout: TypeAlias = Literal["pairs", "ratings", "labels", "compared"]
 
 MEASURES = ("score", "rating", "avg_rating", "average_rating", "mean_rating", "overall_score", "avg_score", "reward")
 """What the number of a chosen or rejected response is called, before or after the name of the side."""
@@ -76,6 +76,18 @@ NAMES: dict[Layout, dict[str, tuple[str, ...]]] = {
         "model": ("model", "model_name"),
         "task": TASK,
     },
+    "compared": {
+        "prompt": ("prompt", "instruction", "question"),
+        "system": SYSTEM,
+        "input": INPUT,
+        "history": HISTORY,
+        "first": ("response_0", "response_a", "conversation_a", "answer_a", "output_a", "completion_a"),
+        "second": ("response_1", "response_b", "conversation_b", "answer_b", "output_b", "completion_b"),
+        "winner": ("winner", "better_response_id", "preference", "preferred"),
+        "first_model": ("model_a", "response_0_source", "model_0"),
+        "second_model": ("model_b", "response_1_source", "model_1"),
+        "task": TASK,
+    },
 }
 """For each layout of preference data its columns, each under the names by which it is found."""
 
@@ -83,6 +95,7 @@ GUESSES: dict[str, tuple[str, ...]] = {
     "prompt": ("input", "query", "user", "user_prompt", "problem", "text", "context", "request", "messages"),
     "chosen": ("better", "good", "best", "winner", "win", "accepted", "positive", "chosen_answer", "answer_chosen"),
     "rejected": ("worse", "bad", "worst", "loser", "lose", "declined", "negative", "rejected_answer"),
+    "winner": ("safer_response_id", "label", "choice", "chosen", "better"),
     "completion": ("output", "answer", "generation", "text"),
     "label": ("labels", "desirable", "is_good", "good", "kto_tag", "thumbs_up"),
     "responses": ("outputs", "answers", "candidates", "completions"),

@@ -36,6 +36,8 @@ RatingRule: TypeAlias = Literal["best_worst", "best_random", "score_gap"]
 """Rules that make pairs of ratings."""
 ALL_PAIRS = 2**31 - 1
 """Pairs per prompt when nothing is said: what another tool has paired stays."""
+GLANCE_ROWS = 1000
+"""Rows that :func:`glance_at_pairs` reads."""
 MOST_EXCERPTS = 10_000
 """Broken rows whose beginnings are kept: a file of which every line is broken must not fill the memory."""
 
@@ -59,8 +61,10 @@ def import_pairs(
     """Read preference data and make pairs of it.
 
     Args:
-        source: A file (.jsonl, .json, .parquet), a folder of such files, the id of a dataset on the hub, or rows.
-        layout: ``pairs``, ``ratings`` or ``labels`` (see ``pair_layouts.py``); None to tell it from the columns.
+        source: A file (.jsonl, .json, .csv, .tsv, .parquet), a folder of such files, the id of a dataset on the hub,
+            or rows.
+        layout: ``pairs``, ``ratings``, ``labels`` or ``compared`` (see ``pair_layouts.py``); None to tell it from the
+            columns.
         columns: Which column holds what, where its name is not one of those in ``columns.NAMES``; ``output.0``
             is the first entry of a list ``output``.
         rule: How ratings become pairs.
@@ -103,6 +107,24 @@ def import_pairs(
         noticed=dict(data.noticed),
     )
     return replace(pairs, dropped=pa.concat_tables([broken, pairs.dropped]), counts=counts)
+
+
+def glance_at_pairs(path: Path, layout: Layout | None, named: Mapping[str, str]) -> list[str]:
+    """Return the columns of local preference data that would not be read, from its first rows.
+
+    Args:
+        path: A file or a folder of files.
+        layout: The layout, or None to tell it from the columns.
+        named: Which column holds what.
+
+    Raises:
+        UserError: The data cannot be read, or no layout fits its columns.
+    """
+    for batch in read_batches(path, rows=GLANCE_ROWS):
+        if batch.numbers:
+            _, mapping = find_layout(batch.columns, layout, named, batch.first)
+            return sorted(_unread(batch.columns, mapping))
+    return []
 
 
 @dataclass

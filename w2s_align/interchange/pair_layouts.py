@@ -1,13 +1,15 @@
 """The layouts of other tools' preference data, brought into one form: prompts, and the responses that answer them.
 
-Three layouts hold what is in use. ``pairs``: a chosen and a rejected response (TRL with an explicit or an implicit
-prompt, UltraFeedback-binarized, ShareGPT ranking, Argilla). ``ratings``: several responses with a number each
-(distilabel, UltraFeedback). ``labels``: one response that is good or bad (TRL's unpaired format for KTO). Reads rows
-or columns of a file, returns frames with the columns of a layout, of one type each; what is of another type is null.
+Four layouts hold what is in use. ``pairs``: a chosen and a rejected response (TRL with an explicit or an implicit
+prompt, UltraFeedback-binarized, ShareGPT ranking, Argilla, HH-RLHF). ``ratings``: several responses with a number each
+(distilabel, UltraFeedback). ``labels``: one response that is good or bad (TRL's unpaired format for KTO).
+``compared``: two responses and which of them is better (PKU-SafeRLHF, Chatbot Arena). Reads rows or columns of a file,
+returns frames with the columns of a layout, of one type each; what is of another type is null.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -24,11 +26,12 @@ NEEDED: dict[Layout, tuple[tuple[str, ...], ...]] = {
     "pairs": (("chosen", "rejected"),),
     "ratings": (("prompt", "responses", "ratings"), ("prompt", "completions")),
     "labels": (("prompt", "completion", "label"),),
+    "compared": (("first", "second", "winner"),),
 }
 """For each layout the columns without which it cannot be read; one of the sets is enough."""
-CHATS = {"prompt": "user", "chosen": "assistant", "rejected": "assistant", "completion": "assistant"}
+CHATS = {"prompt": "user"} | dict.fromkeys(("chosen", "rejected", "completion", "first", "second"), "assistant")
 """Columns that hold a text, a turn or turns; a text is a turn of this role."""
-TEXTS = ("system", "input", "task", "chosen_model", "rejected_model", "model")
+TEXTS = ("system", "input", "task", "chosen_model", "rejected_model", "model", "first_model", "second_model")
 """Columns that hold a text."""
 NUMBERS = ("score_chosen", "score_rejected")
 """Columns that hold a number, which may be written as text."""
@@ -39,6 +42,15 @@ ROLES = {
     "model": "assistant", "chatgpt": "assistant", "system": "system",
 }  # fmt: skip
 """How ShareGPT and OpenAI name the roles of a chat, with our name."""
+WINNERS = {
+    **dict.fromkeys(("0", "a", "model_a", "response_0", "response_a", "assistant_a", "first"), 0),
+    **dict.fromkeys(("1", "b", "model_b", "response_1", "response_b", "assistant_b", "second"), 1),
+}
+"""How the better one of two responses is named, with its place; anything else (``tie``, ``tie (bothbad)``, -1) is no
+preference."""
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+"""What stands before the turns of a chat that is one text, as in HH-RLHF (https://arxiv.org/abs/2204.05862)."""
+_MARKED = re.compile(rf"({HUMAN}|{ASSISTANT})")
 COMPLETION = {"responses": ("response", "text"), "ratings": ("overall_score", "rating", "score"), "models": ("model",)}
 """Fields of a completion of UltraFeedback, under which names they are looked for."""
 OVERALL_TO_FINE = 0.5
@@ -88,7 +100,8 @@ def find_layout(
         f"The columns {', '.join(sorted(columns))} do not fit "
         f"{f'the layout {layout}' if layout else 'any layout of preference data'}.",
         why="There must be chosen and rejected; or a prompt with generations and ratings, or completions; or a prompt "
-        "with completion and label.",
+        "with completion and label; or two responses (response_0, response_1; conversation_a, conversation_b) and "
+        "winner.",
         fix=_fitting(layouts, named, columns, row),
     )
 
@@ -136,6 +149,8 @@ def from_rows(rows: list[dict[str, Any]], mapping: Mapping[str, str]) -> pl.Data
             frame[name] = pl.Series([_number(value) for value in values], dtype=pl.Float64)
         elif name == "label":
             frame[name] = pl.Series([as_label(value) for value in values], dtype=pl.Boolean)
+        elif name == "winner":
+            frame[name] = pl.Series([_place(value) for value in values], dtype=pl.Int8)
         else:
             frame[name] = pl.Series([v if isinstance(v, str) else None for v in values], dtype=pl.String)
     return pl.DataFrame(frame)
@@ -155,7 +170,8 @@ def from_columns(table: pl.DataFrame, mapping: Mapping[str, str]) -> pl.DataFram
     sides = {name: mapping[name] for name in ("chosen", "rejected") if name in mapping}
     for name, column in mapping.items():
         values = table[base(column, table.columns)]
-        if column not in table.columns or (name in sides and len(set(sides.values())) == 1):
+        in_one_text = name in CHATS and values.dtype == pl.String and values.str.starts_with(HUMAN).any()
+        if column not in table.columns or (name in sides and len(set(sides.values())) == 1) or in_one_text:
             odd[name] = column
         elif name in CHATS and values.dtype == pl.String:
             turn = pl.struct(role=pl.lit(CHATS[name]), content=pl.col(column))
@@ -214,11 +230,26 @@ def turns(value: Any, role: str) -> list[dict[str, Any]] | None:
         role: Role of a text.
     """
     if isinstance(value, str):
-        return [{"role": role, "content": value}]
+        return _marked_turns(value) if value.startswith(HUMAN) else [{"role": role, "content": value}]
     chat = [value] if isinstance(value, dict) else value
     if not isinstance(chat, list):
         return None
     return [_turn(turn) for turn in chat]
+
+
+def _marked_turns(text: str) -> list[dict[str, Any]]:
+    """Return the turns of a chat that is one text; a last turn of the assistant that is not written yet is none."""
+    parts = _MARKED.split(text)[1:]
+    roles = ("user" if mark == HUMAN else "assistant" for mark in parts[::2])
+    found = [{"role": role, "content": said.strip()} for role, said in zip(roles, parts[1::2], strict=True)]
+    return found[:-1] if found[-1] == {"role": "assistant", "content": ""} else found
+
+
+def _place(value: Any) -> int | None:
+    """Return which of two responses is the better one: 0, 1, or None for neither."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if isinstance(value, bool) else WINNERS.get(str(value).strip().lower().replace(" ", "_"))
 
 
 def _turn(turn: Any) -> dict[str, Any]:

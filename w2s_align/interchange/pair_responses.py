@@ -52,7 +52,7 @@ def _completed(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
 
     chat = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
     kinds: dict[str, Any] = {name: chat for name in (*CHATS, "history")} | {name: pl.Float64 for name in NUMBERS}
-    kinds["label"] = pl.Boolean
+    kinds |= {"label": pl.Boolean, "winner": pl.Int8}
     kinds |= {name: pl.List(pl.Float64 if kind is float else pl.String) for name, kind in LISTS.items()}
     missing = [name for name in NAMES[layout] if name not in frame.columns]
     return frame.with_columns(pl.lit(None, kinds.get(name, pl.String)).alias(name) for name in missing)
@@ -119,6 +119,24 @@ def _read_pairs(frame: pl.DataFrame) -> pl.DataFrame:
         ),
         prompt=pl.when(whole).then(heads["chosen"]).otherwise(pl.col("prompt")),
     )
+
+
+def _read_compared(frame: pl.DataFrame) -> pl.DataFrame:
+    """Make two responses, of which one is better, a chosen and a rejected one."""
+    import polars as pl
+
+    first = pl.col("winner") == 0
+    sides = {
+        f"{side}{suffix}": pl.when(first if side == "chosen" else ~first)
+        .then(pl.col(f"first{suffix}"))
+        .otherwise(pl.col(f"second{suffix}"))
+        for side in ("chosen", "rejected")
+        for suffix in ("", "_model")
+    }
+    none = pl.lit(None, pl.Float64)
+    frame = _read_pairs(frame.with_columns(score_chosen=none, score_rejected=none, **sides))
+    tie = pl.when(pl.col("winner").is_null()).then(pl.lit("neither response is the better one"))
+    return frame.with_columns(reason=pl.coalesce(tie, "reason"))
 
 
 def _read_ratings(frame: pl.DataFrame) -> pl.DataFrame:
@@ -189,5 +207,10 @@ def _responses_of_labels(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-_READ = {"pairs": _read_pairs, "ratings": _read_ratings, "labels": _read_labels}
-_RESPONSES = {"pairs": _responses_of_pairs, "ratings": _responses_of_ratings, "labels": _responses_of_labels}
+_READ = {"pairs": _read_pairs, "ratings": _read_ratings, "labels": _read_labels, "compared": _read_compared}
+_RESPONSES = {
+    "pairs": _responses_of_pairs,
+    "ratings": _responses_of_ratings,
+    "labels": _responses_of_labels,
+    "compared": _responses_of_pairs,
+}

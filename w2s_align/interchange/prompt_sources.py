@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _OPTIONAL = ("answer", "system", "history")
 """Columns that are looked for in every row: one that not all rows have is not in the first."""
+GLANCE_ROWS = 1000
+"""Rows that :func:`glance` reads: columns that only some rows have show up, and a plan stays quick."""
 MAX_ATTEMPTS = 20
 """Generated tasks repeat themselves; stop looking for new ones after this many tries for each prompt wanted."""
 
@@ -116,6 +119,39 @@ def load_prompts(
             raw = ((f"row {number}", row) for number, row in enumerate(hub, start=1))
         rows = reading.prompts(raw, task or default_task)
     return _collect(rows, reading, template, limit, shuffle, seed, hold_out, part)
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What the first rows of a file tell before anything runs.
+
+    Attributes:
+        prompts: Prompts among them.
+        answers: How many of these have a gold answer.
+        columns: The columns of the first row.
+        warnings: As in :class:`LoadedPrompts`, of these rows alone.
+    """
+
+    prompts: int
+    answers: int
+    columns: tuple[str, ...]
+    warnings: list[str]
+
+
+def glance(path: Path, columns: Mapping[str, str]) -> Glance:
+    """Read the first rows of a file, as :func:`load_prompts` would.
+
+    Args:
+        path: A file of rows.
+        columns: Which column holds what.
+
+    Raises:
+        UserError: The file cannot be read, or it has no such column.
+    """
+    reading = _Reading(path.name, columns)
+    prompts = [row for row in reading.prompts(islice(numbered_rows(path), GLANCE_ROWS), "") if isinstance(row, Prompt)]
+    answers = sum(bool(prompt.answer and prompt.answer.strip()) for prompt in prompts)
+    return Glance(len(prompts), answers, tuple(reading.example), reading.warnings())
 
 
 @dataclass(frozen=True)

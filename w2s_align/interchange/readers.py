@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 ROW_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-"""File types of :func:`file_rows`."""
-BATCH_FILES = (".jsonl", ".json", ".parquet")
-"""File types of :func:`read_batches`: a CSV has no column for a list of messages."""
+"""File types that are read."""
 BATCH_ROWS = 20_000
 """Rows of a batch: columns are worth their overhead, and a batch of long chats stays far below a gigabyte."""
 EXCERPT_CHARS = 300
@@ -112,7 +110,7 @@ def numbered_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Broken]]:
     if not path.is_file():
         raise UserError(f"{path} does not exist.", fix="Check the path.")
     if path.suffix not in ROW_FILES:
-        raise _unknown_type(path, ROW_FILES)
+        raise _unknown_type(path)
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
@@ -121,7 +119,7 @@ def numbered_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Broken]]:
                 rows = chain.from_iterable(batch.to_pylist() for batch in parquet.iter_batches())
                 yield from ((f"{path.name} row {number}", row) for number, row in enumerate(rows, start=1))
         elif path.suffix in (".csv", ".tsv"):
-            yield from _cells(path, "\t" if path.suffix == ".tsv" else ",")
+            yield from ((f"{path.name} line {number}", row) for number, row in _cells(path))
         else:
             unit, contents = _json_contents(path, half_pairs=True)
             yield from ((f"{path.name} {unit} {number}", _row(content)) for number, content in contents)
@@ -129,8 +127,9 @@ def numbered_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | Broken]]:
         raise UserError(f"{path} cannot be read: {error}.") from None
 
 
-def _cells(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any] | Broken]]:
-    """Yield the rows of a CSV file, with the texts of their cells."""
+def _cells(path: Path) -> Iterator[tuple[int, dict[str, Any] | Broken]]:
+    """Yield the rows of a CSV or TSV file, with the texts of their cells, each with the number of its first line."""
+    delimiter = "\t" if path.suffix == ".tsv" else ","
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses a text of more than 131,072 characters
     with path.open("r", encoding=encoding_of(path), newline="") as file:
         lines = csv.reader(file, delimiter=delimiter)
@@ -140,12 +139,12 @@ def _cells(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any] | B
             raise UserError(f"{path} has several columns {double[0]!r}.", fix="Give every column a name of its own.")
         first = lines.line_num + 1
         for row in lines:
-            place, first = f"{path.name} line {first}", lines.line_num + 1
+            number, first = first, lines.line_num + 1
             if len(row) == len(header):
-                yield place, dict(zip(header, row, strict=True))
+                yield number, dict(zip(header, row, strict=True))
             elif row:
                 reason = f"{len(row)} cells where there are {len(header)} columns"
-                yield place, Broken(reason, delimiter.join(row)[:EXCERPT_CHARS])
+                yield number, Broken(reason, delimiter.join(row)[:EXCERPT_CHARS])
 
 
 def encoding_of(path: Path) -> str:
@@ -186,28 +185,31 @@ def read_batches(
     split: str = "train",
     config_name: str | None = None,
     revision: str | None = None,
+    rows: int = BATCH_ROWS,
 ) -> Iterator[Batch]:
     """Read rows from a file, a folder, the hub or Python.
 
     Args:
-        source: A file (.jsonl, .json, .parquet), a folder of such files, the id of a dataset on the hub, or rows.
+        source: A file (.jsonl, .json, .csv, .tsv, .parquet), a folder of such files, the id of a dataset on the hub,
+            or rows.
         split: Split of a dataset on the hub.
         config_name: Configuration of a dataset on the hub.
         revision: Commit, tag or branch of a dataset on the hub.
+        rows: Rows of a batch.
 
     Raises:
         UserError: The source is missing or cannot be read.
     """
     if not isinstance(source, str | Path):
-        yield from _row_batches("row", enumerate(source, start=1))
+        yield from _row_batches("row", enumerate(source, start=1), rows)
         return
     path = Path(source).expanduser()
-    if path.is_dir() or path.is_file() or path.suffix in BATCH_FILES:
+    if path.is_dir() or path.is_file() or path.suffix in ROW_FILES:
         for file in data_files(path):
-            yield from _file_batches(file)
+            yield from _file_batches(file, rows)
         return
     dataset = hub_dataset(str(source), config_name, split, revision=revision)
-    yield from _column_batches(f"{source} row", dataset.with_format("arrow").iter(BATCH_ROWS))
+    yield from _column_batches(f"{source} row", dataset.with_format("arrow").iter(rows))
 
 
 def data_files(path: Path) -> list[Path]:
@@ -216,12 +218,12 @@ def data_files(path: Path) -> list[Path]:
     Raises:
         UserError: There is none, or the folder holds several types.
     """
-    if path.is_file() and path.suffix and path.suffix not in BATCH_FILES:
-        raise _unknown_type(path, BATCH_FILES)
-    inside = (file for file in path.rglob("*") if file.suffix in BATCH_FILES and file.is_file())
+    if path.is_file() and path.suffix and path.suffix not in ROW_FILES:
+        raise _unknown_type(path)
+    inside = (file for file in path.rglob("*") if file.suffix in ROW_FILES and file.is_file())
     found = [path] if path.is_file() else sorted(inside)
     if not found:
-        raise UserError(f"No data in {path}.", fix=f"Give a file or a folder with {', '.join(BATCH_FILES)}.")
+        raise UserError(f"No data in {path}.", fix=f"Give a file or a folder with {', '.join(ROW_FILES)}.")
     if len({file.suffix for file in found}) > 1:
         raise UserError(f"{path} holds files of several types.", fix="Name the file, or a folder with one type.")
     return found
@@ -261,8 +263,8 @@ def hub_dataset(
         ) from None
 
 
-def _unknown_type(path: Path, types: tuple[str, ...]) -> UserError:
-    return UserError(f"{path} has an unknown file type.", fix=f"Use one of {', '.join(types)}.")
+def _unknown_type(path: Path) -> UserError:
+    return UserError(f"{path} has an unknown file type.", fix=f"Use one of {', '.join(ROW_FILES)}.")
 
 
 def _json_contents(path: Path, *, half_pairs: bool) -> tuple[str, Iterable[tuple[int, Any]]]:
@@ -342,23 +344,25 @@ def _row(content: Any) -> dict[str, Any] | Broken:
     return Broken("not a JSON object", str(content)[:EXCERPT_CHARS])
 
 
-def _file_batches(path: Path) -> Iterator[Batch]:
+def _file_batches(path: Path, rows: int) -> Iterator[Batch]:
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
             with pq.ParquetFile(path) as parquet:
-                yield from _column_batches(f"{path.name} row", parquet.iter_batches(BATCH_ROWS))
+                yield from _column_batches(f"{path.name} row", parquet.iter_batches(rows))
+        elif path.suffix in (".csv", ".tsv"):
+            yield from _row_batches(f"{path.name} line", _cells(path), rows)
         else:
             unit, contents = _json_contents(path, half_pairs=False)
-            yield from _row_batches(f"{path.name} {unit}", contents)
-    except (ValueError, OSError, RecursionError) as error:  # ArrowInvalid and JSONDecodeError are ValueErrors
+            yield from _row_batches(f"{path.name} {unit}", contents, rows)
+    except (ValueError, OSError, RecursionError, csv.Error) as error:  # ArrowInvalid and JSONDecodeError: ValueErrors
         raise UserError(f"{path} cannot be read: {error}.") from None
 
 
-def _row_batches(place: str, contents: Iterable[tuple[int, Any]]) -> Iterator[Batch]:
+def _row_batches(place: str, contents: Iterable[tuple[int, Any]], rows: int) -> Iterator[Batch]:
     iterator = iter(contents)
-    while part := [(number, _row(content)) for number, content in islice(iterator, BATCH_ROWS)]:
+    while part := [(number, _row(content)) for number, content in islice(iterator, rows)]:
         good = [(number, row) for number, row in part if not isinstance(row, Broken)]
         broken = {number: row for number, row in part if isinstance(row, Broken)}
         yield Batch(place, [number for number, _ in good], [row for _, row in good], broken)

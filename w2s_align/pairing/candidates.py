@@ -129,7 +129,8 @@ def _usable_prompts(prompts: pa.Table) -> tuple[pa.Table, pl.DataFrame]:
 
 
 def text_features(texts: pa.ChunkedArray, filters: Filters) -> pl.DataFrame:
-    """Return what is known of every text: ``chars``, ``blank``, ``digest`` and ``flag`` (null where nothing is wrong).
+    """Return what is known of every text: ``chars`` (without thoughts), ``blank``, ``digest`` and ``flag`` (null where
+    nothing is wrong).
 
     Two texts have the same digest when they are the same after normalization: Unicode NFKC, lower case, every run of
     white space as one space. The digest is only ever compared within one call, never stored.
@@ -139,11 +140,12 @@ def text_features(texts: pa.ChunkedArray, filters: Filters) -> pl.DataFrame:
     parts = []
     for start in range(0, max(len(texts), 1), CHUNK_ROWS):
         text = pl.Series("text", pl.from_arrow(texts.slice(start, CHUNK_ROWS)), dtype=pl.String)
+        answer = answer_texts(text)
         parts.append(
             pl.DataFrame(
                 {
-                    "chars": text.str.len_chars(),
-                    "blank": answer_texts(text).str.strip_chars() == "",
+                    "chars": answer.str.len_chars(),
+                    "blank": answer.str.strip_chars() == "",
                     "digest": normalized(text).hash(0),
                     "flag": flag_texts(text, filters),
                 }

@@ -11,6 +11,8 @@ import contextlib
 import re
 from collections.abc import Iterable, Mapping
 
+NOT_STATED = "not stated"
+"""License of a model of which nobody says it."""
 KNOWN = {
     "Qwen/Qwen2.5-0.5B-Instruct": "apache-2.0",
     "Qwen/Qwen2.5-3B-Instruct": "qwen-research",
@@ -33,7 +35,12 @@ def find_licenses(models: Iterable[str], stated: Mapping[str, str]) -> dict[str,
         models: Names of the models: hub ids, or names of steps.
         stated: What the user says, by the model's name.
     """
-    return {model: stated.get(model) or _card(model) or KNOWN.get(model) or "not stated" for model in sorted(models)}
+    return {model: stated.get(model) or stated_license(model) or NOT_STATED for model in sorted(models)}
+
+
+def stated_license(model: str) -> str | None:
+    """Return the license of a hub model, by its card or by what is known here; None where nobody says it."""
+    return _card(model) or KNOWN.get(model)
 
 
 def license_warnings(licenses: Mapping[str, str]) -> list[str]:
@@ -42,11 +49,11 @@ def license_warnings(licenses: Mapping[str, str]) -> list[str]:
     A model without a ``/`` in its name is not a hub id but one of the recipe's own.
     """
     bound = [f"{model} ({license})" for model, license in licenses.items() if NON_COMMERCIAL.search(license)]
-    silent = [model for model, license in licenses.items() if license == "not stated" and "/" in model]
+    silent = [model for model, license in licenses.items() if license == NOT_STATED and "/" in model]
     found = []
     if bound:
         found.append(f"Not for commercial use, by the license of a model that wrote responses: {', '.join(bound)}.")
-    if licenses.get("unknown") == "not stated":
+    if licenses.get("unknown") == NOT_STATED:
         found.append("The data does not say which models wrote all of the responses: their licenses are not known.")
     if silent:
         found.append(f"The license of {', '.join(silent)} is not stated: look it up before you publish these pairs.")

@@ -40,7 +40,8 @@ class Filters(Settings):
     max_length_gap: int | None = Field(default=None, ge=0)
     """Drop pairs whose sides differ by more than this many units of length (Olmo 3: 100 tokens, for chat)."""
     length_unit: Literal["tokens", "chars"] = "tokens"
-    """Unit of max_length_gap and match_lengths."""
+    """Unit of max_length_gap and match_lengths. Characters are those after the thoughts; tokens are those that the
+    server counted, thoughts included."""
     match_lengths: bool = False
     """Drop pairs until, at every size of the length gap, the longer side is chosen as often as the shorter."""
     min_delta: float | None = None
@@ -49,4 +50,6 @@ class Filters(Settings):
     """Drop pairs with a larger difference of scores: a trivial pair teaches little."""
     near_duplicate_prompts: float | None = Field(default=None, gt=0, le=1)
     """Keep the pairs of one prompt only of those that share at least this part of their runs of 3 words (MinHash, then
-    the true Jaccard index), e.g. 0.7; 1 finds those that differ in case, punctuation or white space alone."""
+    the true Jaccard index), e.g. 0.7; 1 finds those that differ in case, punctuation or white space alone. Where a
+    language has no spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese), each letter is a word; inflected forms and
+    translations are not recognized in any language."""

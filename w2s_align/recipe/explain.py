@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -29,9 +29,11 @@ def explain(document: Document, name: str, step: type[StepConfig], error: Valida
     hints = " ".join(p.fix for p, item in zip(problems, items, strict=True) if item["type"] == "extra_forbidden")
     # A misspelled option is missing as well; saying so twice would only hide the other problems.
     told = {item["loc"][-1] for item in items if item["loc"] and f"Did you mean {item['loc'][-1]}?" in hints}
-    return [
-        p for p, item in zip(problems, items, strict=True) if item["type"] != "missing" or item["loc"][-1] not in told
-    ]
+    for item in items:  # so is one that stands on another level
+        if item["type"] == "extra_forbidden":
+            told |= {item["loc"][-1], *(item["input"] if isinstance(item["input"], dict) else ())}
+    kept = (p for p, i in zip(problems, items, strict=True) if i["type"] != "missing" or i["loc"][-1] not in told)
+    return list(dict.fromkeys(kept))
 
 
 def or_another_version(fix: str) -> str:
@@ -95,10 +97,19 @@ def _explain(document: Document, name: str, model: type[StepConfig], item: Error
     where = document.where(("steps", name, *location))
     kind = model.model_fields["kind"].default
     group = _model_at(model, location[:-1])
+    if (entry := _entry_of(model, location)) is not None and item["type"] in ("model_type", "string_type"):
+        fields = ", ".join(f"{key}: ..." for key in [*entry.model_fields][:2])
+        return Problem(
+            f"{'.'.join((name, *location[:-1]))} has options where names belong.",
+            "It holds a group of options under each name.",
+            f"Add the level: {location[-2]}: {{greedy: {{{fields}}}}}",
+            document.where(("steps", name, *location[:-1])),
+        )
     if item["type"] == "extra_forbidden":
         of = kind if len(location) == 1 else ".".join((name, *location[:-1]))
         close = did_you_mean(location[-1], group.model_fields if group else ())
-        fix = model.renamed.get(location[-1]) or or_another_version(close)
+        fix = model.renamed.get(location[-1]) or _other_level(group, location, item["input"])
+        fix = fix or or_another_version(close)
         return Problem(f"{path} is not an option of {of}.", fix=fix, where=where)
     if item["type"] == "missing":
         help_text = ((group.model_fields[location[-1]].description or "") if group else "").strip()
@@ -111,6 +122,36 @@ def _explain(document: Document, name: str, model: type[StepConfig], item: Error
     if item["type"] == SECRET:
         return Problem(f"{path} is refused: a key may stand in it, so it is not shown.", why, where=where)
     return Problem(f"{path}: {shortened(given)} is not valid.", why, _meant(given, item), where)
+
+
+def _entry_of(model: type[BaseModel], location: Place) -> type[BaseModel] | None:
+    """Return the options under each name of a group, where a place is one of these options without a name before."""
+    around = _model_at(model, location[:-2]) if len(location) > 1 else None
+    info = around.model_fields.get(location[-2]) if around else None
+    if info is None or get_origin(info.annotation) is not dict:
+        return None
+    entry = next((part for part in _groups(info.annotation) if location[-1] in part.model_fields), None)
+    return entry
+
+
+def _other_level(group: type[BaseModel] | None, location: Place, given: Any) -> str:
+    """Say on which level an option belongs that stands on another one; nothing where it is on none."""
+    if group is None:
+        return ""
+    key = location[-1]
+    for name, info in group.model_fields.items():
+        if any(key in inner.model_fields for inner in _groups(info.annotation)):
+            return f"It belongs to {name}: {name}: {{{key}: {shortened(given)}}}"
+    if isinstance(given, dict) and given and set(given) <= set(group.model_fields) and len(location) > 1:
+        return f"Leave out the level {key}: {location[-2]}: {{{next(iter(given))}: ...}}"
+    return ""
+
+
+def _groups(annotation: Any) -> list[type[BaseModel]]:
+    """Return the groups of options inside a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [group for part in get_args(annotation) for group in _groups(part)]
 
 
 def _meant(given: Any, item: ErrorDetails) -> str:

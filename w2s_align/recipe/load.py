@@ -136,7 +136,8 @@ def _load_step(
         return None, [
             Problem(f"{name}.kind: {kind} is not a step kind.", fix=fix, where=document.where((*place, "kind")))
         ]
-    values = {"seed": seed} | {str(key): value for key, value in raw.items() if value is not None or key != "seed"}
+    default = {"seed": catalogue[kind].default_seed(seed, raw)}
+    values = default | {str(key): value for key, value in raw.items() if value is not None or key != "seed"}
     try:
         return catalogue[kind].model_validate(values, context={"folder": document.folder}), []
     except ValidationError as error:
@@ -151,6 +152,7 @@ def _check_steps(document: Document, steps: Mapping[str, StepConfig]) -> list[Pr
     for name, step in steps.items():
         try:
             step.check()
+            step.check_among(steps)
         except UserError as error:
             where = document.where(("steps", name))
             problems += [Problem(f"{name}: {p.what}", p.why, p.fix, p.where or where) for p in error.problems]

@@ -16,7 +16,9 @@ from pydantic.fields import FieldInfo
 
 from w2s_align.records import Settings
 
-ArtifactType: TypeAlias = Literal["prompts", "responses", "scores", "pairs", "dataset", "model", "results", "report"]
+ArtifactType: TypeAlias = Literal[
+    "prompts", "responses", "scores", "pairs", "dataset", "model", "results", "report", "file", "chats"
+]
 """What an artifact holds; a reference names a step that writes the type its field reads."""
 
 
@@ -118,12 +120,36 @@ class StepConfig(Settings):
         """Return the options that can change what the step writes; they are part of the key."""
         return self.model_dump(mode="json", exclude={"resources"} | (set() if self.uses_seed else {"seed"}))
 
+    @classmethod
+    def default_seed(cls, seed: int, options: Mapping[str, Any]) -> int:
+        """Return the seed of a step that gives none.
+
+        Args:
+            seed: The recipe's.
+            options: The step's options as they stand in the recipe, not checked yet.
+        """
+        return seed
+
     def check(self) -> None:
         """Refuse what cannot work before anything runs, beyond what the types say.
 
         Raises:
             UserError: With the way out.
         """
+
+    def check_among(self, steps: Mapping[str, StepConfig]) -> None:
+        """Refuse what does not go together with the steps that this one reads.
+
+        Args:
+            steps: All steps of the recipe by name.
+
+        Raises:
+            UserError: With the way out.
+        """
+
+    def notes(self) -> list[str]:
+        """Return sentences on what the step has to guess of local data, to be said before anything runs."""
+        return []
 
     def claims(self) -> Resources:
         """Return what the step itself takes of the machine while it runs."""

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,11 @@ class Point:
         text = re.sub(r"[^A-Za-z0-9]+", "_", self.label).strip("_")
         digest = hashlib.sha256("\n".join(self.overrides).encode()).hexdigest()[:6]
         return f"{text[:LONGEST_SLUG]}-{digest}"
+
+
+def only_seeds(paths: Iterable[str]) -> bool:
+    """Tell whether a sweep varies seeds and nothing else: its points are then worlds of one study, not settings."""
+    return all(path.rpartition(".")[2] == "seed" for path in paths)
 
 
 def sweep_points(

@@ -214,6 +214,19 @@ class _Change:
         for option in ("split", "config", "revision"):
             raw.pop(option, None)
 
+    def _import_chats(self, config: Any, raw: Raw) -> None:
+        raw["limit"] = min(config.limit or ROWS, ROWS)
+        if not _on_hub(config.source):
+            raw["source"] = config.source
+            return
+        raw["source"] = self._dataset(config.source, {"messages": config.column} if config.column else {}, "chats")
+        for option in ("split", "config", "revision"):
+            raw.pop(option, None)
+
+    def _join(self, config: Any, raw: Raw) -> None:
+        if raw.pop("counts", None) is not None:
+            self.changes.append("all pairs of each set, in place of a number of each")
+
     def _dataset(self, source: str, columns: dict[str, str], form: RowFormat) -> str:
         self.changes.append(f"our own rows in the format of {source}")
         names = "-".join(re.sub(r"\W+", "_", part) for part in (form, source, *columns.values()))

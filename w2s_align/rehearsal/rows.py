@@ -7,7 +7,7 @@ import random
 from typing import Any, Literal, TypeAlias, cast
 
 Raw = dict[str, Any]
-RowFormat: TypeAlias = Literal["prompts", "items", "pairs", "ratings", "labels"]
+RowFormat: TypeAlias = Literal["prompts", "items", "chats", "pairs", "ratings", "labels"]
 
 POOL = 240
 """Rows of a stand-in dataset, so that a held-out share of it is not empty."""
@@ -19,9 +19,9 @@ def stand_in_rows(source: str, columns: dict[str, str], form: RowFormat) -> str:
     Args:
         source: The dataset; each has rows of its own.
         columns: Which column holds what, as the recipe says.
-        form: Prompts with answers; items of the classes 0 and 1; or one of the layouts of preference data: pairs
-            (whole chats, as most datasets have them), ratings (two responses with a number each), labels (a good and
-            a bad response in two rows).
+        form: Prompts with answers, items of the classes 0 and 1, chats of two turns each, or one of the layouts of
+            preference data: pairs (whole chats, as most datasets have them), ratings (two responses with a number
+            each), labels (a good and a bad response in two rows).
     """
     rng = random.Random(source)
     words = ("amber", "birch", "coral", "delta", "ember", "fjord", "grove", "heron", "inlet", "jade", "knoll", "larch")
@@ -41,6 +41,8 @@ def stand_in_rows(source: str, columns: dict[str, str], form: RowFormat) -> str:
             rows.append(named(row | ({"group": f"group {number % 20}"} if "group" in columns else {})))
         elif form == "items":
             rows.append(named({"prompt": prompt, "answer": str(number % 2)}))
+        elif form == "chats":
+            rows.append(named({"messages": [*chats[0], _turn("user", "And now?"), _turn("assistant", bad)]}))
         elif form == "pairs":
             row = {"chosen": chats[0], "rejected": chats[1]}
             rows.append(named(row | ({"prompt": prompt} if "prompt" in columns else {})))

@@ -7,8 +7,8 @@ Reads the text of a card and Results, returns the text of the card with all that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from w2s_align.reporting.data import StepCost
 from w2s_align.reporting.text import DASH, Words, fenced, p_value, percent, role_name, setting_name
@@ -32,6 +32,7 @@ def model_card(
     *,
     made_from: Sequence[StepCost] = (),
     recipe: str = "",
+    origin: Mapping[str, Any] | None = None,
 ) -> str:
     """Return a model card with the evaluation of an arm beside all others, its origin and the recipe.
 
@@ -43,6 +44,7 @@ def model_card(
         sentence: What the evaluation concluded.
         made_from: The steps behind the model, in their order, the model's own last.
         recipe: Text of the recipe.
+        origin: What the hub's metadata says of where it comes from: ``base_model``, ``license``, ``datasets``.
 
     Raises:
         KeyError: There is no such arm.
@@ -50,7 +52,8 @@ def model_card(
     from huggingface_hub import ModelCard, ModelCardData
 
     card = ModelCard(text or "---\n{}\n---\n", ignore_metadata_errors=True)
-    data = dict(vars(card.data)) | {"model_name": name, "eval_results": eval_results(results, arm)}
+    known = {key: value for key, value in (origin or {}).items() if value}
+    data = dict(vars(card.data)) | known | {"model_name": name, "eval_results": eval_results(results, arm)}
     data.pop("model-index", None)
     header = ModelCardData(ignore_metadata_errors=True, **data).to_yaml()
     parts = [_without_evaluation(card.text), _section(results, sentence, only=arm)]
@@ -135,9 +138,7 @@ def _section(results: Results, sentence: str, only: str | None = None) -> str:
         lines += [cell(sentence), ""]
     for setting in results.settings:
         lines += [f"{cell(setting_name(setting))}, {results.problems:,} problems, {cell(results.metric)}:", ""]
-        lines += [
-            f"| arm | role | value | {interval} | against {results.short_reference} | p, Holm | tokens | cut off |"
-        ]
+        lines += [f"| arm | role | value | {interval} | against {results.reference} | p, Holm | tokens | cut off |"]
         lines += ["|" + " --- |" * 8]
         for arm in results.arms:
             s = arm.settings[setting]

@@ -143,13 +143,20 @@ def _selections(results: Results, words: Words) -> list[str]:
 
 
 def _win_rates(results: Results, words: Words) -> list[str]:
+    published = any(r.published for r in results.win_rates)
+
     def row(r: WinRate) -> list[str]:
         controlled = [words.value(r.controlled.value), words.interval(r.controlled.low, r.controlled.high)]
+        if published:
+            p = r.published
+            controlled += [words.value(p.value), words.interval(p.low, p.high)] if p else [DASH, DASH]
         outcomes = ", ".join(f"{n:,} {what}" for what, n in r.outcomes.items())
         effect = f"{r.length_effect:+.2f}"
         return [r.arm, setting_name(r.setting), r.task, *controlled, words.value(r.raw.value), effect, outcomes]
 
-    header = ["arm", "setting", "task", "controlled for length", "interval", "raw", "length effect", "answers"]
+    header = ["arm", "setting", "task", "controlled for length", "interval"]
+    header += ["published control for length", "interval"] if published else []
+    header += ["raw", "length effect", "answers"]
     title = "## Win rates against reference answers"
     return [title, "", *markdown_table(header, map(row, results.win_rates))] if results.win_rates else []
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from w2s_align.evaluation import Results, Verdict
 
 MOST_TRAININGS = 12
+MOST_NUMBERS = 4
+"""Models whose numbers stand under the headline of a comparison."""
 """Trainings drawn on the page, to keep it small; the others are in plots/, and the page says so."""
 
 OUTCOMES = (
@@ -102,16 +104,16 @@ def _parts(data: ReportData) -> list[tuple[str, str]]:
 def _key_numbers(results: Results, verdict: Verdict, words: Words) -> list[KeyNumber]:
     """The few numbers under the verdict: tuned, untouched, best teacher, delta gain."""
     setting, arm = verdict.setting, verdict.arm
+    if verdict.status == "compared":
+        shown = [(one.name, one.name) for one in results.arms[:MOST_NUMBERS]]
+        return [_key_number(results, setting, label, name, words) for label, name in shown]
     if arm is None:
         return []
     gain = next((g for g in results.delta_gains if (g.setting, g.arm) == (setting, arm)), None)
     shown = [(f"{arm}, the tuned student", arm), (_named_baseline(results), results.baseline)]
     if gain and gain.teacher != results.baseline:
         shown.append((f"{gain.teacher}, the best teacher", gain.teacher))
-    numbers = []
-    for label, name in shown:
-        estimate = results.arm(name).settings[setting].estimate
-        numbers.append(KeyNumber(label, words.value(estimate.value), words.interval(estimate.low, estimate.high)))
+    numbers = [_key_number(results, setting, label, name, words) for label, name in shown]
     if gain:
         d = gain.difference
         note = words.signed_interval(d.low, d.high) + (" points" if words.unit == "share" else "")
@@ -122,6 +124,11 @@ def _key_numbers(results: Results, verdict: Verdict, words: Words) -> list[KeyNu
 def _named_baseline(results: Results) -> str:
     student = results.arm(results.baseline).role == "student"
     return f"{results.baseline}, {'untouched' if student else 'its supervisor'}"
+
+
+def _key_number(results: Results, setting: str, label: str, name: str, words: Words) -> KeyNumber:
+    estimate = results.arm(name).settings[setting].estimate
+    return KeyNumber(label, words.value(estimate.value), words.interval(estimate.low, estimate.high))
 
 
 def _evaluation(results: Results) -> dict[str, Any]:

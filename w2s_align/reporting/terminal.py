@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def summary_table(results: Results) -> Table:
-    """Return the arms with intervals and differences to what they are compared with."""
+    """Return the arms with intervals and differences to the baseline."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -21,13 +21,14 @@ def summary_table(results: Results) -> Table:
     words = Words(results.unit)
     table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     table.add_column("arm", no_wrap=True)
-    table.add_column("role", style="dim")
+    if not results.only_compares:
+        table.add_column("role", style="dim")
     for setting in results.settings:
         table.add_column(setting_name(setting), justify="right")  # wraps in a narrow window: nothing is cut away
         table.add_column(f"{100 * results.level:.0f}%", justify="right", style="dim")
-        table.add_column(f"against {results.short_reference}", justify="right")
+        table.add_column(f"against {results.reference}", justify="right")
     for arm in results.arms:
-        cells: list[Text | str] = [Text(arm.name), role_name(arm.role)]
+        cells: list[Text | str] = [Text(arm.name)] + ([] if results.only_compares else [role_name(arm.role)])
         for setting in results.settings:
             e = arm.settings[setting].estimate
             c = results.comparison(setting, arm.name, results.baseline)

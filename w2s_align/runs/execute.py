@@ -12,7 +12,7 @@ from w2s_align.machine import Machine
 from w2s_align.recipe import Recipe
 from w2s_align.runs.local import LocalExecutor
 from w2s_align.runs.outcome import Event, Outcome
-from w2s_align.runs.plan import Planned, plan
+from w2s_align.runs.plan import Planned, notes, plan
 from w2s_align.runs.run import Run, open_run, record_state
 
 
@@ -23,6 +23,8 @@ def execute(
     on_event: Callable[[Event], None],
     only: Collection[str] | None = None,
     shard: tuple[int, int] | None = None,
+    *,
+    with_inputs: bool = False,
 ) -> tuple[Run, Outcome]:
     """Plan and run a recipe on this machine.
 
@@ -34,6 +36,7 @@ def execute(
         only: Names of steps, or of single nodes of them; nothing else is made.
         shard: Of these, make this shard: its number from 1, and how many there are. The last one to finish, on
             whatever machine, assembles the artifact.
+        with_inputs: Whether to make also what ``only`` reads, and what that reads.
 
     Returns:
         The run, and what became of its steps.
@@ -44,7 +47,7 @@ def execute(
     if only is not None:
         store.refresh()  # what this reads may have been made on another machine a moment ago
     planned = plan(recipe, store)
-    chosen = None if only is None else _chosen(planned, only)
+    chosen = None if only is None else _chosen(planned, only, with_inputs)
     if shard is not None:
         _check_shard(planned, chosen or (), shard)
     return run_plan(recipe, planned, store, LocalExecutor(planned, store, machine, chosen, shard).run, on_event)
@@ -82,6 +85,8 @@ def run_plan(
             record_state(run, recipe, planned, store, outcome, "running")
         on_event(event)
 
+    for step, note in notes(planned):
+        on_event(Event(step, "note", note=note))
     status = "interrupted"
     with storage_errors(store.root):
         try:
@@ -113,17 +118,25 @@ def _check_shard(planned: Mapping[str, Planned], chosen: Collection[str], shard:
             )
 
 
-def _chosen(planned: Mapping[str, Planned], only: Collection[str]) -> set[str]:
-    """Return the nodes that are meant by names of steps and nodes; what they read must be there."""
+def _chosen(planned: Mapping[str, Planned], only: Collection[str], with_inputs: bool) -> set[str]:
+    """Return the nodes that are meant by names of steps and nodes; what they read must be there, or comes along."""
     steps = {item.node.step for item in planned.values()}
     for name in only:
         if name not in planned and name not in steps:
-            raise UserError(f"--only {name}: no such step in this recipe.", fix=did_you_mean(name, {*planned, *steps}))
+            option = "--until" if with_inputs else "--only"
+            close = did_you_mean(name, {*planned, *steps})
+            raise UserError(f"{option} {name}: no such step in this recipe.", fix=close)
     chosen = {name for name, item in planned.items() if name in only or item.node.step in only}
+    if with_inputs:
+        for name in reversed(list(planned)):  # each comes after everything it reads
+            if name in chosen:
+                chosen |= set(planned[name].node.inputs.values())
+        return chosen
     for name in sorted(chosen):
         for source in planned[name].node.inputs.values():
             if planned[source].status != "cached" and source not in chosen:
                 raise UserError(
-                    f"{name} reads {source}, which has not been made yet.", fix=f"Run it first: --only {source}"
+                    f"{name} reads {source}, which has not been made yet.",
+                    fix=f"Run it first: --only {source}. Or make everything that it needs: --until {name}",
                 )
     return chosen

@@ -16,10 +16,11 @@ class Event:
 
     Attributes:
         name: Name of the node.
-        kind: ``cached``, ``started``, ``progress``, ``waiting`` (for a twin), ``done``, ``failed``, ``skipped``.
+        kind: ``cached``, ``started``, ``progress``, ``waiting`` (for a twin), ``done``, ``failed``, ``skipped``;
+            ``note``: what a step has to guess, before anything runs.
         done: Progress, in units of the step.
         total: Progress, in units of the step; 0 when it is not known.
-        note: Progress in words, e.g. tokens per second and the time left; the reason of a skip.
+        note: Progress in words, e.g. tokens per second and the time left; the reason of a skip; a guess.
         seconds: Time since the step started.
     """
 

@@ -66,6 +66,12 @@ def plan(recipe: Recipe, store: Store) -> dict[str, Planned]:
     return planned
 
 
+def notes(planned: Mapping[str, Planned]) -> list[tuple[str, str]]:
+    """Return what the steps to be made have to guess: name of the step and a sentence, each once."""
+    nodes = [item.node for item in planned.values() if item.status != "cached"]
+    return list(dict.fromkeys((node.step, note) for node in nodes for note in node.config.notes()))
+
+
 def _status(store: Store, kind: str, key: str) -> Status:
     found = store.find(kind, key)
     if found is not None:

@@ -1,6 +1,7 @@
 """A run: one execution of a recipe, with its own folder that points to the artifacts.
 
-    <root>/runs/<recipe name>/<run id>/    recipe.yaml, resolved.yaml, run.json, steps/<name> -> artifact, report.html
+    <root>/runs/<recipe name>/<run id>/    recipe.yaml, resolved.yaml, run.json, steps/<name> -> artifact, report.html,
+                                           models/<name>/: files and complete card of each evaluated model
     <root>/runs/<recipe name>/latest       -> <run id>
 
 Running the same recipe again continues the same run as long as nothing in it has changed.
@@ -184,8 +185,22 @@ def _record_node(run: Run, item: Planned, store: Store, outcome: Outcome, other:
         if item.node.config.writes == "report":
             for page in ("report.html", "report.md"):
                 _link(run.path / page, Path(os.path.relpath(target / page, run.path)))
+            _link_models(run, target / "cards")
     seconds = outcome.seconds.get(name) or other.get("seconds")
     return {"kind": kind, "key": item.key, "state": state, "seconds": seconds}
+
+
+def _link_models(run: Run, cards: Path) -> None:
+    """Make ``models/<step>``: the files of each evaluated model, with the card that has the evaluation in it."""
+    for card in sorted(cards.glob("*.md")):
+        model = run.path / "steps" / card.stem / "model"
+        if not model.is_dir():
+            continue
+        folder = run.path / "models" / card.stem
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in [*(path for path in model.iterdir() if path.name != "README.md"), card]:
+            link = folder / ("README.md" if file is card else file.name)
+            _link(link, Path(os.path.relpath(file.resolve(), folder)))
 
 
 def _link(link: Path, target: Path) -> None:

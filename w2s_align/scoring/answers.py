@@ -7,6 +7,7 @@ the answer is. Tables of words are in ``phrases.py``, numbers in ``numbers.py``,
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -59,10 +60,17 @@ _RELATIVE = re.compile(r",\s+(?:which|who|where|so|not|and (?:it|the|this|that)|
 _COPULA = re.compile(rf"{word_pattern(COPULAS)}\s*[:：]?\s*(?=\S)|(?<=\w)[:：=]\s*(?=\S)", re.IGNORECASE)
 _SPOKEN = re.compile(rf"(?<=[0-9]) ({'|'.join(SPOKEN_SIGNS)}) (?=[$€£]?[0-9])", re.IGNORECASE)
 _POLITE = re.compile("(?:です|だ|である|でした|になります)[。．!！]?$")
+_DISPLAY = re.compile(r"\s*(\\\[.*?\\\]|\$\$.*?\$\$|\$[^$]*\$)", re.DOTALL)
+_LONG_WORD = re.compile(r"[^\W\d_]{2,}")
 _LETTER_GOLD = re.compile(r"\(([A-Z])\)|([A-Z])[.)]?")
 _OTHER_NUMBER = re.compile(
     rf"\s*{word_pattern('or|to|oder|bis|ou|或|至')}\s*[$€£]?-?[0-9][0-9.,]*(?:\s[A-Za-z]+)?[.!]?\s*$", re.IGNORECASE
 )
+
+
+_is_number = functools.lru_cache(maxsize=1024)(is_number)  # many responses have the same gold answer
+_FAMILIES = {word: words for words in reversed(VERDICTS) for word in words}
+"""The family of each verdict, the first that has it."""
 
 
 def extract_answer(text: str, gold: str = "") -> str | None:
@@ -86,7 +94,7 @@ def extract_answer(text: str, gold: str = "") -> str | None:
             never its value.
     """
     text = searched(text)
-    if not gold or is_number(gold):
+    if not gold or _is_number(gold):
         return _number(text)
     letter = _LETTER_GOLD.fullmatch(gold.strip())
     if letter:
@@ -111,8 +119,9 @@ def searched(text: str) -> str:
 def stated_answer(text: str) -> str | None:
     r"""Return what stands behind an explicit mark (``####``, ``<answer>``, ``\boxed``), the last of its kind, or
     None."""
-    for found in (_HASHES.findall(text), _TAGGED.findall(text), _boxed(text)):
-        if found and found[-1].strip():
+    for sign, find in (("####", _HASHES.findall), ("<", _TAGGED.findall), ("\\", _boxed)):
+        # What is not there is found fastest by the signs themselves.
+        if sign in text and (found := find(text)) and found[-1].strip():
             return str(found[-1]).strip()
     return None
 
@@ -135,7 +144,7 @@ def math_answers(text: str) -> list[str]:
 
 def _math_sentence(piece: str) -> str:
     """Return what a phrase states: a display, or the sentence."""
-    if display := re.match(r"\s*(\\\[.*?\\\]|\$\$.*?\$\$|\$[^$]*\$)", piece, re.DOTALL):
+    if display := _DISPLAY.match(piece):
         return display[1]
     return first_sentence(piece.lstrip())
 
@@ -179,7 +188,7 @@ def _number(text: str) -> str | None:
 
 
 def _is_sentence(text: str) -> bool:
-    return len(re.findall(r"[^\W\d_]{2,}", clean_latex(text))) > 3
+    return len(_LONG_WORD.findall(clean_latex(text))) > 3
 
 
 def _stated_number(piece: str, phrase: re.Match[str]) -> str | None:
@@ -247,7 +256,7 @@ def _in_sentence(line: str) -> str | None:
 
 def _text(text: str, gold: str) -> str | None:
     """Return the answer of a text to a question whose gold answer is no number."""
-    family = next((words for words in VERDICTS if gold.casefold() in words), ())
+    family = _FAMILIES.get(gold.casefold(), ())
     stated = stated_answer(text)
     if stated is not None:
         return _verdict(stated, family) or stated

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
 
 from w2s_align.scoring.numbers import clean_latex
 from w2s_align.scoring.phrases import (
@@ -22,13 +23,15 @@ from w2s_align.scoring.phrases import (
     OPTION_WORDS,
     RIGHT_WORDS,
     answer_phrases,
+    beginnings,
+    matches,
     word_pattern,
 )
 
 LETTERS = "ABCDEFGHIJ"
 """Letters of the options where nothing else is known."""
-# The first letters are asked for before the words: twenty alternatives at every character are slow.
-_NONE = re.compile(rf"(?:\b(?=[nacuwrdk])|(?=[以都不无無わでい該]))(?:{NO_CHOICE})", re.IGNORECASE)
+_NONE = re.compile(rf"(?:\b|(?=[\u3040-\u9fff]))(?:{'|'.join(NO_CHOICE)})", re.IGNORECASE)
+_NONE_BEGINS = beginnings(NO_CHOICE)
 _OPENING, _CLOSING = 200, 600
 """Characters at the beginning and at the end of a text in which it refuses or says none of the options."""
 _NEAR = 100
@@ -39,23 +42,31 @@ _WORD_AFTER = re.compile(
     rf"\s+(?!{word_pattern(BECAUSE + '|and|with|which|for|is|by|due|due to|but|according')})[a-zà-ÿ]"
 )
 """A, a and I before a word in lower case are an article and a pronoun."""
-
-
 _SEVERAL = re.compile(
     r"[\s(\[*:]*[A-Z][)\]*]*\s*(?:,|/|&|or|and|oder|und|ou|et|y|或|和)\s*[(\[*]*[A-Z](?![A-Za-z])[)\]*]*(?!\s*(?:is|are|was)\b)"
 )
+_SAYS = re.compile(r"[)\]*_]*\s*(?:is|are|was|would|could|can|cannot|can't|isn't|seems|ist|kann|est|es)\b")
+_TICKS = ("✓", "✔", "✅", "correct", "right", "true", "richtig", "korrekt", "正确")
+"""Words without which no option is ticked."""
+_RIGHT_BEGINS = beginnings(RIGHT_WORDS.split("|"))
+_NOUN_AFTER = re.compile(r"\s+[a-z]")
+"""After a small a: it is an article."""
 
 
 class _Patterns:
-    """The patterns of the tiers for some letters."""
+    """The patterns of the tiers for some letters.
+
+    Those that search a whole text begin with a line feed, or with the character before the letter, because Python
+    looks for characters many times as fast as it tries ``^`` and ``(?<!...)`` everywhere: they search :func:`_padded`.
+    """
 
     def __init__(self, letters: str) -> None:
         last = letters[-1]
         one = f"[A-{last}]"
-        free = rf"(?<![A-Za-z0-9'’])({one})(?![A-Za-z0-9'’])"
+        before, after = "[^A-Za-z0-9'’]", "(?![A-Za-z0-9'’])"
         opening = r"[\s(\[*_`\"“「『【$]*"
         option = rf"(?:(?:the |die |la |el |l')?{word_pattern(OPTION_WORDS)}[\s:：]*)?"
-        any_case = rf"([A-{last}a-{last.lower()}])(?![A-Za-z0-9'’])"
+        any_case = rf"([A-{last}a-{last.lower()}]){after}"
         is_ = (
             r"(?:is|are|was|be|ist|wäre|est|es|é|è|seems|seems to be|must be|would be|should be|looks|appears "
             r"to be|是|为|は|が|[:=：])"
@@ -66,24 +77,26 @@ class _Patterns:
         self.begins = re.compile(rf"{opening}{option}{opening}{any_case}{_NO_OTHER}", re.IGNORECASE)
         self.marked = re.compile(rf"[\s*_`\"]*[(\[]?({one})(?:[)\].:、．]|\s*[-–—]\s)")
         self.bracketed = re.compile(rf"[(\[]({one})[)\]]")
-        self.statements = (
-            re.compile(
-                rf"{free}[)\].:*_\"」]*(?:\s*[（(][^()\n]{{0,60}}[)）]|[ \t]+(?!is\b|are\b|not\b)[^.\n:;,()"
-                rf"]{{1,60}}?)?\s*{is_}{the}{right}",
-                re.IGNORECASE,
-            ),
-            re.compile(
-                rf"{right}\s*(?:\w+ ){{0,2}}?{word_pattern(OPTION_WORDS)}?(?:[^.\n:]{{0,30}}?)"
-                rf"{is_}[\s*_]*{option}{opening}{any_case}{_NO_OTHER}",
-                re.IGNORECASE,
-            ),
-            re.compile(rf"{word_pattern(OPTION_WORDS)}\s*{is_}[\s*_]*{opening}{any_case}{_NO_OTHER}", re.IGNORECASE),
-            re.compile(rf"{word_pattern(CHOOSING)}[\s:：]*{option}{opening}{any_case}{_NO_OTHER}", re.IGNORECASE),
-            re.compile(
-                rf"{word_pattern(CONCLUDING)}[,，、]?\s*(?:it is |it's |it must be |we have |we get |es ist )"
-                rf"?{option}{opening}{any_case}{_NO_OTHER}",
-                re.IGNORECASE,
-            ),
+        chosen = rf"{option}{opening}{any_case}{_NO_OTHER}"
+        self.said_right = re.compile(
+            rf"({one}){after}[)\].:*_\"」]*(?:\s*[（(][^()\n]{{0,60}}[)）]|[ \t]+(?!is\b|are\b|not\b)[^.\n:;,()"
+            rf"]{{1,60}}?)?\s*{is_}{the}{right}",
+            re.IGNORECASE,
+        )
+        self.statements = tuple(
+            (beginnings(words.split("|")), re.compile(word_pattern(words) + rest, re.IGNORECASE))
+            for words, rest in (
+                (
+                    RIGHT_WORDS,
+                    rf"\s*(?:\w+ ){{0,2}}?{word_pattern(OPTION_WORDS)}?(?:[^.\n:]{{0,30}}?){is_}[\s*_]*{chosen}",
+                ),
+                (OPTION_WORDS, rf"\s*{is_}[\s*_]*{opening}{any_case}{_NO_OTHER}"),
+                (CHOOSING, rf"[\s:：]*{chosen}"),
+                (
+                    CONCLUDING,
+                    rf"[,，、]?\s*(?:it is |it's |it must be |we have |we get |es ist )?{chosen}",
+                ),
+            )
         )
         self.ticked = re.compile(
             rf"^\W*({one})[.):][^\n]{{0,200}}?(?:✓|✔|✅|[-–—:(]\s*\**(?:this is )?(?:the )?(?:correct|right|true|"
@@ -91,16 +104,12 @@ class _Patterns:
             rf"|^\W*({one})[.):]\W{{0,4}}(?:correct|right|true|richtig|korrekt|正确)(?![a-z])",
             re.IGNORECASE | re.MULTILINE,
         )
-        low = last.lower()
-        self.candidate = re.compile(
-            rf"(?<![A-Za-z0-9'’])(?:{one}|[b-hj-{max('j', low)}]|a(?!\s+[a-z]))(?![A-Za-z0-9'’])"
-        )
-        self.lines = re.compile(rf"^\W*({one})[.):](?:\s|\*|$)", re.MULTILINE)
-        self.alone = re.compile(
-            rf"(?<![A-Za-z0-9'’])([B-HJ-{max('J', last)}])(?![A-Za-z0-9'’])" if last >= "J" else free
-        )
-        self.alone_on_line = re.compile(rf"^\W*({one})\W*$", re.MULTILINE)
-        self.letters = letters
+        self.kinds = _kinds(letters)
+        self.any_case = re.compile(rf"{before}{any_case}")
+        self.lines = re.compile(rf"\n\W*({one})[.):](?=\s|\*|$)")
+        self.alone = re.compile(rf"{before}([B-HJ-{max('J', last)}]){after}")
+        self.alone_on_line = re.compile(rf"\n\W*({one})\W*$", re.MULTILINE)
+        self.first = re.compile(rf"[\s*_`\"]*({one})[\s*_`\".,:)]*(?:\n|$)")
 
 
 @functools.lru_cache(maxsize=8)
@@ -148,7 +157,7 @@ def find_choice(text: str, stated: str | None, letters: str = LETTERS) -> str | 
     if stated is not None:
         if letter := _in_piece(stated, patterns):
             return letter
-        if _NONE.search(stated) or _SEVERAL.match(clean_latex(stated)):
+        if _says_none(stated) or _SEVERAL.match(clean_latex(stated)):
             return None
     for match in reversed(answer_phrases(text)):
         if NEGATED.search(match["between"]):
@@ -157,18 +166,28 @@ def find_choice(text: str, stated: str | None, letters: str = LETTERS) -> str | 
         if letter := _beginning(piece, patterns):
             return letter
         line = piece.split("\n", 1)[0]
-        if _NONE.search(line) or _SEVERAL.match(line):
+        if _says_none(line) or _SEVERAL.match(line):
             return None
         if (found := patterns.bracketed.findall(line)) and len(set(found)) == 1:
             return str(found[0])
     if letter := _statement(text, patterns) or _first_line(text, patterns):
         return letter
-    if _NONE.search(text[:_OPENING]) or _NONE.search(text[-_CLOSING:]):
+    if _says_none(text[:_OPENING]) or _says_none(text[-_CLOSING:]):
         return None
+    padded = _padded(text)
     for pattern in (patterns.bracketed, patterns.lines, patterns.alone, patterns.alone_on_line):
-        if found := pattern.findall(text):
+        if found := pattern.findall(padded):
             return str(found[-1]).upper()
     return None
+
+
+def _says_none(text: str) -> bool:
+    return any(True for _ in matches(_NONE, _NONE_BEGINS, text))
+
+
+def _padded(text: str) -> str:
+    """Return a text with a line feed before it, so that its first line and letter have one too."""
+    return "\n" + text
 
 
 def _letter(match: re.Match[str], group: int = 1) -> str | None:
@@ -206,26 +225,45 @@ def _in_piece(stated: str, patterns: _Patterns) -> str | None:
 
 def _statement(text: str, patterns: _Patterns) -> str | None:
     """Return the letter that a sentence chooses."""
-    text = _around_letters(text, patterns)
-    for pattern in patterns.statements:
-        letters = []
-        for match in pattern.finditer(text):
-            sentence = text[max(text.rfind(mark, 0, match.start()) for mark in ".\n;,") + 1 : match.end()]
-            if (match[1].islower() and pattern is patterns.statements[0]) or NEGATED.search(sentence):
-                continue
-            if letter := _letter(match):
-                letters.append(letter)
-        if letters:
-            return letters[-1]
-    ticked = {first or second for first, second in patterns.ticked.findall(text)}
+    near = _around_letters(text, patterns)
+    lowered = near.lower()
+    if any(word in lowered for word in _RIGHT_BEGINS) and (letter := _last_letter(_said_right(near, patterns))):
+        return letter
+    for begins, pattern in patterns.statements:
+        if letter := _last_letter(matches(pattern, begins, near)):
+            return letter
+    if not any(word in lowered for word in _TICKS):
+        return None
+    ticked = {first or second for first, second in patterns.ticked.findall(near)}
     return ticked.pop().upper() if len(ticked) == 1 else None
+
+
+def _said_right(near: str, patterns: _Patterns) -> Iterator[re.Match[str]]:
+    """Yield where a letter in upper case is said to be right; one in lower case hides those in its sentence."""
+    end = 0
+    for place in patterns.any_case.finditer(_padded(near)):
+        if place.start() >= end and (match := patterns.said_right.match(near, place.start())):
+            end = match.end()
+            if match[1].isupper():
+                yield match
+
+
+def _last_letter(found: Iterable[re.Match[str]]) -> str | None:
+    """Return the letter of the last statement that is not negated in its part of the sentence."""
+    letters = [letter for match in found if not _negated(match) and (letter := _letter(match))]
+    return letters[-1] if letters else None
+
+
+def _negated(match: re.Match[str]) -> bool:
+    begin = max(match.string.rfind(mark, 0, match.start()) for mark in ".\n;,") + 1
+    return NEGATED.search(match.string, begin, match.end()) is not None
 
 
 def _around_letters(text: str, patterns: _Patterns) -> str:
     """Return the parts of a text that are near a letter by itself: statements about options are nowhere else."""
     parts: list[list[int]] = []
-    for match in patterns.candidate.finditer(text):
-        start, end = max(0, match.start() - _NEAR), min(len(text), match.end() + _NEAR)
+    for place in _places_of_letters(text, patterns):
+        start, end = max(0, place - _NEAR), min(len(text), place + 1 + _NEAR)
         if parts and start <= parts[-1][1]:
             parts[-1][1] = end
         else:
@@ -233,17 +271,40 @@ def _around_letters(text: str, patterns: _Patterns) -> str:
     return "\n".join(text[start:end] for start, end in parts)
 
 
+def _places_of_letters(text: str, patterns: _Patterns) -> Iterator[int]:
+    """Yield where letters of the options stand by themselves, other than an article and a small i.
+
+    Every character becomes a byte that says its kind, because bytes are searched far faster than a pattern.
+    """
+    kinds = b" " + text.replace("’", "'").encode("ascii", "replace").translate(patterns.kinds) + b" "
+    place = kinds.find(b" l ")
+    while place >= 0:  # kinds has one byte more in front: the letter is at this place of the text
+        if text[place] != "a" or not _NOUN_AFTER.match(text, place + 1):
+            yield place
+        place = kinds.find(b" l ", place + 1)
+
+
+def _kinds(letters: str) -> bytes:
+    """Return the kind of every ASCII character: ``l`` a letter of the options, ``w`` another one or a digit."""
+    small = (set("abcdefghj") | set(letters.lower())) - {"i"}
+    return (
+        bytes(
+            ord("l" if char in letters or char in small else "w" if char.isalnum() or char == "'" else " ")
+            for char in map(chr, range(128))
+        )
+        + b" " * 128
+    )
+
+
 def _first_line(text: str, patterns: _Patterns) -> str | None:
     """Return the option that a response begins with, unless it goes on to list all options."""
     head = text.lstrip()
     match = patterns.marked.match(head)
     if not match:
-        bare = re.match(rf"[\s*_`\"]*([A-{patterns.letters[-1]}])[\s*_`\".,:)]*(?:\n|$)", head)
+        bare = patterns.first.match(head)
         return bare[1] if bare else None
-    if re.match(
-        r"[)\]*_]*\s*(?:is|are|was|would|could|can|cannot|can't|isn't|seems|ist|kann|est|es)\b", head[match.end() :]
-    ):
+    if _SAYS.match(head, match.end()):
         return None
-    marks = patterns.lines.findall(text)
+    marks = patterns.lines.findall(_padded(text))
     listed = len(marks) > 1 and match[1] == marks[0] == "A" and marks[1] == "B"
     return None if listed else match[1]

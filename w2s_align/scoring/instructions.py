@@ -2,8 +2,8 @@
 text.
 
 Reads a response and the instructions of its prompt, by IFEval's names and arguments, and says which ones it follows.
-No download and no model: 23 of IFEval's 25 kinds. ``language:response_language`` needs a language detector and is not
-here; ``change_case:english_*`` check the case and not the language; sentences are split by this toolkit's own rule.
+No download and no model. ``language:response_language`` asks the package langdetect, as IFEval's own code does;
+``change_case:english_*`` check the case and not the language; sentences are split by this toolkit's own rule.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ Check = Callable[[str, Mapping[str, Any]], bool]
 """Takes a text and IFEval's arguments; says whether the text follows the instruction."""
 
 _FIXED_ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
+LANGUAGE = "language:response_language"
+"""The one kind that needs a package: langdetect."""
 _POSTSCRIPTS = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
 
 
@@ -115,6 +117,17 @@ def _capital_words(text: str) -> int:
     return sum(word.isupper() for word in re.findall(r"[\w'](?:[\w'./-]*[\w'])?", apart))
 
 
+def _speaks(text: str, given: Mapping[str, Any]) -> bool:
+    """Say whether langdetect finds the language; as in IFEval, a text of which it knows none counts as right."""
+    from langdetect import DetectorFactory, LangDetectException, detect
+
+    DetectorFactory.seed = 0  # it draws at random, and a short text would have another language each time
+    try:
+        return bool(detect(text) == given["language"])
+    except LangDetectException:
+        return True
+
+
 def _contains(text: str, word: str) -> bool:
     return re.search(re.escape(word), text, re.IGNORECASE) is not None
 
@@ -130,6 +143,7 @@ CHECKS: dict[str, Check] = {
     "keywords:letter_frequency": lambda text, given: _compare(
         text.lower().count(given["letter"].lower()), given["let_relation"], given["let_frequency"]
     ),
+    LANGUAGE: _speaks,
     "length_constraints:number_words": lambda text, given: _compare(
         len(re.findall(r"\w+", text)), given["relation"], given["num_words"]
     ),

@@ -57,6 +57,11 @@ _SUPERSCRIPT = re.compile("[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _DASHES = str.maketrans({"−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "⁄": "/", "∕": "/", "∗": "*", "⋅": "×"})
 _MARKDOWN = re.compile(r"(?<![0-9])\*\*|\*\*(?![-0-9])|__|`|</?(?:b|strong|i|em|u|p|span)>")
+_OTHER_DIGIT = re.compile(r"(?![0-9])\d")
+_DECIMAL_COMMA = re.compile(r"[0-9]+,[0-9]{1,2}")
+_DOTTED_THOUSANDS = re.compile(r"\.[0-9]{3}[,.]")
+_GROUPS = re.compile(r"[ '_]")
+_SIMPLE = re.compile(r"-?[0-9.,]+|[a-z]")
 _PARENTHESIZED_MINUS = re.compile(r"[=≈:]\s*-\s+$")
 
 
@@ -74,7 +79,7 @@ def clean_latex(text: str) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     above, below = match[1] or match[2] or "", match[3] or match[4] or ""
-    simple = all(re.fullmatch(r"-?[0-9.,]+|[a-z]", part) for part in (above, below))
+    simple = all(_SIMPLE.fullmatch(part) for part in (above, below))
     mixed = match.start() > 0 and match.string[match.start() - 1].isdigit()
     return (" " * mixed) + (f"{above}/{below}" if simple else f"({above})/({below})")
 
@@ -86,8 +91,8 @@ def plain(text: str) -> str:
         text = _SUPERSCRIPT.sub(lambda m: "^" + m[0].translate(_SUPERSCRIPTS), text)
         text = _VULGAR.sub(lambda m: " " + unicodedata.normalize("NFKC", m[0]), text)
         text = unicodedata.normalize("NFKC", text).translate(_DASHES)
-        text = re.sub(r"\d", lambda m: str(unicodedata.digit(m[0])), text)
-    return _MARKDOWN.sub("", text)
+        text = _OTHER_DIGIT.sub(lambda m: str(unicodedata.digit(m[0])), text)
+    return _MARKDOWN.sub("", text) if any(sign in text for sign in "*_`<") else text
 
 
 def parse_number(text: str) -> Number | None:
@@ -98,9 +103,7 @@ def parse_number(text: str) -> Number | None:
     """
     cleaned = plain(text.strip().strip("*`")).strip().strip("$").rstrip(".").strip().lstrip("$")
     match = _WHOLE_NUMBER.fullmatch(cleaned)
-    if not match or re.fullmatch(
-        r"[0-9]+,[0-9]{1,2}", match[3]
-    ):  # a decimal comma may be a list: only answers have it
+    if not match or _DECIMAL_COMMA.fullmatch(match[3]):  # a decimal comma may be a list: only answers have it
         return None
     return _value(match)
 
@@ -123,8 +126,10 @@ def _value(match: re.Match[str]) -> Number | None:
 
 def _literal(digits: str) -> Number:
     """Return the value of what :data:`_PLAIN` matches."""
-    digits = re.sub(r"[ '_]", "", digits)
-    if re.search(r"\.[0-9]{3},|\.[0-9]{3}\.", digits) or re.fullmatch(r"[0-9]+,[0-9]{1,2}", digits):
+    if digits.isdigit() and len(digits) <= _MOST_DIGITS:
+        return int(digits)
+    digits = _GROUPS.sub("", digits)
+    if _DOTTED_THOUSANDS.search(digits) or _DECIMAL_COMMA.fullmatch(digits):
         digits = digits.replace(".", "").replace(",", ".")
     digits = digits.replace(",", "")
     return int(digits) if digits.isdigit() and len(digits) <= _MOST_DIGITS else float(digits)
@@ -179,6 +184,11 @@ class Expression:
     _SHORT = re.compile(r" ?([kKMB])(?![A-Za-z0-9])")
     _MIXED = re.compile(r" ([0-9]+) ?/ ?([0-9]+)(?![0-9])")
     _SIGN = re.compile(rf"[ ]*([-+]?)[ ]*({_CURRENCY}?)[ ]*([-+]?)")
+    _GROUP = re.compile(r" ?[π√]|\(")
+    _NUMERIC_GROUP = re.compile(r"\([-+0-9.√π]")
+    _EXPONENT = re.compile(r"(?:\^|\*\*)(?=[-+(0-9.])")
+    _FACTORIAL = re.compile(r"! ?[-+×*/=÷]")
+    _UNIT = re.compile(r" ?(?:%|°(?:[CF](?![A-Za-z]))?)")
 
     def __init__(self, text: str, start: int = 0, *, formula: bool = False) -> None:
         self.text, self.end, self.formula, self.depth = text, start, formula, 0
@@ -213,7 +223,7 @@ class Expression:
                     value = value // other if exact else value / other
                 else:
                     value = value * other
-            elif re.match(r" ?[π√]|\(", self.text[self.end : self.end + 2]) and self._numeric_group():
+            elif self._GROUP.match(self.text, self.end) and self._numeric_group():
                 value = value * self._power()
             else:
                 return value
@@ -221,20 +231,18 @@ class Expression:
     def _numeric_group(self) -> bool:
         """Say whether what follows multiplies without a sign: a root, pi, or brackets around numbers ("2(3)")."""
         rest = self.text[self.end :].lstrip()
-        return not rest.startswith("(") or (re.match(r"\([-+0-9.√π]", rest) is not None and self.text[self.end] == "(")
+        return not rest.startswith("(") or (self._NUMERIC_GROUP.match(rest) is not None and self.text[self.end] == "(")
 
     def _power(self) -> Number:
         value = self._atom()
-        if match := self._take(re.compile(r"(?:\^|\*\*)(?=[-+(0-9.])")):
+        if match := self._take(self._EXPONENT):
             exponent = self._atom()
             if abs(exponent) > 400 or (abs(value) > 1e6 and abs(exponent) > 50):
                 raise OverflowError(match[0])
             value = value**exponent
             if isinstance(value, complex):
                 raise ValueError(match[0])
-        if self.text[self.end : self.end + 1] == "!" and (
-            self.formula or re.match(r"! ?[-+×*/=÷]", self.text[self.end : self.end + 3])
-        ):
+        if self.text[self.end : self.end + 1] == "!" and (self.formula or self._FACTORIAL.match(self.text, self.end)):
             self.end += 1
             if not isinstance(value, int) or not 0 <= value <= 170:
                 raise ValueError("factorial")
@@ -276,11 +284,8 @@ class Expression:
                 value = int(value) if float(value).is_integer() else value
             elif sign is not None and sign[2] and (short := self._take(self._SHORT)):
                 value = value * {"k": 10**3, "m": 10**6, "b": 10**9}[short[1].lower()]
-        self._percent()
+        self._take(self._UNIT)
         return -value if negative else value
-
-    def _percent(self) -> None:
-        self._take(re.compile(r" ?(?:%|°(?:[CF](?![A-Za-z]))?)"))
 
 
 _FUNCTION = r"\\?(?:log|ln|sin|cos|tan|cot|exp|alpha|beta|theta|phi|lambda|sqrt|frac|sum|int)(?![a-z])"
@@ -294,6 +299,20 @@ _TIME_OR_DATE = re.compile(r"[0-9]{1,2}:[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|
 _MORE = re.compile(
     rf"[^0-9]{{0,12}}?(?:,|;|{word_pattern('or|and|oder|und|ou|et|o|y|to|bis|或|和|と')}|&)\s*{_CURRENCY}?-?[0-9]"
 )
+
+_EQUALS = re.compile("[=≈]")
+_OR = re.compile(word_pattern("or|and|oder|und|或"))
+_RELATION = re.compile("[<>≤≥≠±∞]")
+_ABOUT = re.compile(rf"^(?:{word_pattern(ABOUT)}|[~:\s])+", re.IGNORECASE)
+_BEGINS = re.compile(rf"[-+]? ?{_CURRENCY}?\s?[-+]?[0-9.(√π{{]")
+_ATTACHED = re.compile(r"[a-zA-Z√][\^_(√]?\(?[-]?$|[\^_/]$")
+_AFTER_FUNCTION = re.compile(_FUNCTION + r"\W*$")
+_ROOT = re.compile(r"√\(?$")
+_WORD_BEFORE = re.compile(r"(?<=[ ,.])[a-z]{4,}(?=[ ,.])")
+"""No number, nor what belongs to one, goes across such a word."""
+_LOOK_BACK = 300
+"""Characters before the last digit of a line in which such a word is looked for: a page in one line is not read whole
+for its last number."""
 
 
 def number_at(text: str, start: int, *, formula: bool = False, prose: bool = False) -> tuple[str | None, int]:
@@ -329,23 +348,23 @@ def number_of(piece: str, *, formula: bool = True) -> str | None:
     text = plain(piece).strip().rstrip(".").strip()
     if text.startswith("$") and text.endswith("$"):
         text = text.strip("$ ")
-    parts = re.split(r"[=≈]", text)
-    if len(parts) > 2 and re.search(word_pattern("or|and|oder|und|或"), " ".join(parts[1:-1])):
+    parts = _EQUALS.split(text)
+    if len(parts) > 2 and _OR.search(" ".join(parts[1:-1])):
         return None
     side = parts[-1].strip()
-    if re.search(r"[<>≤≥≠±∞]", text):
+    if _RELATION.search(text):
         return None
-    side = re.sub(rf"^(?:{word_pattern(ABOUT)}|[~:\s])+", "", side, flags=re.IGNORECASE)
+    side = _ABOUT.sub("", side)
     if side.lower().strip(" .") in NUMBER_WORDS:
         return str(NUMBER_WORDS[side.lower().strip(" .")])
-    if re.match(rf"[-+]? ?{_CURRENCY}?\s?[-+]?[0-9.(√π{{]", side):
+    if _BEGINS.match(side):
         found, end = number_at(side, 0, formula=formula)
         if found is None or _MORE.match(side, end):
             return None
         return found
     for match in free_numbers(side):
         before = side[: match.start()]
-        if re.search(r"[a-zA-Z√][\^_(√]?\(?[-]?$|[\^_/]$", before) or re.search(_FUNCTION + r"\W*$", before):
+        if _ATTACHED.search(before) or _AFTER_FUNCTION.search(before):
             return None
         found, end = number_at(side, match.start(), formula=formula)
         return None if found is None or _MORE.match(side, end) else found
@@ -358,22 +377,13 @@ def last_number(text: str) -> str | None:
         if not any(map(str.isdigit, line)):
             continue
         line = plain(line)
-        starts = [match.start() for match in free_numbers(line)]
-        ends = 0
-        kept: list[
-            tuple[int, int]
-        ] = []  # a number that belongs to the one before it (3 1/2, 3 x 10^8) is none of its own
-        for start in starts:
-            if start < ends:
-                continue
-            ends = _own_end(line, start)
-            kept.append((start, ends))
+        kept = _kept(line, _word_before(line)) or _kept(line, 0)
         if not kept:
             continue
-        start = kept[-1][0]
+        start = kept[-1]
         if _PARENTHESIZED_MINUS.search(line[:start]):
             start = line.rindex("-", 0, start)
-        elif root := re.search(r"√\(?$", line[:start]):
+        elif root := _ROOT.search(line[:start]):
             start = root.start()
         found, _ = number_at(line, start, prose=True)
         return found if found is not None else line[start:].strip() or None
@@ -384,6 +394,25 @@ _OWN = re.compile(
     rf"[-+]?{_CURRENCY}?[-+]?{_PLAIN}(?: [0-9]+ ?/ ?[0-9]+(?![0-9])| ?/ ?[0-9]+(?:\.[0-9]+)?| ?[x×*·] "
     rf"?10\^\(?-?[0-9]+\)?| ?√\(?[0-9.]+\)?)?"
 )
+
+
+def _word_before(line: str) -> int:
+    """Return where a word begins a little before the last digit of a line; 0 where none does."""
+    last = max(map(line.rfind, "0123456789"))
+    word = _WORD_BEFORE.search(line, max(0, last - _LOOK_BACK), max(0, last))
+    return word.start() if word else 0
+
+
+def _kept(line: str, start: int) -> list[int]:
+    """Return where the numbers of a line begin, from a place on; one that belongs to the one before it (3 1/2,
+    3 x 10^8) is none of its own."""
+    kept: list[int] = []
+    end = 0
+    for match in _FREE.finditer(line, start):
+        if match.start() >= end:
+            kept.append(match.start())
+            end = _own_end(line, match.start())
+    return kept
 
 
 def _own_end(line: str, start: int) -> int:

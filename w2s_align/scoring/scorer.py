@@ -70,6 +70,8 @@ class Scorer(Settings):
 
     whole_table: ClassVar[bool] = False
     """Whether responses are compared with each other, so that a batch of them must be the whole table."""
+    reads_gold: ClassVar[bool] = False
+    """Whether it compares with ``Prompt.answer``, so that a prompt without one cannot be scored."""
     models: ClassVar[Mapping[str, str]] = {}
     """The options that name a model, each with the option that names its revision on the hub."""
 

@@ -5,15 +5,19 @@ Kinds of training declare themselves in training/methods; one file (train.py) ma
 
 from w2s_align.steps.combine import Combine
 from w2s_align.steps.cut import Cut
+from w2s_align.steps.debate import DebateStep
 from w2s_align.steps.ensemble import Ensemble
 from w2s_align.steps.evaluate import Evaluate
 from w2s_align.steps.evaluate_classifiers import EvaluateClassifiers
 from w2s_align.steps.export import Export
+from w2s_align.steps.export_model import ExportModel
 from w2s_align.steps.generate import Generate
 from w2s_align.steps.half import Half
+from w2s_align.steps.import_chats import ImportChats
 from w2s_align.steps.import_model import ImportModel
 from w2s_align.steps.import_pairs import ImportPairs
 from w2s_align.steps.items import Items
+from w2s_align.steps.join import Join
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.lab_model import LabModelStep
 from w2s_align.steps.label import Label
@@ -49,8 +53,11 @@ CATALOGUE: dict[str, type[Step]] = {
             Ensemble,
             Combine,
             Select,
+            DebateStep,
             PairStep,
             ImportPairs,
+            Join,
+            ImportChats,
             Export,
             *training_steps(),
             Likelihood,
@@ -60,6 +67,7 @@ CATALOGUE: dict[str, type[Step]] = {
             EvaluateClassifiers,
             ReportStep,
             ImportModel,
+            ExportModel,
             LabModelStep,
             StandInModel,
             DeltaTheory,

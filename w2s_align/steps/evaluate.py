@@ -9,11 +9,14 @@ data/scores.parquet and results.json (evaluation.Results).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from w2s_align.errors import Problem, UserError
+from w2s_align.artifacts.identity import file_digest
+from w2s_align.errors import Problem, UserError, did_you_mean
+from w2s_align.evaluation.lm_eval_names import check_lm_eval_task
 from w2s_align.evaluation.results import Role
 from w2s_align.evaluation.task import (
     LM_EVAL,
@@ -34,6 +37,7 @@ from w2s_align.steps.arms import check_arms, labelled
 from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.generate import Generate, GenerateResources
+from w2s_align.steps.gold import check_gold
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
 from w2s_align.steps.preference import Preference
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from w2s_align.evaluation import Answers
+    from w2s_align.evaluation.published_length_control import GamedRows
 
 STANDARD = "standard"
 """The setting of an evaluation that leaves decoding to its tasks."""
@@ -62,6 +67,9 @@ class Judging(Settings):
     this toolkit's own wording."""
     sampling: Sampling = DEFAULT_SAMPLING
     """How the judge's tokens are drawn. Default: greedy, 512 tokens."""
+    gamed: str | None = None
+    """`df_gamed.csv` of the data set tatsu-lab/alpaca_eval: win rates on alpaca_eval are then controlled for length as
+    published too, beside our own control."""
     engine: Engine = Engine()
     """Engine of the judge; {name: openai} asks a server."""
 
@@ -81,10 +89,11 @@ class Evaluate(Step):
     """Mirror folder with the hub's files: <data_dir>/<owner>/<dataset>/... Default: W2S_DATA_DIR, else the hub."""
     arms: dict[str, Annotated[str, Reads(("model",), literal=True, many=True)]]
     """Models by the name of their arm: a hub id, a folder, or $step (with all its seeds)."""
-    baseline: str
-    """The arm that the others are compared with: the untouched student."""
-    roles: dict[str, Role]
-    """What each arm is: teacher, student, treatment, control, ceiling or other."""
+    baseline: str | None = None
+    """The arm that the others are compared with: the untouched student. Default, without roles: the first arm."""
+    roles: dict[str, Role] = {}
+    """What each arm is: teacher, student, treatment, control, ceiling or other. Without roles, models are compared and
+    nothing is concluded about a training."""
     sampling: dict[str, Sampling] = {}
     """Settings by name, e.g. {greedy: {temperature: 0, max_tokens: 512}, sampled: {temperature: 1, n: 4, ...}}.
     The verdict is about the first, or about `greedy` where there is one. Default with tasks: what each task says."""
@@ -105,7 +114,7 @@ class Evaluate(Step):
     """What generating each arm's answers may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "results"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym", "scipy")
 
     def choices(self) -> dict[str, TaskChoice]:
@@ -186,15 +195,23 @@ class Evaluate(Step):
                 fix="Leave sampling out (each task then has its own), or give these tasks an evaluation of their own.",
             )
         problems: list[Problem] = []
-        for task in tasks.values():
+        choices = self.choices()
+        for name, task in tasks.items():
             try:
                 check_task(task, self.data_dir)
+                if task.kind == "lm_eval":
+                    check_lm_eval_task(task.name.removeprefix(LM_EVAL), choices[name].include_path)
                 if task.kind == "generate":
                     scorer_settings(task.scorer)
             except UserError as error:
                 problems += error.problems
         if problems:
             raise UserError.all(problems)
+
+    def check_among(self, steps: Mapping[str, StepConfig]) -> None:
+        """Refuse an answer check of prompts without gold answers."""
+        if self.prompts is not None:
+            check_gold(self.scorer, self.prompts, steps)
 
     def _check_metrics(self, tasks: dict[str, Task]) -> None:
         """Refuse pass@k of fewer than k answers: it would fail after all answers have been made."""
@@ -227,6 +244,7 @@ class Evaluate(Step):
             raise UserError("judge: no task here is judged.", fix="Add tasks: [alpaca_eval], or leave judge out.")
         if self.judge is None and (self.judging != Judging() or self.judge_resources is not None):
             raise UserError("judging says how a judge is asked, and there is none.", fix="judge: <model>")
+        self._gamed()
         silent = [task.name for task in judged if "reference" not in task.meta]
         if silent and self.judging.reference == "task":
             raise UserError(
@@ -235,15 +253,34 @@ class Evaluate(Step):
             )
 
     def _check_arms(self) -> None:
-        for name in self.sampling:
+        if not self.arms:
+            raise UserError("arms: no model is named.", fix="arms: {mine: <hub id, folder or $step>}")
+        for name in (*self.arms, *self.sampling):
             if not NAME.fullmatch(name):
-                raise UserError(f"{name!r} cannot name a setting.", fix="Use letters, digits, - and _.")
+                raise UserError(f"{name!r} cannot name an arm or a setting.", fix="Use letters, digits, - and _.")
+        if self.baseline is not None and self.baseline not in self.arms:
+            raise UserError(f"baseline: {self.baseline} is not an arm.", fix=did_you_mean(self.baseline, self.arms))
+        if not self.roles:
+            return
+        if self.baseline is None:
+            students = [name for name, role in self.roles.items() if role == "student"]
+            raise UserError(
+                "There are roles and no baseline: the untouched student, which the others are compared with.",
+                fix=f"baseline: {students[0] if students else '<arm>'}",
+            )
         check_arms(list(self.arms), self.roles, self.baseline, ("student",))
+
+    @property
+    def reference_arm(self) -> str:
+        """The arm that the others are compared with."""
+        return self.baseline or next(iter(self.arms))
 
     def content(self) -> dict[str, Any]:
         """Return the definitions of the tasks in place of their names, and not where their data lie."""
         definitions = {name: task.content() for name, task in self.definitions().items()}
-        return {**super().content(), "tasks": definitions, "suite": None, "data_dir": None, "judge_resources": None}
+        own = super().content()
+        own["judging"].pop("gamed")  # where the file lies; its content is part of the identity
+        return {**own, "tasks": definitions, "suite": None, "data_dir": None, "judge_resources": None}
 
     def _scorers(self) -> dict[str, str | ScorerSettings]:
         """Return the scorers by their place in the options."""
@@ -259,7 +296,8 @@ class Evaluate(Step):
     def identity(self) -> dict[str, Any]:
         """Return the content of the scorers' models that no step made."""
         found = {place: scorer_identity(scorer) for place, scorer in self._scorers().items()}
-        return super().identity() | {place: models for place, models in found.items() if models}
+        gamed = {"judging.gamed": file_digest(Path(self.judging.gamed).expanduser())} if self.judging.gamed else {}
+        return super().identity() | {place: models for place, models in found.items() if models} | gamed
 
     def claims(self) -> Resources:
         """Take one core: answers are generated by the implied steps, comparing them is quick. A model that scores
@@ -307,7 +345,7 @@ class Evaluate(Step):
             judge=members(self.judge or "")[0],
             prompts=Place(task=place.task).reference,
             responses=own.reference,
-            reference=replace(own, arm=self.baseline, index="0").reference if by_baseline else None,
+            reference=replace(own, arm=self.reference_arm, index="0").reference if by_baseline else None,
             template=self.judging.template,
             sampling=self.judging.sampling,
             engine=self.judging.engine,
@@ -369,14 +407,15 @@ class Evaluate(Step):
                     work.progress(done, total, f"{arm} {setting}")
                     tables.append(labelled(answers[setting].scores, arm=arm, run=seed, setting=setting))
                 made.append(ArmRun(seed, answers))
-            arms.append(Arm(arm, self.roles[arm], made))
+            arms.append(Arm(arm, self.roles.get(arm, "other"), made))
         tasks = self.definitions()
         results = evaluate_arms(
             problems,
             arms,
-            self.baseline,
+            self.reference_arm,
             metrics={name: task.metric for name, task in tasks.items()},
             by_subject=[name for name, task in tasks.items() if task.average == "subjects"],
+            gamed=self._gamed(),
             seed=self.seed or 0,
         )
         results = results.model_copy(update={"task_settings": self.task_settings()})
@@ -395,6 +434,14 @@ class Evaluate(Step):
         )
         work.result["verdict"] = json.loads(json.dumps(conclusion.to_dict()))
         work.warnings += conclusion.caveats
+
+    def _gamed(self) -> GamedRows | None:
+        """Read the data of the published control for length, where they are named."""
+        if self.judging.gamed is None:
+            return None
+        from w2s_align.evaluation.published_length_control import read_gamed
+
+        return read_gamed(Path(self.judging.gamed).expanduser())
 
     def _scored(self, work: Work, evaluated: Evaluated, arm: str, index: str, setting: str) -> Answers:
         """Score one model's answers of one setting, each task with its own check."""

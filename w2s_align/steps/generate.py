@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from w2s_align.artifacts.identity import model_identity, model_name
+from w2s_align.artifacts.keys import digest
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
 from w2s_align.recipe.schema import ArtifactType, Machines, PromptsRef, Reads, Resources, Seed
 from w2s_align.steps.step import Step
@@ -20,6 +22,10 @@ from w2s_align.steps.work import Work
 
 if TYPE_CHECKING:
     from w2s_align.generation import Generation
+
+
+DRAWN = {"temperature", "top_p", "top_k", "min_p"}
+"""Options of sampling that say from which distribution tokens are drawn; how many and how long is not among them."""
 
 
 class GenerateResources(EngineResources, Resources):
@@ -49,9 +55,10 @@ class Generate(Step):
     prompts: PromptsRef
     """Prompts that it responds to."""
     seed: Seed | None = None
-    """Seed of this step. The seed of a response depends only on it, the prompt and the number of the sample, so two
-    models with the same seed draw with the same random numbers and may write the same text for that reason: give the
-    two sides of pairs different seeds. Default: the recipe's."""
+    """Seed of this step; the seed of a response depends only on it, the prompt and the number of the sample. Default:
+    made of the recipe's seed, the model and how it samples, so that the two sides of pairs draw different random
+    numbers (with the same ones, two models often write the same text); at temperature 0, which draws none, the
+    recipe's."""
     sampling: Sampling
     """How tokens are drawn. Nothing is taken from the model's own defaults."""
     engine: Engine = Engine()
@@ -61,6 +68,19 @@ class Generate(Step):
 
     writes: ClassVar[ArtifactType] = "responses"
     has_shards: ClassVar[bool] = True
+
+    @classmethod
+    def default_seed(cls, seed: int, options: Mapping[str, Any]) -> int:
+        """Give each model, and each way to sample from it, random numbers of its own; greedy decoding draws none."""
+        model = options.get("model")
+        try:
+            sampling = Sampling.model_validate(options.get("sampling"))
+        except ValidationError:  # said when the step is checked
+            return seed
+        if sampling.temperature == 0 or not isinstance(model, str):
+            return seed
+        name = model if model.startswith("$") else model_name(model)
+        return int(digest({"seed": seed, "model": name, **sampling.model_dump(include=DRAWN)})[:8], 16)
 
     def check(self) -> None:
         """Refuse a server without an address.

@@ -22,21 +22,24 @@ from w2s_align.steps.work import Work
 
 
 class ImportPairs(Step):
-    """Read preference pairs, ratings or labels that another tool made."""
+    """Read preference pairs, ratings, comparisons or labels that another tool made."""
 
     kind: Literal["import_pairs"] = "import_pairs"
     source: str
-    """A file (.jsonl, .json, .parquet), a folder of such files, or a dataset id on the hub."""
+    """A file (.jsonl, .json, .csv, .tsv, .parquet), a folder of such files, or a dataset id on the hub. Cells of a CSV
+    are texts, as they stand there."""
     split: str = "train"
     """Split of a hub dataset."""
     config: str | None = None
     """Configuration of a hub dataset."""
     revision: str | None = None
     """Commit, tag or branch of a hub dataset."""
-    layout: Literal["auto", "pairs", "ratings", "labels"] = "auto"
+    layout: Literal["auto", "pairs", "ratings", "labels", "compared"] = "auto"
     """pairs: chosen and rejected (TRL with explicit or implicit prompt, UltraFeedback-binarized, ShareGPT ranking,
-    Argilla). ratings: several responses with a number each (distilabel, UltraFeedback). labels: one response that is
-    good or bad (TRL unpaired, KTO). auto: told from the columns."""
+    Argilla, HH-RLHF). ratings: several responses with a number each (distilabel, UltraFeedback). labels: one response
+    that is good or bad (TRL unpaired, KTO). compared: two responses and which is better (PKU-SafeRLHF by helpfulness,
+    or by safety with columns: {winner: safer_response_id}; Chatbot Arena); ties are counted and left out. auto: told
+    from the columns."""
     columns: dict[str, str] = {}
     """Which column holds what, where its name is not a usual one: {prompt: question, chosen: good, rejected: bad}."""
     rule: Literal["best_worst", "best_random", "score_gap"] = "best_worst"
@@ -55,7 +58,8 @@ class ImportPairs(Step):
     """What is dropped."""
     decontaminate: list[EvaluationRef] = []
     """Prompts of evaluation sets: pairs of prompts that contain more than half the words of an item, in runs of 8
-    words (the rule of Tülu 3), are dropped."""
+    words (the rule of Tülu 3), are dropped. Where a language has no spaces (Chinese, Japanese, Thai, Lao, Khmer,
+    Burmese), each letter is a word; inflected forms and translations are not recognized in any language."""
     pairs_per_prompt: int | None = Field(None, ge=1)
     """At most this many pairs of one prompt. Default: all that the data has (of ratings: one)."""
     license: str | None = None
@@ -66,7 +70,7 @@ class ImportPairs(Step):
     """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "pairs"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     renamed: ClassVar[Mapping[str, str]] = LICENSE_OPTIONS
 
     @field_validator("source")
@@ -86,7 +90,9 @@ class ImportPairs(Step):
     def check(self) -> None:
         """Refuse a source that is not there, and options that the layout does not take."""
         path = Path(self.source).expanduser()
-        if not path.exists() and (looks_local(self.source) or path.suffix in (".jsonl", ".json", ".csv", ".parquet")):
+        if not path.exists() and (
+            looks_local(self.source) or path.suffix in (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+        ):
             raise UserError(
                 f"The file or folder {self.source} does not exist.",
                 fix="Paths are relative to the current folder, or to the recipe's.",
@@ -95,13 +101,29 @@ class ImportPairs(Step):
             from w2s_align.interchange.readers import data_files
 
             data_files(path)
-        if self.layout in ("pairs", "labels") and (self.rule != "best_worst" or self.margin):
+            self.notes()
+        if self.layout not in ("auto", "ratings") and (self.rule != "best_worst" or self.margin):
             raise UserError(
                 f"The layout {self.layout} takes no rule and no margin.",
                 fix="They are for ratings; filters.min_delta drops pairs with a small difference of scores.",
             )
         if self.rule == "best_random" and self.margin:
             raise UserError("The rule best_random does not take margin.", fix="It belongs to best_worst, score_gap.")
+
+    def notes(self) -> list[str]:
+        """Say which columns of local data are not read.
+
+        Raises:
+            UserError: It cannot be read, or no layout fits its columns.
+        """
+        path = Path(self.source).expanduser()
+        if not path.exists():
+            return []
+        from w2s_align.interchange.pair_import import glance_at_pairs
+
+        unread = glance_at_pairs(path, None if self.layout == "auto" else self.layout, self.columns)
+        said = f"Columns of {path.name} that are not read: {', '.join(unread)}. The option columns maps them."
+        return [said] if unread else []
 
     def identity(self) -> dict[str, Any]:
         """Return the digest of local files, or the revision of a hub dataset."""

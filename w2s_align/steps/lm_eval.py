@@ -13,6 +13,7 @@ from pydantic import Field
 
 from w2s_align.artifacts.identity import folder_digest, model_identity, model_name
 from w2s_align.errors import UserError
+from w2s_align.evaluation.lm_eval_names import check_lm_eval_task
 from w2s_align.recipe.schema import ArtifactType, Reads
 from w2s_align.steps.likelihood import LikelihoodResources
 from w2s_align.steps.step import Step
@@ -50,7 +51,7 @@ class LmEvalStep(Step):
     libraries: ClassVar[tuple[str, ...]] = ("lm-eval", "torch", "transformers")
 
     def check(self) -> None:
-        """Refuse a folder of task files that is not there.
+        """Refuse a folder of task files that is not there, and a task that lm-eval does not have.
 
         Raises:
             UserError: See above.
@@ -59,6 +60,7 @@ class LmEvalStep(Step):
             raise UserError(
                 f"There is no folder {self.include_path}.", why="It should hold the files of lm-eval tasks."
             )
+        check_lm_eval_task(self.task, self.include_path)
 
     def content(self) -> dict[str, Any]:
         """Leave out where the task files lie: their content is in the identity."""

@@ -17,6 +17,7 @@ from w2s_align.errors import UserError
 from w2s_align.pairing import RULES, Control, Filters, Rule
 from w2s_align.pairing.rule import Input
 from w2s_align.recipe.schema import ArtifactType, Resources, ResponsesRef, ScoresRef
+from w2s_align.records import own_docstring
 from w2s_align.steps.pair_files import LICENSE_OPTIONS, EvaluationRef, evaluation_items, write_pairs
 from w2s_align.steps.step import Step
 from w2s_align.steps.tables import join_tables, prompts_behind
@@ -42,7 +43,8 @@ class _PairStep(Step):
     """What is dropped."""
     decontaminate: list[EvaluationRef] = []
     """Prompts of evaluation sets: pairs of prompts that contain more than half the words of an item, in runs of 8
-    words (the rule of Tülu 3), are dropped."""
+    words (the rule of Tülu 3), are dropped. Where a language has no spaces (Chinese, Japanese, Thai, Lao, Khmer,
+    Burmese), each letter is a word; inflected forms and translations are not recognized in any language."""
     pairs_per_prompt: int = Field(1, ge=1)
     """At most this many pairs of one prompt."""
     license: str | None = None
@@ -53,7 +55,7 @@ class _PairStep(Step):
     """What the step may use of the machine."""
 
     writes: ClassVar[ArtifactType] = "pairs"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     renamed: ClassVar[Mapping[str, str]] = LICENSE_OPTIONS
     rules: ClassVar[Mapping[str, type[Rule]]] = {}
     """The rules that there are, by name."""
@@ -164,7 +166,9 @@ def pair_step(rules: Mapping[str, type[Rule]]) -> type[_PairStep]:
     # Fields of the last base come first: a rule and what it reads before what all rules share.
     make: Any = create_model
     own = make("_RuleOptions", __base__=Step, **fields)
-    step: type[_PairStep] = make("PairStep", __base__=(_PairStep, own), __module__=__name__, __doc__=_PairStep.__doc__)
+    step: type[_PairStep] = make(
+        "PairStep", __base__=(_PairStep, own), __module__=__name__, __doc__=own_docstring(_PairStep)
+    )
     step.rules = rules
     return step
 
@@ -201,7 +205,7 @@ def _rules_help(rules: Mapping[str, type[Rule]]) -> str:
     groups: dict[tuple[str, ...], list[str]] = {}
     for rule in rules.values():
         names = tuple(read.name for read in rule.inputs)
-        groups.setdefault(names, []).append(f"{rule.name}, {(rule.__doc__ or '').strip()}")
+        groups.setdefault(names, []).append(f"{rule.name}, {own_docstring(rule)}")
     return " ".join(f"From {' and '.join(names)}: {'; '.join(lines)}." for names, lines in groups.items())
 
 

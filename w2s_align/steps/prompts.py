@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from w2s_align.artifacts.identity import file_digest, hub_revision
 from w2s_align.errors import UserError
 from w2s_align.files import installed_version
+from w2s_align.interchange.prompt_sources import Glance, check_generated, glance
 from w2s_align.recipe.schema import ArtifactType, Resources
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
@@ -71,8 +72,6 @@ class Prompts(Step):
         """Refuse a part without a held-out share, a file that is not there, and a task that cannot be generated."""
         if self.part == "test" and self.hold_out == 0:
             raise UserError("part: test needs a held-out share.", fix="Add hold_out: 0.1, for example.")
-        from w2s_align.interchange.prompt_sources import check_generated
-
         check_generated(self.source, self.split, self.limit, self.options)
         path = Path(self.source).expanduser()
         if not path.is_file() and (path.suffix in (".jsonl", ".json", ".csv", ".parquet") or self.source[:1] in "./~"):
@@ -80,6 +79,29 @@ class Prompts(Step):
                 f"The file {self.source} does not exist.",
                 fix="Paths are relative to the current folder, or to the recipe's.",
             )
+
+        self._glance()
+
+    def _glance(self) -> Glance | None:
+        """Return what the first rows of a local file tell; None for any other source.
+
+        Raises:
+            UserError: The file cannot be read, or it has no such column.
+        """
+        path = Path(self.source).expanduser()
+        return glance(path, self.columns) if path.is_file() else None
+
+    def notes(self) -> list[str]:
+        """Say which columns of a local file are not read, and which one is taken for the answer."""
+        found = self._glance()
+        return found.warnings if found else []
+
+    def without_gold(self) -> str | None:
+        """Say why no answer to these prompts can be checked; None where it can, or nobody knows yet."""
+        found = self._glance()
+        if found is None or not found.prompts or found.answers:
+            return None
+        return f"{self.source} has no gold answers; its columns are {', '.join(found.columns)}."
 
     def identity(self) -> dict[str, Any]:
         """Return the digest of a local file, the revision of a hub dataset, or the version of a generator."""

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from w2s_align.artifacts.artifact import Artifact
+from w2s_align.artifacts.identity import looks_local
 from w2s_align.errors import UserError
+from w2s_align.evaluation.task import GENERATORS
+from w2s_align.interchange.readers import ROW_FILES
 from w2s_align.recipe.schema import ArtifactType, Reads, Resources, ResultsRef
 from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.evaluation_places import Place
@@ -43,7 +47,7 @@ class ReportStep(Step):
     writes: ClassVar[ArtifactType] = "report"
     uses_seed: ClassVar[bool] = False
     shows_recipe: ClassVar[bool] = True
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     def check(self) -> None:
         """Refuse a push that cannot work."""
@@ -141,7 +145,8 @@ def _write_cards(
         if artifact.key in arms:
             made_from = [_cost(names[a.key], a) for a in _behind(artifact)]
             arm = arms[artifact.key]
-            card = model_card(text, results, arm, name, sentence, made_from=made_from, recipe=recipe)
+            origin = origin_of(_behind(artifact))
+            card = model_card(text, results, arm, name, sentence, made_from=made_from, recipe=recipe, origin=origin)
         elif artifact.type == "pairs":
             card = dataset_card(text, results, sentence)
         else:
@@ -149,6 +154,34 @@ def _write_cards(
         cards[artifact.key] = folder / f"{name.replace('/', '.')}.md"
         cards[artifact.key].write_text(card, encoding="utf-8")
     return cards
+
+
+def origin_of(behind: Sequence[Artifact]) -> dict[str, Any]:
+    """Return what the hub's metadata says of where a model comes from: base model, license and data sets.
+
+    Args:
+        behind: The model's artifact and all it was made from, each after what it read.
+    """
+    from w2s_align.pairing.licenses import stated_license
+
+    found: dict[str, Any] = {"datasets": []}
+    trained = behind[-1]
+    while "model" in trained.manifest["inputs"]:
+        trained = trained.input("model")
+    base = trained.manifest["options"].get("model")
+    if isinstance(base, str) and not looks_local(base):
+        found |= {"base_model": base, "license": stated_license(base)}
+    for artifact in behind:
+        source = artifact.manifest["options"].get("source")
+        if artifact.type in ("pairs", "prompts") and isinstance(source, str) and _is_hub_dataset(source):
+            found["datasets"].append(source)
+    found["datasets"] = list(dict.fromkeys(found["datasets"]))
+    return found
+
+
+def _is_hub_dataset(source: str) -> bool:
+    known = source.startswith(GENERATORS) or looks_local(source) or Path(source).suffix in ROW_FILES
+    return source.count("/") == 1 and not known
 
 
 def _behind(source: Artifact) -> list[Artifact]:

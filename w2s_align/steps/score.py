@@ -7,12 +7,13 @@ data/scores.parquet (records.Score).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from w2s_align.artifacts.identity import model_identity, model_name
-from w2s_align.recipe.schema import ArtifactType, Reads, Reference, Resources, ResponsesRef
+from w2s_align.recipe.schema import ArtifactType, Reads, Reference, Resources, ResponsesRef, StepConfig
 from w2s_align.scoring.scorers import ScorerSettings
+from w2s_align.steps.gold import check_gold
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -34,7 +35,7 @@ class ScoreStep(Step):
 
     writes: ClassVar[ArtifactType] = "scores"
     uses_seed: ClassVar[bool] = False
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym")
 
     def check(self) -> None:
@@ -42,6 +43,10 @@ class ScoreStep(Step):
         from w2s_align.scoring import scorer_settings
 
         scorer_settings(self.scorer)
+
+    def check_among(self, steps: Mapping[str, StepConfig]) -> None:
+        """Refuse an answer check of prompts without gold answers."""
+        check_gold(self.scorer, self.responses, steps)
 
     def references(self) -> Iterator[Reference]:
         """Yield the responses, and the models that the scorer asks."""

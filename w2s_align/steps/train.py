@@ -19,13 +19,15 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.artifacts.identity import model_identity
 from w2s_align.errors import UserError
 from w2s_align.files import installed_version
-from w2s_align.recipe.schema import ArtifactType, Machines, ModelRef, Reads, Reference, Resources, Seed
+from w2s_align.recipe.schema import ArtifactType, Machines, ModelRef, Reads, Reference, Resources, Seed, StepConfig
 from w2s_align.scoring import scorer_settings
+from w2s_align.steps.gold import check_gold
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 from w2s_align.training.layout import check_launch
 from w2s_align.training.method import Method
 from w2s_align.training.methods import all_methods
+from w2s_align.training.plan import LATER
 from w2s_align.training.renamed import RENAMED
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import QuickTask
@@ -88,6 +90,11 @@ class TrainStep(Step):
             twice = next(one for one in value if value.count(one) > 1)
             raise UserError(f"{option} has {twice} twice.", fix="Use num_train_epochs to see rows more often.")
 
+    def check_among(self, steps: Mapping[str, StepConfig]) -> None:
+        """Refuse a quick task without gold answers."""
+        if task := self._quick_task():
+            check_gold(task.scorer, task.prompts, steps)
+
     def references(self) -> Iterator[Reference]:
         """Yield start model and data, and the problems of a quick task."""
         yield from super().references()
@@ -99,7 +106,9 @@ class TrainStep(Step):
 
     def content(self) -> dict[str, Any]:
         """Return the options that change what is learned: how many processes do the work does not."""
-        return {name: value for name, value in super().content().items() if name != "launch"}
+        options = super().content()
+        unused = {name for name, default in LATER.items() if name in options and options[name] == default}
+        return {name: value for name, value in options.items() if name not in {"launch", *unused}}
 
     def claims(self) -> Resources:
         """Take one GPU for one process, and all of them for several, unless the recipe says otherwise."""
@@ -115,6 +124,9 @@ class TrainStep(Step):
     def identity(self) -> dict[str, Any]:
         """Return the content of a start model that no step made, and what checks the answers of a quick task."""
         found: dict[str, Any] = {} if self.model.startswith("$") else {"model": model_identity(self.model)}
+        reference = getattr(self, "reference", None)
+        if reference is not None and not reference.startswith("$"):
+            found["reference"] = model_identity(reference)
         if self._quick_task():
             found |= {name: installed_version(name) for name in ("math-verify", "reasoning-gym")}
         return found
@@ -146,6 +158,8 @@ class TrainStep(Step):
             options = options.model_copy(
                 update={"quick_task": options.quick_task.model_copy(update={"prompts": prompts})}
             )
+        if (reference := getattr(options, "reference", None)) is not None:
+            options = options.model_copy(update={"reference": work.model("reference", reference)})
         rows, left_out = self.rows(work.inputs)
         report = train(
             work.model("model", self.model),
@@ -164,7 +178,7 @@ def rows_of(data: Sequence[Artifact]) -> tuple[Any, Counter[str]]:
     """Return what a training reads of its artifacts, and the rows that none of it can be: by reason, how many.
 
     Args:
-        data: Artifacts of pairs, responses or prompts, of one step or of several.
+        data: Artifacts of pairs, responses or chats, of one step or of several.
     """
     from w2s_align.training.formats import responses_as_chats
 
@@ -213,6 +227,8 @@ def step_of(method: Method) -> type[TrainStep]:
         "kind": (Literal[method.name], method.name),
         method.inputs.option: (row_source | several, Field(description=method.inputs.help)),
     }
+    if (reference := method.settings.model_fields.get("reference")) is not None:
+        fields["reference"] = (ModelRef | None, Field(None, description=reference.description))
     step = create_model(
         method.name.capitalize(),
         __base__=(TrainStep, method.settings),

@@ -7,6 +7,7 @@ import filecmp
 import re
 import shutil
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -14,10 +15,12 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Column, Table
+from rich.text import Text
 
 from w2s_align.errors import UserError, did_you_mean
 from w2s_align.evaluation.task import (
@@ -30,9 +33,14 @@ from w2s_align.evaluation.task import (
 )
 from w2s_align.recipe.document import read_document
 from w2s_align.recipe.schema import NAME, Reads, StepConfig, reads_of
+from w2s_align.records import FIELDS, own_docstring
 from w2s_align.steps.catalogue import CATALOGUE
 from w2s_align.steps.step import Step
 
+TOUR = "tour"
+"""The shipped recipe that has one step of each kind."""
+SHOWN_OPTIONS = 10
+"""Options of a kind that are shown at first: with an example, they fit a screen."""
 NAME_OF_A_FILE = re.compile(r"[\w-]+\.[\w.-]+")
 
 
@@ -119,7 +127,7 @@ def kinds_table() -> Table:
     table = _table("kind", "reads", "writes", "what it does")
     for kind, step in CATALOGUE.items():
         reads = ", ".join(dict.fromkeys(" or ".join(r.types) for _, r in reading_fields(step)))
-        table.add_row(kind, reads, step.writes, (step.__doc__ or "").strip().split("\n")[0])
+        table.add_row(kind, reads, step.writes, _first_paragraph(own_docstring(step)))
     return table
 
 
@@ -131,8 +139,13 @@ def reading_fields(step: type[Step]) -> Iterator[tuple[str, Reads]]:
             yield name, reads
 
 
-def kind_options(kind: str) -> Group:
+def kind_options(kind: str, *, every: bool = False) -> Group:
     """Return the options of a kind of step: its own first, then those that every kind has.
+
+    Args:
+        kind: Its name.
+        every: All options with their whole help. Otherwise those that must be given and the ones that the shipped
+            recipes use most, up to ten, and an example.
 
     Raises:
         UserError: It is not a step kind.
@@ -140,8 +153,57 @@ def kind_options(kind: str) -> Group:
     if kind not in CATALOGUE:
         raise UserError(f"{kind} is not a step kind.", fix=did_you_mean(kind, CATALOGUE))
     step = CATALOGUE[kind]
-    lines = [f"[bold]{kind}[/] writes {step.writes}. {escape((step.__doc__ or '').strip())}", *_options(step, "")]
-    return Group(*lines, *(_tasks() if "suite" in step.model_fields else ()))
+    heading = f"[bold]{kind}[/] writes {step.writes}. {escape(_first_paragraph(own_docstring(step)))}"
+    if every:
+        return Group(heading, *_options(step, ""), *(_tasks() if "suite" in step.model_fields else ()))
+    shown = _most_used(kind)
+    lines: list[RenderableType] = [heading, ""]
+    for name in shown:
+        lines += _in_short(name, step.model_fields[name])
+    more = len(step.model_fields) - 1 - len(shown)
+    if more:
+        lines.append(f"[dim]{more} more options: w2s steps {kind} --all[/]")
+    return Group(*lines, "", *_example(kind))
+
+
+def _most_used(kind: str) -> list[str]:
+    """Return up to ten options of a kind: those that must be given, then those that recipes give most often."""
+    fields = CATALOGUE[kind].model_fields
+    used: Counter[str] = Counter()
+    for path in shipped_recipes().values():
+        steps = yaml.safe_load(path.read_text(encoding="utf-8"))["steps"]
+        used.update(name for step in steps.values() if step["kind"] == kind for name in step)
+    order = list(fields)
+
+    def rank(name: str) -> tuple[bool, int, bool, int]:
+        return not fields[name].is_required(), -used[name], name in StepConfig.model_fields, order.index(name)
+
+    return sorted((name for name in fields if name != "kind"), key=rank)[:SHOWN_OPTIONS]
+
+
+def _in_short(name: str, info: FieldInfo) -> Iterator[RenderableType]:
+    """Yield an option with the first sentence of its help, and the names of the options inside it."""
+    yield f"[cyan]{name}[/]  [dim]{escape(_kind_of(info))}[/]"
+    yield _meaning(re.split(r"(?<=\.)\s", _first_paragraph(info.description))[0])
+    groups = _groups(info.annotation)
+    if len(groups) == 1:
+        yield Text(f"    {{{', '.join(groups[0].model_fields)}}}", style="dim", overflow="ellipsis", no_wrap=True)
+
+
+def _example(kind: str) -> Iterator[RenderableType]:
+    """Yield the step of this kind in the recipe that has one of each, as it is written there."""
+    document = read_document(shipped_recipes()[TOUR])
+    name = next((name for name, step in document.data["steps"].items() if step["kind"] == kind), None)
+    if name is None:
+        yield "`evaluate` makes these steps itself, for its tasks."
+        return
+    lines = document.text.splitlines()
+    first = document.lines["steps", name]
+    starts = sorted(line for place, line in document.lines.items() if len(place) == 2 and place[0] == "steps")
+    last = next((line for line in starts if line > first), first + 1)
+    text = "\n".join(lines[first - 1 : last - 1]).rstrip()
+    yield f"[bold]Example[/], in the recipe `{TOUR}`; run it: w2s run {TOUR} --until {name}"
+    yield escape(text)
 
 
 def _tasks() -> Iterator[RenderableType]:
@@ -161,24 +223,32 @@ def _options(model: type[BaseModel], prefix: str, skip: str = "kind") -> Iterato
     for name, info in sorted(model.model_fields.items(), key=lambda item: item[0] in StepConfig.model_fields):
         if name == skip:
             continue
-        reads, kind = reads_of(info), type_name(info.annotation)
-        if reads is not None:
-            kind = " or ".join(f"${t}" for t in reads.types) + (" or name" if reads.literal else "")
-        default = _default(info.get_default(call_default_factory=True))
-        default = ", required" if info.is_required() else f", default {default}" if default else ""
-        yield f"[cyan]{prefix}{name}[/]  [dim]{escape(kind + default)}[/]"
+        yield f"[cyan]{prefix}{name}[/]  [dim]{escape(_kind_of(info))}[/]"
         yield _meaning(info.description)
         groups = _groups(info.annotation)
         for group in groups:
             one_of_several = len(groups) > 1 and "name" in group.model_fields
             if one_of_several:
                 yield f"[cyan]{prefix}{name}.name: {group.model_fields['name'].default}[/]"
-                yield _meaning(group.__doc__)
+                yield _meaning(own_docstring(group))
             yield from _options(group, f"{prefix}{name}.", skip="name" if one_of_several else "kind")
 
 
+def _kind_of(info: FieldInfo) -> str:
+    """Return what an option takes, and its default."""
+    reads, kind = reads_of(info), type_name(info.annotation)
+    if reads is not None:
+        kind = " or ".join(f"${t}" for t in reads.types) + (" or name" if reads.literal else "")
+    default = _default(info.get_default(call_default_factory=True))
+    return kind + (", required" if info.is_required() else f", default {default}" if default else "")
+
+
 def _meaning(text: str | None) -> Padding:
-    return Padding(escape(" ".join((text or "").split("\n\n")[0].split())), (0, 0, 0, 4))
+    return Padding(escape(_first_paragraph(text)), (0, 0, 0, 4))
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").strip().split("\n\n")[0].split())
 
 
 def _default(value: Any) -> str:
@@ -222,6 +292,9 @@ def recipe_schema() -> dict[str, Any]:
         definition["required"] = sorted({"kind", *definition.get("required", [])})
         definitions[f"step_{kind}"] = definition
         variants.append({"$ref": f"#/$defs/step_{kind}"})
+    for definition in definitions.values():  # the help of fields stands at the fields
+        if "description" in definition:
+            definition["description"] = definition["description"].partition(FIELDS)[0]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "w2s_align recipe",

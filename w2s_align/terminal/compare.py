@@ -47,7 +47,7 @@ def open_runs(targets: Sequence[str], runs_dir: Path, step: str | None = None) -
     """Open runs for a comparison.
 
     Args:
-        targets: Folders of runs, recipe names (their latest run), or ``<recipe>/<run id>``.
+        targets: Folders of runs, recipe names (their latest run with a finished evaluation), or ``<recipe>/<run id>``.
         runs_dir: Folder of the runs.
         step: Name of the evaluation; by default the only one, or the first that all runs have.
 
@@ -59,10 +59,7 @@ def open_runs(targets: Sequence[str], runs_dir: Path, step: str | None = None) -
     runs = [_open(target, runs_dir) for target in targets]
     if len({run.path for run in runs}) < len(runs):
         raise UserError("The same run is named twice.", fix="RECIPE means its latest run.")
-    evaluations = [
-        [name for name, node in run.state["nodes"].items() if node["kind"] == "evaluate" and name in run.names()]
-        for run in runs
-    ]
+    evaluations = [_evaluations(run) for run in runs]
     for target, found in zip(targets, evaluations, strict=True):
         if not found or (step is not None and step not in found):
             what = f"no finished evaluation {step}" if step else "no finished evaluation"
@@ -73,12 +70,14 @@ def open_runs(targets: Sequence[str], runs_dir: Path, step: str | None = None) -
     return [_load(name, run, which) for name, run, which in zip(names, runs, chosen, strict=True)]
 
 
-def _open(target: str, runs_dir: Path) -> Run:
+def _evaluations(run: Run) -> list[str]:
+    """Return the finished evaluations of a run."""
+    done = run.names()
+    return [name for name, node in run.state["nodes"].items() if node["kind"] == "evaluate" and name in done]
 
-    by_id = runs_dir / "runs" / target
-    if (by_id / "run.json").is_file():
-        return Run.open(by_id)
-    found = find_target(target, runs_dir)
+
+def _open(target: str, runs_dir: Path) -> Run:
+    found = find_target(target, runs_dir, lambda run: bool(_evaluations(run)))
     if not isinstance(found, Run):
         raise UserError(
             f"{target} is not a run.", fix="Use the name of a recipe, <recipe>/<run id>, or the folder of a run."

@@ -23,6 +23,8 @@ def run_here(
     only: Sequence[str] | None = None,
     shard: tuple[int, int] | None = None,
     machine: Machine | None = None,
+    *,
+    with_inputs: bool = False,
 ) -> int:
     """Run a recipe on this machine, and show it.
 
@@ -32,6 +34,7 @@ def run_here(
         only: Names of steps, or of single nodes of them; nothing else is made.
         shard: Of these, make this shard: its number from 1, and how many there are.
         machine: Cores and GPUs to use. Default: all of this machine.
+        with_inputs: Whether to make also what ``only`` reads.
 
     Returns:
         The exit code.
@@ -41,7 +44,13 @@ def run_here(
     """
     with Display(recipe.nodes) as display:
         run, outcome = execute(
-            recipe, Store(runs_dir), machine or this_machine(), display.on_event, only or None, shard
+            recipe,
+            Store(runs_dir),
+            machine or this_machine(),
+            display.on_event,
+            only or None,
+            shard,
+            with_inputs=with_inputs,
         )
     display.summary(run, outcome)
     return exit_code(outcome)

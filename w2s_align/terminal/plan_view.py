@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Column, Table
@@ -23,11 +24,16 @@ from w2s_align.estimates.costs import (
     StepEstimate,
 )
 from w2s_align.recipe import Recipe
-from w2s_align.runs.plan import Planned, Status
+from w2s_align.runs.plan import Planned, Status, notes
 
 GATED = ("meta-llama/", "google/gemma")
 """Models of the hub that can be downloaded only after their license was accepted there."""
 COLOR: dict[Status, str] = {"cached": "green", "started": "yellow", "to do": "default"}
+
+
+TOKEN_UNITS = ((1e9, 1e9, " G"), (1e6, 1e6, " M"), (1e3, 1e3, " k"), (0.0, 1.0, ""))
+TIME_UNITS = ((5400.0, 3600.0, " h"), (90.0, 60.0, " min"), (0.0, 1.0, " s"))
+"""From which value on a unit is used, its size, and how it is written."""
 
 
 @dataclass
@@ -39,42 +45,69 @@ class _Line:
     estimates: list[StepEstimate]
 
 
-def plan_view(recipe: Recipe, planned: Mapping[str, Planned], costs: Costs, *, every: bool = False) -> Group:
+def plan_view(
+    recipe: Recipe, planned: Mapping[str, Planned], costs: Costs, *, every: bool = False, width: int = 80
+) -> Group:
     """Return the plan with its cost.
 
     Args:
         recipe: The recipe.
         planned: Its plan.
         costs: Its estimate.
-        every: One line for each artifact, also for those that an evaluation implies.
+        every: One line for each artifact, also for each training seed and for those that an evaluation implies.
+        width: Columns of the window; what is needed least is left out where it is too narrow.
     """
     done = sum(item.status == "cached" for item in planned.values())
-    memory = "per GPU" if costs.hardware else "memory"
-    table = Table(
-        Column("step", overflow="fold"),
-        Column("kind", overflow="fold"),
-        *("status", "rows", "tokens", "steps", memory, "time", "key"),
-        box=None,
-        header_style="dim",
-    )
     number = f"{len(planned)} artifact{'s' if len(planned) != 1 else ''}"
+    rows = [_cells(line) for line in _lines(planned, costs, every)]
+    names = ["step", "kind", "status", "rows", "tokens", "steps", "per GPU" if costs.hardware else "memory", "time"]
+    shown, gap = _columns([*names, "key"], rows, width)
+    columns = (Column(head, no_wrap=True) for head in shown)
+    table = Table(*columns, box=None, header_style="dim", padding=(0, gap, 0, 0))
+    table.columns[0].no_wrap = False
+    table.columns[0].overflow = "fold"
     table.title = f"{recipe.name}: {number}, {done} cached"
     table.title_justify = "left"
-    for line in _lines(planned, costs, every):
-        table.add_row(*_cells(line))
+    for row in rows:
+        table.add_row(*(cell for name, cell in zip([*names, "key"], row, strict=True) if name in shown))
     return Group(table, Text.from_markup("\n".join(["", *_totals(planned, costs)])))
+
+
+def _columns(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], int]:
+    """Return the columns to show, and how many spaces are between them.
+
+    Empty ones are left out; where a window is too narrow, also those that are needed least.
+    """
+    cells = dict(zip(names, zip(*rows, strict=True), strict=True))
+    wide = {name: [cell_len(Text.from_markup(cell).plain) for cell in found] for name, found in cells.items()}
+    shown = {name: max(*sizes, len(name)) for name, sizes in wide.items() if any(sizes)}
+
+    def fits(gap: int) -> bool:
+        return sum(size + gap for size in shown.values()) <= width
+
+    gap = 2
+    for name in ("key", "steps", *(("status",) if len(set(cells["status"])) == 1 else ())):
+        if not fits(gap):
+            shown.pop(name, None)
+    for name in ("", "kind", "memory", "per GPU"):
+        if not fits(gap):
+            shown.pop(name, None)
+            gap = 1
+    return [name for name in names if name in shown], gap
 
 
 def _lines(planned: Mapping[str, Planned], costs: Costs, every: bool) -> Iterator[_Line]:
     groups: dict[str, _Line] = {}
     for name, item in planned.items():
-        implied = item.node.implied and not every
-        key = f"{item.node.step}/*" if implied else name
-        group = f"{key} {item.node.config.kind}" if implied else name
-        line = groups.setdefault(group, _Line(key, [], []))
+        step, _, seed = name.partition("@")
+        shown = name if every else f"{item.node.step}/*" if item.node.implied else f"{step}@*" if seed else name
+        line = groups.setdefault(f"{shown} {item.node.config.kind}", _Line(shown, [], []))
         line.items.append(item)
         line.estimates.append(costs.steps[name])
-    yield from groups.values()
+    for line in groups.values():
+        if len(line.items) == 1:
+            line.name = line.items[0].node.name
+        yield line
 
 
 def _cells(line: _Line) -> Sequence[str]:
@@ -98,10 +131,10 @@ def _cells(line: _Line) -> Sequence[str]:
         first.node.config.kind + (f" x {len(line.items)}" if many else ""),
         state,
         ("" if exact else "≤ ") + f"{sum(rows):,}" if rows else "",
-        _range(_sum(tokens), count) if tokens else "",
+        _in_one_unit(_sum(tokens), TOKEN_UNITS, 3) if tokens else "",
         f"{sum(steps):,}" if steps else "",
         memory,
-        _range(_sum(seconds), duration) if seconds else "",
+        _in_one_unit(_sum(seconds), TIME_UNITS, 2) if seconds else "",
         "" if many else first.key[:8],
     )
 
@@ -115,6 +148,7 @@ def _totals(planned: Mapping[str, Planned], costs: Costs) -> list[str]:
         elif found.advice:
             lines.append(f"[yellow]{escape(name)}[/]: {escape(found.advice)}.")
     lines = list(dict.fromkeys(lines))
+    lines += [f"[yellow]{escape(step)}:[/] {escape(note)}" for step, note in notes(planned)]
     if costs.downloads:
         size = sum(costs.downloads.values()) / 1e9
         models = ", ".join(f"{escape(model)} {size / 1e9:.1f}" for model, size in costs.downloads.items())
@@ -171,23 +205,19 @@ def _range(values: Range, show: object) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def count(value: float) -> str:
-    """Return a number of tokens as a person reads it."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.0f}"
-
-
 def number(value: float) -> str:
     """Return a number with two significant digits."""
-    return f"{float(f'{value:.2g}'):,g}"
+    return _rounded(value, 2)
 
 
-def duration(seconds: float) -> str:
-    """Return a time as a person reads it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 36_000 else f"{seconds / 3600:.0f} h"
+def _in_one_unit(values: Range, units: Sequence[tuple[float, float, str]], digits: int) -> str:
+    """Return a range in the unit that fits its upper end: ``30.7 to 154 M``."""
+    low, high = values
+    size, unit = next((size, unit) for least, size, unit in units if high >= least)
+    ends = [_rounded(value / size, digits) for value in (low, high)]
+    return " to ".join(dict.fromkeys(ends)) + unit
+
+
+def _rounded(value: float, digits: int) -> str:
+    """Return a number with so many significant digits, and whole numbers in full."""
+    return f"{float(f'{value:.{digits}g}'):,g}"

@@ -81,6 +81,8 @@ class Display:
                 self._line(event.name, "resumes where it stopped")
         elif event.kind == "progress":
             self._show_progress(event)
+        elif event.kind == "note":
+            self._line(event.name, f"[yellow]note:[/] {printable(event.note)}")
         elif event.kind == "waiting":
             self._line(event.name, f"waiting: {event.note}")
         else:
@@ -107,6 +109,8 @@ class Display:
         self._show_crashes(outcome)
         if outcome.ok or run.report is not None:  # a failed step beside it does not hide a finished report
             show_verdict(console, run)
+            _show_numbers(console, run, outcome)
+            _show_folders(console, run, outcome)
         _show_warnings(console, run, outcome)
 
     def summary_of_many(self, runs: Iterable[Run], outcome: Outcome) -> None:
@@ -133,6 +137,43 @@ def show_verdict(console: Console, run: Run) -> None:
         console.print(f"\n[bold]{printable(verdict)}[/]\n")
     where = run.report or run.path
     console.print(f"{'Report' if run.report else 'Run'}: {where}", soft_wrap=True)
+
+
+def _show_numbers(console: Console, run: Run, outcome: Outcome) -> None:
+    """Show the table of each evaluation, and what it concludes where no report has said it."""
+    for name, state in outcome.states.items():
+        if state not in ("done", "cached") or "/" in name or run.artifact(name).type != "results":
+            continue
+        from w2s_align.evaluation.results import Results
+        from w2s_align.reporting.terminal import summary_table
+
+        artifact = run.artifact(name)
+        if run.report is None:
+            verdict = artifact.manifest["result"]["verdict"]
+            console.print(f"[bold]{printable(verdict['headline'])}[/] {printable(verdict['sentence'])}")
+        console.print(summary_table(Results.model_validate_json(artifact.text("results.json"))))
+
+
+RESULTS = {"model": "model", "dataset": "", "pairs": "audit.html", "report": "report.html", "file": ""}
+"""What a user takes from a run: by type of artifact, the file or folder in it."""
+
+
+def _show_folders(console: Console, run: Run, outcome: Outcome) -> None:
+    """Show where the models, datasets and pages of a run are, by the names of their steps, seeds in one line."""
+    found: dict[str, list[str]] = {}
+    for name, state in outcome.states.items():
+        if state in ("done", "cached") and "/" not in name:
+            artifact = run.artifact(name)
+            step, _, seed = name.partition("@")
+            if artifact.type in RESULTS and (artifact.path / RESULTS[artifact.type]).exists():
+                complete = (run.path / "models" / name).is_dir()  # with the card that has the evaluation in it
+                place = f"models/{step}#" if complete else f"steps/{step}#/{RESULTS[artifact.type]}"
+                found.setdefault(place, []).append(seed)
+    if found:
+        console.print(f"In {printable(str(run.path))}:", soft_wrap=True)
+    for place, seeds in found.items():
+        many = f"@{{{','.join(seeds)}}}" if len(seeds) > 1 else f"@{seeds[0]}" if seeds[0] else ""
+        console.print(f"  {printable(place.replace('#', many).rstrip('/'))}", soft_wrap=True)
 
 
 def _show_warnings(console: Console, run: Run, outcome: Outcome) -> None:

@@ -22,6 +22,9 @@ from w2s_align.terminal.progress import printable, show_verdict
 from w2s_align.terminal.run_view import run_view
 
 if TYPE_CHECKING:
+    from w2s_align.evaluation import Results
+    from w2s_align.evaluation.run_comparison import RunComparison
+    from w2s_align.reporting.article import Article
     from w2s_align.terminal.compare import RunToCompare
     from w2s_align.terminal.sweep import SweepPoint
 
@@ -30,7 +33,7 @@ def show_target(target: str, runs_dir: Path, start: int, rows: int) -> None:
     """Print a run, or some rows of an artifact.
 
     Args:
-        target: Folder of a run or an artifact, a recipe's name, or ``<recipe>/<step>``.
+        target: Folder of a run or an artifact, a recipe's name, or as in :func:`find_target`.
         runs_dir: Folder of the runs.
         start: First row.
         rows: Number of rows.
@@ -59,7 +62,7 @@ def show_report(target: str, runs_dir: Path) -> None:
     """
     from rich.markdown import Markdown
 
-    found = find_target(target, runs_dir)
+    found = find_target(target, runs_dir, lambda run: run.report is not None)
     if not isinstance(found, Run) or found.report is None:
         raise UserError(
             f"{target} has no report.",
@@ -70,6 +73,8 @@ def show_report(target: str, runs_dir: Path) -> None:
     text = (found.path / "report.md").read_text(encoding="utf-8")
     console.print(Markdown(re.sub(r"^!\[.*\n", "", text, flags=re.MULTILINE)))  # a terminal shows no plots
     console.print(f"Report: {found.report}", soft_wrap=True)
+    if (latest := found.path.parent / "latest").resolve() != found.path:
+        console.print(f"A later run, {latest.resolve().name}, has no report: w2s show {found.path.parent.name}")
 
 
 def show_comparison(targets: Sequence[str], runs_dir: Path, step: str | None, out: Path | None, as_json: bool) -> None:
@@ -109,29 +114,55 @@ def show_sweep(sweep: Sequence[SweepPoint], runs_dir: Path) -> None:
 def _show_points(
     console: Console, points: Sequence[tuple[SweepPoint, Run]], failed: Sequence[Mapping[str, Any]], runs_dir: Path
 ) -> None:
-    """Write the page of a sweep, and print its table and the best point."""
+    """Write the page of a sweep, and print its table and the best point, or what it comes to over worlds."""
     import dataclasses
     import hashlib
 
-    from w2s_align.evaluation.run_comparison import best_cell, compare_studies
+    from w2s_align.evaluation.run_comparison import compare_studies
+    from w2s_align.recipe.sweep import only_seeds
     from w2s_align.reporting.article import write_article
-    from w2s_align.reporting.compare_page import best_sentence
-    from w2s_align.reporting.sweep_page import sweep_article, sweep_table
     from w2s_align.terminal.compare import arms_of, open_runs
 
-    runs = open_runs([str(run.path) for _, run in points], runs_dir)
-    found = compare_studies(
-        arms_of([dataclasses.replace(run, name=item.point.label) for run, (item, _) in zip(runs, points, strict=True)])
-    )
     paths = dict.fromkeys(path for given in [*(item.point.values for item, _ in points), *failed] for path in given)
+    worlds = only_seeds(paths)
+    labels = [f"world {i + 1}" if worlds else item.point.label for i, (item, _) in enumerate(points)]
+    runs = open_runs([str(run.path) for _, run in points], runs_dir)
+    runs = [dataclasses.replace(run, name=label) for run, label in zip(runs, labels, strict=True)]
+    found = compare_studies(arms_of(runs))
     values = {path: [item.point.values.get(path) for item, _ in points] for path in paths}
+    page = _over_worlds if worlds else _best_point
+    article, table, sentence = page(found, [run.results for run in runs], values, failed)
     name = hashlib.sha256("\n".join(run.artifact.key for run in runs).encode()).hexdigest()[:12]
-    page, *_ = write_article(sweep_article(found, values, failed), runs_dir / "sweeps" / points[0][0].name / name)
-    console.print(sweep_table(found, values, failed))
+    file, *_ = write_article(article, runs_dir / "sweeps" / points[0][0].name / name)
+    console.print(table)
+    if sentence:
+        console.print(f"[bold]{printable(sentence)}[/]")
+    console.print(f"Page: {file}", soft_wrap=True)
+
+
+def _best_point(
+    found: RunComparison, results: Sequence[Results], values: Mapping[str, Any], failed: Sequence[Mapping[str, Any]]
+) -> tuple[Article, Group, str]:
+    """Return the page, the table and the best point of a sweep."""
+    from w2s_align.evaluation.run_comparison import best_cell
+    from w2s_align.reporting.compare_page import best_sentence
+    from w2s_align.reporting.sweep_page import sweep_article, sweep_table
+
     best = best_cell(found)
-    if best is not None:
-        console.print(f"[bold]{printable(best_sentence(found, best))}[/]")
-    console.print(f"Page: {page}", soft_wrap=True)
+    sentence = best_sentence(found, best) if best is not None else ""
+    return sweep_article(found, values, failed), sweep_table(found, values, failed), sentence
+
+
+def _over_worlds(
+    found: RunComparison, results: Sequence[Results], values: Mapping[str, Any], failed: Sequence[Mapping[str, Any]]
+) -> tuple[Article, Group, str]:
+    """Return the page, the table and the conclusion of a sweep over seeds alone: the best seed would be luck."""
+    from w2s_align.evaluation.worlds import over_worlds
+    from w2s_align.reporting.worlds_page import worlds_article, worlds_sentences, worlds_table
+
+    worlds = over_worlds(results, found.names)
+    article = worlds_article(worlds, found, values, failed)
+    return article, worlds_table(worlds, failed), " ".join(worlds_sentences(worlds))
 
 
 def _has_evaluation(run: Run) -> bool:
@@ -288,6 +319,11 @@ def _dataset(artifact: Artifact, start: int, rows: int) -> RenderableType:
     return Group(*panels, _place(start, len(panels), total), f"Dataset: {printable(str(artifact.path))}")
 
 
+def _chats(artifact: Artifact, start: int, rows: int) -> RenderableType:
+    total, shown = _slice(artifact, "chats", start, rows)
+    return Group(*(Panel(_chat(row["messages"])) for row in shown), _place(start, len(shown), total))
+
+
 def _chat(messages: list[dict[str, str]]) -> str:
     return "\n".join(f"[dim]{printable(m['role'])}:[/] {printable(m['content'])}" for m in messages)
 
@@ -298,6 +334,7 @@ ROWS: dict[str, Callable[[Artifact, int, int], RenderableType]] = {
     "scores": _scores,
     "pairs": _pairs,
     "dataset": _dataset,
+    "chats": _chats,
     "model": _model,
     "results": _results,
 }

@@ -23,8 +23,10 @@ def write_card(report: TrainingReport, method: Method) -> Path:
     from huggingface_hub import ModelCard, ModelCardData
 
     is_hub_id = not Path(report.start).exists()
+    of_start = {} if is_hub_id else _metadata(Path(report.start))
     data = ModelCardData(
-        base_model=report.start if is_hub_id else None,
+        base_model=report.start if is_hub_id else of_start.get("base_model"),
+        license=of_start.get("license"),
         library_name="transformers",
         pipeline_tag=method.head.pipeline_tag,
         tags=[method.library, report.method, "weak-to-strong"] + (["lora"] if report.adapter_dir else []),
@@ -66,6 +68,15 @@ def write_card(report: TrainingReport, method: Method) -> Path:
     path = Path(report.model_dir) / "README.md"
     ModelCard("\n\n".join(parts) + "\n", ignore_metadata_errors=True).save(path)
     return path
+
+
+def _metadata(start: Path) -> dict[str, Any]:
+    """Return what the card of a local start model says to the hub, e.g. license and base model."""
+    from huggingface_hub import ModelCard
+
+    if not (start / "README.md").is_file():
+        return {}
+    return dict(vars(ModelCard.load(start / "README.md", ignore_metadata_errors=True).data))
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:

@@ -14,7 +14,8 @@ class RowCounts:
         kept: Rows that are trained on or held out; each response of a pair that is taken apart is one.
         dropped: Rows left out, by reason: ``incomplete``, ``chosen_too_long``, ...
         cut: Responses that lost their end to ``max_length``, by side.
-        identical: Kept pairs whose two responses are equal.
+        identical: Kept pairs whose two responses are equal; where pairs are taken apart, good responses that equal a
+            bad one under the same prompt.
         kept_by_set: Rows kept of each set of data, where there are several.
         shared_prompts: Rows whose prompt an earlier set of data has too.
         held_out: Kept rows that are measured and not trained on.

@@ -196,21 +196,23 @@ class RowCollector:
         return True
 
     def _measure(self, sides: dict[str, Answer], limit: int | None) -> None:
-        start = next(iter(sides.values())).start
-        sizes = {name: len(answer.ids[:limit]) - start for name, answer in sides.items()}
-        for name, size in {"prompt": start, **sizes}.items():
+        first = next(iter(sides.values()))
+        prompt = first.start - first.earlier_tokens
+        sizes = {name: len(answer.ids[:limit]) - prompt for name, answer in sides.items()}
+        for name, size in {"prompt": prompt, **sizes}.items():
             self.lengths.setdefault(name, []).append(size)
-        whole = start + sum(sizes.values())
+        whole = prompt + sum(sizes.values())
         self.whole.append(whole)
-        self.row_tokens.append(whole + (len(sides) - 1) * start)  # each response goes through with its prompt
-        self.longest = max(self.longest, start + max(sizes.values()))
+        self.row_tokens.append(whole + (len(sides) - 1) * prompt)  # each response goes through with its prompt
+        self.longest = max(self.longest, prompt + max(sizes.values()))
         for answer in sides.values():
             ids = answer.ids[:limit]
-            self.tokens.update(array("q", [start, len(ids), *ids]).tobytes())
+            earlier = [at for span in answer.earlier for at in span]
+            self.tokens.update(array("q", [answer.start, len(ids), *ids, *earlier]).tobytes())
 
     def _preview(self, row: int, side: str, answer: Answer) -> dict[str, Any]:
         ids = answer.ids[: self.settings.max_length]
-        tokens = [[self.encoder.tokenizer.decode([token]), i >= answer.start] for i, token in enumerate(ids)]
+        tokens = [[self.encoder.tokenizer.decode([token]), answer.has_loss(i)] for i, token in enumerate(ids)]
         last = tokens[max(PREVIEW_TOKENS, len(tokens) - PREVIEW_TOKENS) :]
         return {"row": row, "side": side, "tokens": len(ids), "first": tokens[:PREVIEW_TOKENS], "last": last}
 

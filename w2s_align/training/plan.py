@@ -34,6 +34,11 @@ EVALUATIONS = 10
 """Measurements of the held-out loss in a training by default: enough to see where it turns."""
 
 
+LATER: dict[str, Any] = {"reference": None, "turns": "last"}
+"""Options that came after the first version, with their defaults: where one is not used, it is no part of what makes a
+training this training, and older ones stay valid."""
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """Everything about a training that is decided before its trainer is made."""
@@ -122,7 +127,12 @@ class TrainingPlan:
             "start": self.start.source,
             "start_files": [list(file) for file in files],
             "data": self.data.digest,
-            "settings": self.settings.model_dump(mode="json"),
+            # An option that came later is not there unless it is used: older trainings go on.
+            "settings": {
+                name: value
+                for name, value in self.settings.model_dump(mode="json").items()
+                if name not in LATER or value != LATER[name]
+            },
             "seed": self.seed,
             "dtype": self.dtype,
         }

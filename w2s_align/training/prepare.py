@@ -6,6 +6,8 @@ file.
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +22,7 @@ from w2s_align.training.formats import Rows, chat_of, labeled_of, pair_of
 from w2s_align.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from w2s_align.training.tokens import ChatEncoder
+    from w2s_align.training.tokens import Answer, ChatEncoder
 
 
 def prepare_pairs(
@@ -66,15 +68,20 @@ def prepare_pairs(
         return kept
 
     data = store_rows(pairs, schema, ("chosen", "rejected"), convert, encoder, settings, folder, ld_alpha=ld_alpha)
-    if data.counts.identical == data.rows:
+    _refuse_equal(data, data.rows)
+    return data
+
+
+def _refuse_equal(data: TrainingData, pairs: int) -> None:
+    """Refuse data in which both sides of every pair are equal."""
+    if data.counts.identical == pairs:
         raise UserError(
-            f"In all {data.rows} pairs the chosen response equals the rejected one.",
+            f"In all {pairs} pairs the chosen response equals the rejected one.",
             "Such pairs carry no preference; what counts is what is trained on, after the template and max_length.",
             "Raise max_length, or set too_long to drop."
             if data.counts.cut
             else "Check which two sets of responses were paired.",
         )
-    return data
 
 
 def prepare_labeled(
@@ -101,6 +108,7 @@ def prepare_labeled(
         [("prompt", MESSAGES), ("completion", MESSAGES), ("label", pa.bool_()), ("neighbor_ids", TOKENS)]
     )
     tails: list[list[int]] = []
+    seen: dict[bytes, list[int]] = {}
 
     def convert(rows: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
         split = [part for row in rows for part in labeled_of(row, table.dropped)]
@@ -108,7 +116,12 @@ def prepare_labeled(
         kept = []
         for part, (answer,) in zip(split, answers, strict=True):
             if table.keep({"good" if part["label"] else "bad": answer}):
-                tails.append(answer.ids[answer.start : settings.max_length])
+                ids = answer.ids[: settings.max_length]
+                # As for pairs by what is trained on: the same response under the same prompt, once good and once bad.
+                times = seen.setdefault(hashlib.sha256(array("q", ids).tobytes()).digest(), [0, 0])
+                times[part["label"]] += 1
+                table.identical += times[part["label"]] <= times[not part["label"]]
+                tails.append(ids[answer.start :])
                 kept.append({**part, "neighbor_ids": []})
         return kept
 
@@ -122,6 +135,8 @@ def prepare_labeled(
     needed = ("completion",)
     key = {"seed": seed, "together": together, "batch_size": settings.batch_size}
     data = store_rows(pairs, schema, needed, convert, encoder, settings, folder, arrange, **key)
+    if data.rows % 2 == 0:
+        _refuse_equal(data, data.rows // 2)
     classes = [name for name in ("good", "bad") if name in data.lengths]
     if len(classes) == 1:
         data.notes.append(
@@ -138,8 +153,9 @@ def prepare_chats(
     folder: Path,
     *,
     side: Literal["chosen", "rejected"] = "chosen",
+    turns: Literal["last", "all"] = "last",
 ) -> TrainingData:
-    """Tokenize chats for supervised fine-tuning; only the last assistant turn carries loss.
+    """Tokenize chats for supervised fine-tuning; the last assistant turn carries loss, or each of them.
 
     Args:
         rows: Preference pairs (the side is ``side``), rows with ``messages``, or with ``prompt`` and
@@ -148,20 +164,30 @@ def prepare_chats(
         settings: Lengths, and what to do with rows that are too long.
         folder: Where the file goes: ``<folder>/<digest>/rows.arrow``.
         side: Which side of pairs is the response.
+        turns: Which of the assistant's turns carry loss.
 
     Raises:
         UserError: As for :func:`prepare_pairs`.
     """
     schema = pa.schema([("input_ids", TOKENS), ("labels", TOKENS)])
+    key = {"side": side} | ({"turns": turns} if turns != "last" else {})
 
     def convert(batch: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
         split = [chat for row in batch if (chat := chat_of(row, side, table.dropped))]
-        answers = encoder.encode([prompt for prompt, _ in split], [response for _, response in split])
+        answers: list[Answer | None]
+        if turns == "all":
+            answers = encoder.encode_all_turns([[*prompt, *response] for prompt, response in split])
+        else:
+            encoded = encoder.encode([prompt for prompt, _ in split], [response for _, response in split])
+            answers = [answer for (answer,) in encoded]
         kept = []
-        for (answer,) in answers:
-            if table.keep({"response": answer}):
+        for answer in answers:
+            if answer is None:
+                table.dropped["template_changes_earlier_turns"] += 1
+            elif table.keep({"response": answer}):
                 ids = answer.ids[: settings.max_length]
-                kept.append({"input_ids": ids, "labels": [-100] * answer.start + ids[answer.start :]})
+                labels = [token if answer.has_loss(at) else -100 for at, token in enumerate(ids)]
+                kept.append({"input_ids": ids, "labels": labels})
         return kept
 
-    return store_rows(rows, schema, ("response",), convert, encoder, settings, folder, side=side)
+    return store_rows(rows, schema, ("response",), convert, encoder, settings, folder, **key)

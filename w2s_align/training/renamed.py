@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 RENAMED: dict[str, str] = {
+    **dict.fromkeys(("lora", "peft", "lora_config", "peft_config"), "Use adapter: {r: 64, alpha: 128}."),
     "loss_type": "Use loss: one name, or a list of names with loss_weights.",
     "warmup_ratio": "Use warmup_steps: a number below 1 is a share of all steps (0.03 = 3%).",
     "min_lr_rate": "Use lr_scheduler_type: cosine_with_min_lr and lr_scheduler_kwargs: {min_lr_rate: 0.1}.",

@@ -36,6 +36,17 @@ class Answer:
     """Prompt and response."""
     start: int
     """Index of the first response token; everything from here on carries loss."""
+    earlier: tuple[tuple[int, int], ...] = ()
+    """Begin and end of the assistant's earlier turns that carry loss too."""
+
+    @property
+    def earlier_tokens(self) -> int:
+        """Number of the tokens before ``start`` that carry loss."""
+        return sum(end - begin for begin, end in self.earlier)
+
+    def has_loss(self, index: int) -> bool:
+        """Say whether a token carries loss."""
+        return index >= self.start or any(begin <= index < end for begin, end in self.earlier)
 
 
 @dataclass
@@ -86,6 +97,34 @@ class ChatEncoder:
                 self._audit(prompt_ids, ids, start)
             rows.append(tuple(Answer(ids, start) for ids in side_ids))
         return rows
+
+    def encode_all_turns(self, chats: Sequence[list[Message]]) -> list[Answer | None]:
+        """Tokenize chats that end with the assistant's turn, with loss on each turn of the assistant.
+
+        Returns:
+            For each chat an :class:`Answer`; None where the template renders an earlier turn differently once another
+            one follows (some remove earlier thoughts): what was said then is not what is read.
+
+        Raises:
+            UserError: As for :meth:`encode`.
+        """
+        places = [
+            (number, at)
+            for number, chat in enumerate(chats)
+            for at in range(1, len(chat))
+            if chat[at]["role"] == "assistant"
+        ]
+        encoded = self.encode([chats[n][:at] for n, at in places], [chats[n][at : at + 1] for n, at in places])
+        turns: dict[int, list[Answer]] = {}
+        for (number, _), (answer,) in zip(places, encoded, strict=True):
+            turns.setdefault(number, []).append(answer)
+        found: list[Answer | None] = []
+        for number in range(len(chats)):
+            *before, last = turns[number]
+            same = all(last.ids[: len(turn.ids)] == turn.ids for turn in before)
+            spans = tuple((turn.start, len(turn.ids)) for turn in before)
+            found.append(Answer(last.ids, last.start, spans) if same else None)
+        return found
 
     def prompts(self, chats: Sequence[list[Message]]) -> list[list[int]]:
         """Tokenize prompts alone, up to where an answer begins.

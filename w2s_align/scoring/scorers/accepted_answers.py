@@ -21,7 +21,8 @@ from w2s_align.scoring.scorer import WITHOUT_ANSWER, Assessment, BatchScorer, Ou
 from w2s_align.scoring.sentences import words_of
 from w2s_align.scoring.thoughts import answer_part
 
-_PUNCTUATION = frozenset(string.punctuation + "。、，！？：；「」『』（）《》“”‘’")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_OTHER_PUNCTUATION = str.maketrans("", "", "。、，！？：；「」『』（）《》“”‘’")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -57,9 +58,9 @@ class ContainsScorer(Scorer):
         """Score 1 where an accepted answer occurs in the text as whole words, upper and lower case alike, else 0."""
 
         def check(accepted: list[Any], text: str) -> Assessment:
-            body = f" {' '.join(normalized_words(answer_part(text)))} "
+            body = f" {' '.join(plain_words(answer_part(text)))} "
             for answer in accepted:
-                words = " ".join(normalized_words(str(answer)))
+                words = " ".join(plain_words(str(answer)))
                 if words and f" {words} " in body:
                     return Assessment(1.0, str(answer))
             return Assessment(0.0)
@@ -77,18 +78,26 @@ def _check(prompts: pa.Table, responses: pa.Table, check: Callable[[list[Any], s
     return found
 
 
-def normalized_words(text: str) -> list[str]:
-    """Return the words of a text in lower case, without articles and punctuation; numbers in one form.
+def plain_words(text: str) -> list[str]:
+    """Return the words of a text as :func:`drop_words`, wide characters and typographic quotes as the usual ones."""
+    return drop_words(" ".join(unicodedata.normalize("NFKC", text).translate(_OTHER_PUNCTUATION).split()))
 
-    Chinese and Japanese have no spaces: each of their characters is a word. Otherwise as DROP's official function.
+
+def drop_words(text: str) -> list[str]:
+    """Return the words of an answer in the form in which DROP's official function compares them.
+
+    Lower case; split at spaces and hyphens only; without punctuation and articles; numbers as floats, so that
+    ``1,200`` is ``1200.0`` and ``3.5%`` is ``35.0``. Chinese and Japanese, which DROP does not have, have no spaces:
+    each of their characters is a word.
+
+    Source: the evaluation script of Dua et al. 2019, arXiv 1903.00161.
     """
     words: list[str] = []
-    text = unicodedata.normalize("NFKC", text).lower()
-    for part in re.split(r"[\s-]+", text):
-        bare = part if _number(part) is not None else "".join(c for c in part if c not in _PUNCTUATION)
-        word = _number(bare) or bare
-        if word and not _ARTICLES.fullmatch(word):
-            words += [word] if word.isascii() or "." in word else words_of(word) or [word]
+    for token in re.split("[ -]", text.lower()):
+        bare = token if _is_number(token) else token.translate(_PUNCTUATION)
+        word = str(float(bare)) if _is_number(bare) else bare
+        for part in _ARTICLES.sub(" ", word).split():
+            words += [part] if part.isascii() or len(pieces := words_of(part)) < 2 else pieces
     return words
 
 
@@ -96,28 +105,32 @@ def overlap(answer: str, accepted: list[str]) -> float:
     """Return DROP's F1 of one answer and one accepted answer of one or several spans, as the official function.
 
     An answer is one span, so of several accepted spans it can match one, and the others count 0; where an accepted
-    span has numbers, one of them must be in the answer. Not rounded to two digits, which the official function does.
+    span has numbers, one of them must be in the answer. Words are compared as sets. Not rounded to two digits, which
+    the official function does.
 
     Args:
         answer: The answer given.
-        accepted: The spans of one accepted answer.
+        accepted: The spans of one accepted answer; 0 where the first of them is blank, as there.
 
     Source: the evaluation script of Dua et al. 2019, arXiv 1903.00161.
     """
-    given = set(normalized_words(answer))
-    return max(_f1(given, set(normalized_words(span))) for span in accepted) / len(accepted)
+    if not accepted or not accepted[0].strip():
+        return 0.0
+    given = set(drop_words(answer))
+    return max(_f1(given, set(drop_words(span))) for span in accepted) / len(accepted)
 
 
 def _f1(given: set[str], gold: set[str]) -> float:
-    numbers = {word for word in gold if _number(word) is not None}
-    shared = len(given & gold)
-    if not shared or (numbers and not numbers & given):
+    numbers = set(filter(_is_number, gold))
+    if numbers and not numbers & given:
         return 0.0
-    return 2 * shared / (len(given) + len(gold))
+    # Two answers without any words, such as "a" and "the", are the same.
+    return 2 * len(given & gold) / (len(given) + len(gold)) if given or gold else 1.0
 
 
-def _number(word: str) -> str | None:
+def _is_number(word: str) -> bool:
     try:
-        return str(float(word)) if word and word[0] in "+-.0123456789" else None
+        float(word)
     except ValueError:
-        return None
+        return False
+    return True

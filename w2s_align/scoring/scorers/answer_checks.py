@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -28,6 +28,8 @@ class ExactScorer(Scorer):
 
     name: Literal["exact"] = "exact"
 
+    reads_gold: ClassVar[bool] = True
+
     @contextmanager
     def open(self) -> Iterator[BatchScorer]:
         """Score 1 where the two are equal, else 0."""
@@ -44,6 +46,8 @@ class NumericScorer(Scorer):
     name: Literal["numeric"] = "numeric"
     tolerance: float = Field(default=1e-6, ge=0)
     """Relative difference up to which two numbers are the same; whole numbers are compared exactly."""
+
+    reads_gold: ClassVar[bool] = True
 
     @contextmanager
     def open(self) -> Iterator[BatchScorer]:
@@ -64,6 +68,8 @@ class ChoiceScorer(Scorer):
     """The final answer is the letter of the gold choice (multiple choice)."""
 
     name: Literal["choice"] = "choice"
+
+    reads_gold: ClassVar[bool] = True
 
     @contextmanager
     def open(self) -> Iterator[BatchScorer]:

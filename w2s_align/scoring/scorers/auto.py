@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -27,6 +27,8 @@ class AutoScorer(Scorer):
     """Seconds that one answer may take where a library checks it."""
     processes: int | None = Field(default=None, ge=1)
     """Worker processes; null for one per core."""
+
+    reads_gold: ClassVar[bool] = True
 
     @contextmanager
     def open(self) -> Iterator[BatchScorer]:

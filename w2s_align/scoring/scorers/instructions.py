@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, Literal
 
-from w2s_align.scoring.instructions import CHECKS, follows
+from w2s_align.files import installed_version
+from w2s_align.scoring.instructions import CHECKS, LANGUAGE, follows
 from w2s_align.scoring.scorer import Assessment, BatchScorer, Scorer, unscored
 from w2s_align.scoring.thoughts import answer_part
 
@@ -27,11 +29,19 @@ class InstructionsScorer(Scorer):
 
     @contextmanager
     def open(self) -> Iterator[BatchScorer]:
-        """Score whether responses follow the instructions; a prompt with an unknown instruction is unscored."""
+        """Score whether responses follow the instructions.
+
+        A prompt with an unknown instruction is unscored, and so is one about the language of the response where the
+        package langdetect is not installed (``pip install 'w2s-align[ifeval]'``).
+        """
         yield lambda prompts, responses: [
             self._check(json.loads(meta), text)
             for meta, text in zip(prompts["meta"].to_pylist(), responses["text"].to_pylist(), strict=True)
         ]
+
+    def versions(self) -> dict[str, str | None]:
+        """Return the version of langdetect, which decides on languages."""
+        return {"langdetect": installed_version("langdetect")}
 
     def _check(self, meta: dict[str, Any], text: str) -> Assessment:
         names = meta.get("instruction_id_list")
@@ -42,6 +52,8 @@ class InstructionsScorer(Scorer):
         for name, arguments in zip(names, meta.get("kwargs") or [{}] * len(names), strict=True):
             if name not in CHECKS:
                 return unscored(f"unknown instruction {name}")
+            if name == LANGUAGE and not find_spec("langdetect"):
+                return unscored(f"{name} needs the package langdetect")
             try:
                 if not follows(name, arguments or {}, body, loose=self.loose):
                     broken.append(name)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from w2s_align.records import Prompt, from_table
 from w2s_align.scoring.scorer import WITHOUT_ANSWER, Assessment, BatchScorer, Scorer, unscored
+from w2s_align.scoring.thoughts import answer_part
 
 
 class LabScorer(Scorer):
@@ -23,11 +24,12 @@ class LabScorer(Scorer):
         from w2s_align.lab import check
 
         def check_one(prompt: Prompt, text: str) -> Assessment:
-            value, said = check(prompt.task, prompt, text)
+            body = answer_part(text)
+            value, said = check(prompt.task, prompt, body)
             if value is None:
                 return unscored(f"not a problem of {prompt.task}", said)
             # The lab reads the last line as the answer, and of an empty response none.
-            return Assessment(value, said, said) if text.strip() else WITHOUT_ANSWER
+            return Assessment(value, said, said) if body.strip() else WITHOUT_ANSWER
 
         def score_batch(prompts: pa.Table, responses: pa.Table) -> list[Assessment]:
             rows = zip(from_table(Prompt, prompts), responses["text"].to_pylist(), strict=True)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -26,6 +26,8 @@ class MathScorer(Scorer):
     """Seconds that one answer may take; one that takes longer is unscored."""
     processes: int | None = Field(default=None, ge=1)
     """Worker processes; null for one per core."""
+
+    reads_gold: ClassVar[bool] = True
 
     @contextmanager
     def open(self) -> Iterator[BatchScorer]:

@@ -16,9 +16,10 @@ from w2s_align.errors import UserError
 from w2s_align.training.arguments import build_config, pad_id, trainer_arguments
 from w2s_align.training.health import Health
 from w2s_align.training.method import Method
+from w2s_align.training.models import open_start
 from w2s_align.training.padding_free import without_padding
 from w2s_align.training.prepare import prepare_pairs
-from w2s_align.training.reference import Reference
+from w2s_align.training.reference import Reference, weights_digest
 from w2s_align.training.settings import TrainSettings, one_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ DIFFERENCE_LOSSES = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_p
 
 
 class DPOSettings(TrainSettings):
-    """Direct preference optimization (arXiv 2305.18290) and its relatives. The reference is the start model."""
+    """Direct preference optimization (arXiv 2305.18290) and its relatives. The reference is the start model, unless
+    another one is named."""
 
     loss: str | list[str] = "sigmoid"
     """Name of the loss, or several names that are summed with loss_weights. sigmoid_norm is the length-normalized
@@ -80,6 +82,9 @@ class DPOSettings(TrainSettings):
     """Weight pairs by the policy's probability of them (WPO, arXiv 2406.11827)."""
     discopop_tau: float = Field(0.05, gt=0)
     """Temperature of discopop (arXiv 2406.08414)."""
+    reference: str | None = None
+    """Another reference than the start model: a hub id, a folder, or $step of a model with the same tokenizer, e.g.
+    the base before a first round of tuning. It takes the memory of its weights, which estimates do not count."""
     disable_dropout: bool = True
     """Switch off all dropout, the adapter's included, so that policy and reference agree at the start."""
 
@@ -155,9 +160,10 @@ class DPOSettings(TrainSettings):
         """Return the loss of a policy that equals its reference (docs/methods/preference_losses.md).
 
         Returns:
-            The value, or None where it depends on the data (``sft`` in the list, pair weighting, active dropout).
+            The value, or None where it depends on the data (``sft`` in the list, pair weighting, active dropout, a
+            reference that is not the start).
         """
-        if "sft" in self.losses or self.use_weighting or not self.disable_dropout:
+        if "sft" in self.losses or self.use_weighting or not self.disable_dropout or self.reference:
             return None
         weights = self.loss_weights or [1.0] * len(self.losses)
         return sum(weight * self._start_value(name) for name, weight in zip(self.losses, weights, strict=True))
@@ -193,7 +199,11 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
     assert isinstance(settings, DPOSettings)
     rows, held_out = plan.split()
     arguments = trainer_arguments(plan, callbacks)
-    reference = Reference.of(plan, {"ld_alpha": settings.ld_alpha})
+    family: dict[str, Any] = {"ld_alpha": settings.ld_alpha}
+    if settings.reference is not None:
+        arguments["ref_model"] = _other_reference(plan, settings.reference)
+        family["reference"] = weights_digest(settings.reference)
+    reference = Reference.of(plan, family)
     rows, held_out, known = reference.offer(rows, held_out)
     config = build_config(
         DPOConfig,
@@ -223,6 +233,22 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
     return trainer
 
 
+def _other_reference(plan: TrainingPlan, model: str) -> Any:
+    """Load the reference model in the precision of the start.
+
+    Raises:
+        UserError: It does not read the same tokens.
+    """
+    other = open_start(model)
+    if other.tokenizer.get_vocab() != plan.start.tokenizer.get_vocab():
+        raise UserError(
+            f"The reference {model} has another vocabulary than {plan.start.source}.",
+            "Both score the same token ids.",
+            "Name a model of the same family, or leave reference out.",
+        )
+    return other.load("float32" if plan.settings.adapter is None else plan.dtype)
+
+
 def _health(plan: TrainingPlan) -> Health:
     settings = plan.settings
     assert isinstance(settings, DPOSettings)
@@ -230,7 +256,7 @@ def _health(plan: TrainingPlan) -> Health:
     return Health(
         start_loss=settings.start_loss(),
         beta=settings.beta,
-        check_start=settings.disable_dropout,
+        check_start=settings.disable_dropout and settings.reference is None,
         exact=plan.dtype == "float32" and not (settings.adapter and settings.adapter.load_in_4bit),
         lengths=lengths if NORMALIZED_LOSSES & set(settings.losses) else None,
     )

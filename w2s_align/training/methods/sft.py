@@ -28,10 +28,12 @@ class SFTSettings(TrainSettings):
     """nll: cross entropy. dft: dynamic fine-tuning (arXiv 2508.05629)."""
     side: Literal["chosen", "rejected"] = "chosen"
     """Which side of preference pairs is the response; without effect for other data."""
+    turns: Literal["last", "all"] = "last"
+    """Which of the assistant's turns of a chat are learned; what the user, the system and tools say never is."""
 
 
 def _prepare(rows: Rows, encoder: ChatEncoder, settings: SFTSettings, folder: Path, seed: int) -> TrainingData:
-    return prepare_chats(rows, encoder, settings, folder, side=settings.side)
+    return prepare_chats(rows, encoder, settings, folder, side=settings.side, turns=settings.turns)
 
 
 def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
@@ -61,9 +63,9 @@ METHODS = (
         trainer=_trainer,
         inputs=Inputs(
             "data",
-            ("pairs", "responses"),
-            "Preference pairs, of which one side is learned, or responses, without those that were cut at their "
-            "limit; of a list of steps, all of their rows together.",
+            ("pairs", "responses", "chats"),
+            "Preference pairs, of which one side is learned, responses, without those that were cut at their limit, "
+            "or chats; of a list of steps, all of their rows together.",
         ),
         sides=1,
         padding_free=True,
