@@ -32,13 +32,13 @@ steps:
 
 def source(folder: Path) -> Path:
     path = folder / "items.jsonl"
-    texts = ["Is 7 prime? Answer: yes.", "Is 9 prime? Answer: yes.", "Is it so? " + "really " * 3000]
+    texts = ["Is 7 prime? Answer: yes.", "Is 9 prime? Answer: yes.", "Is it so? " + "really " * 420]
     path.write_text("".join(json.dumps({"prompt": text, "answer": "1"}) + "\n" for text in texts))
     return path
 
 
 def test_a_recipe_has_a_transcript_for_each_seed_that_fits_the_reader(tmp_path: Path) -> None:
-    run = recipe_from_text(RECIPE.format(source=source(tmp_path), length=700)).run(tmp_path / "runs")
+    run = recipe_from_text(RECIPE.format(source=source(tmp_path), length=390)).run(tmp_path / "runs")
     items = {item.id: item for item in from_table(Prompt, run.artifact("items").table())}
     shown = {}
     for seed in (1, 2):
@@ -54,7 +54,7 @@ def test_a_recipe_has_a_transcript_for_each_seed_that_fits_the_reader(tmp_path: 
         assert [turn["speaker"] for turn in turns] == ["A", "B", "A"] * 3
         assert all(a["verdict"] != b["verdict"] for a, b in zip(turns[::3], turns[1::3], strict=True))
     assert len(set(shown.values())) == 4  # another seed, another transcript
-    again = recipe_from_text(RECIPE.format(source=source(tmp_path), length=700)).run(tmp_path / "runs")
+    again = recipe_from_text(RECIPE.format(source=source(tmp_path), length=390)).run(tmp_path / "runs")
     assert again.artifact("talks@1").path == run.artifact("talks@1").path
 
 
@@ -62,11 +62,11 @@ def test_a_recipe_has_a_transcript_for_each_seed_that_fits_the_reader(tmp_path: 
     ("old", "new", "said"),
     [
         ("seeds: [1, 2]", "form: market_making", "market_making argues against the labels of a weak model"),
-        ("reader_length: 700", "turns: 2", "reader and reader_length belong together"),
+        ("reader_length: 390", "turns: 2", "reader and reader_length belong together"),
         ("max_tokens: 12", "max_tokens: 12, n: 4", "a turn is one text"),
         ('"0": the answer is wrong', '"0": the answer is right', "two different statements"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_runs(tmp_path: Path, old: str, new: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        recipe_from_text(RECIPE.format(source=source(tmp_path), length=700).replace(old, new))
+        recipe_from_text(RECIPE.format(source=source(tmp_path), length=390).replace(old, new))

@@ -91,12 +91,12 @@ def _check_architecture(config: Any, model: str) -> None:
         raise UserError(
             f"{model} is a {config.model_type} model, which is not exported to GGUF here.",
             f"Exported are {', '.join(ARCHITECTURES)}.",
-            "Use convert_hf_to_gguf.py of llama.cpp on the model's folder.",
+            "Use llama.cpp's own converter on the model's folder.",
         )
     if (kind := _rope(config).get("rope_type", "default")) != "default":
         raise UserError(
             f"{model} scales its positions ({kind}), which is not exported to GGUF here.",
-            fix="Use convert_hf_to_gguf.py of llama.cpp on the model's folder.",
+            fix="Use llama.cpp's own converter on the model's folder.",
         )
 
 
@@ -183,7 +183,7 @@ def _add_tokenizer(writer: Any, tokenizer: Any, size: int) -> None:
         raise UserError(
             "The model's tokenizer is not exported to GGUF here.",
             "Written are byte-level BPE tokenizers that split texts as GPT-2, Llama 3, Qwen2 or SmolLM do.",
-            "Use convert_hf_to_gguf.py of llama.cpp on the model's folder.",
+            "Use llama.cpp's own converter on the model's folder.",
         )
     vocabulary = {index: token for token, index in tokenizer.get_vocab().items()}
     added = {entry["id"]: bool(entry["special"]) for entry in described["added_tokens"]}
@@ -263,7 +263,7 @@ def _compare(file: Path, weights: dict[str, Any], tokenizer: Any, precision: Pre
         if error > LARGEST_ERROR[precision]:
             raise UserError(
                 f"The tensor {name} in {file.name} differs from the model's by {error:.2g} of its largest weight.",
-                fix="Use convert_hf_to_gguf.py of llama.cpp on the model's folder.",
+                fix="Use llama.cpp's own converter on the model's folder.",
             )
         worst = max(worst, error)
     ours = [tokenizer.convert_ids_to_tokens(i) for i in tokenizer(PROBE, add_special_tokens=False)["input_ids"]]

@@ -170,7 +170,7 @@ def prepare_chats(
         UserError: As for :func:`prepare_pairs`.
     """
     schema = pa.schema([("input_ids", TOKENS), ("labels", TOKENS)])
-    key = {"side": side} | ({"turns": turns} if turns != "last" else {})
+    key: dict[str, Any] = {"side": side} | ({"turns": turns} if turns != "last" else {})
 
     def convert(batch: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
         split = [chat for row in batch if (chat := chat_of(row, side, table.dropped))]
