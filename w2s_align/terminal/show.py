@@ -232,7 +232,15 @@ def _scores(artifact: Artifact, start: int, rows: int) -> RenderableType:
         shown.add_row(
             row["prompt_id"], row["model"], str(row["sample"]), row["scorer"], value, printable(row["detail"][:80])
         )
-    return Group(shown, _place(start, len(found), total))
+    rest: list[RenderableType] = []
+    if "panel" in artifact.manifest["result"]:
+        from w2s_align.reporting.panel_page import panel_table
+
+        rest = [
+            panel_table(artifact.manifest["result"]["panel"]),
+            f"Page: {printable(str(artifact.path / 'report.html'))}",
+        ]
+    return Group(shown, _place(start, len(found), total), *rest)
 
 
 def _pairs(artifact: Artifact, start: int, rows: int) -> RenderableType:
