@@ -308,13 +308,29 @@ def test_a_few_labels_give_the_prior_and_thresholds() -> None:
             scores(**continuous(drawn, 4)),
             "label_model",
             labels=gold,
-            label_model=LabelModelSettings(labeled_prompts=20, binarize=binarize),
+            label_model=LabelModelSettings(binarize=binarize),
+            labeled_prompts=20,
             seed=1,
         )
         panel = found.panel
         assert panel is not None and panel.prior_source == "labels" and panel.labels == 20 * 15
         assert panel.prior[0] == pytest.approx(0.3, abs=0.08)
         assert auc(np.array(found.table["value"].to_pylist()), drawn.right) > 0.93
+
+
+def test_a_regression_learns_from_the_same_labels() -> None:
+    drawn = draw(6000, 0.3, 4)
+    columns = continuous(drawn, 4)
+    columns["r5"][::3] = np.nan
+    gold = scores(gold=drawn.right.astype(float))
+    areas = []
+    for prompts in (5, 100):
+        found = combine(scores(**columns), "supervised", labels=gold, labeled_prompts=prompts)
+        areas.append(auc(np.array(found.table["value"].to_pylist()), drawn.right))
+        assert found.panel is None
+    assert areas[1] > max(areas[0], 0.95)
+    with pytest.raises(UserError, match="0 labels are right and 0 are wrong"):
+        combine(scores(**columns), "supervised")
 
 
 def test_the_majority_answer_votes_too() -> None:
@@ -370,7 +386,7 @@ def test_everyone_below_chance() -> None:
     told = combine(table, "label_model", label_model=LabelModelSettings(prior=0.3))
     assert told.panel is not None and any("worse than chance" in text for text in told.panel.warnings)
     gold = scores(gold=drawn.right.astype(float))
-    found = combine(table, "label_model", labels=gold, label_model=LabelModelSettings(labeled_prompts=10))
+    found = combine(table, "label_model", labels=gold, labeled_prompts=10)
     assert found.panel is not None and "By the labels most scorers are worse than chance" in found.panel.warnings[0]
     assert ((np.array(found.table["value"].to_pylist()) > 0.5) == drawn.right).mean() > 0.85
 

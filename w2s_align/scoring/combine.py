@@ -3,7 +3,7 @@
 Reads rows of ``records.Score`` of several scorers, returns one score per response. ``vote`` turns every score into a
 yes or no and counts (majority, or weighted); ``mean`` brings all scores to the range 0 to 1 first, as Weaver does
 (Saad-Falcon et al. 2025, arXiv 2506.18203); ``label_model`` learns from the votes how good each scorer is and gives
-the probability that a response is right. docs/methods/label_models.md.
+the probability that a response is right, and ``supervised`` learns it from labels. docs/methods/label_models.md.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from w2s_align.records import Score
 from w2s_align.scoring.binarize import normalized
 from w2s_align.scoring.label_model import Floats
 from w2s_align.scoring.label_model_settings import LabelModelSettings
+from w2s_align.scoring.labeled import labels_of, supervised
 from w2s_align.scoring.panel import Panel, ask_panel
 from w2s_align.scoring.score_matrix import ScoreMatrix, score_matrix
 from w2s_align.scoring.table import Scores, summarize
@@ -27,7 +28,7 @@ from w2s_align.scoring.table import Scores, summarize
 if TYPE_CHECKING:
     import polars as pl
 
-Method: TypeAlias = Literal["vote", "mean", "label_model"]
+Method: TypeAlias = Literal["vote", "mean", "label_model", "supervised"]
 """Ways to combine."""
 UNSCORED = "no scorer has a value"
 """Why a response has no combined score."""
@@ -52,6 +53,7 @@ def combine(
     thresholds: Mapping[str, float] | None = None,
     label_model: LabelModelSettings | None = None,
     labels: pa.Table | None = None,
+    labeled_prompts: int | None = None,
     seed: int = 0,
 ) -> Combined:
     """Combine scores of several scorers.
@@ -64,15 +66,17 @@ def combine(
     - ``mean``: each scorer's values are clamped to its own 5th and 95th percentile over the whole table and brought to
       0 and 1 (values inside 0 to 1 stay as they are); the result is their weighted mean.
     - ``label_model``: the probability that the response is right; see ``label_model.py`` and ``panel.py``.
+    - ``supervised``: the same by logistic regression on the labels alone: what a label model has to be held against.
 
     Args:
         scores: Rows of :class:`w2s_align.records.Score`, in one table or several, which are read in turn.
-        method: ``vote``, ``mean`` or ``label_model``.
+        method: ``vote``, ``mean``, ``label_model`` or ``supervised``.
         weights: Weight of each scorer by name, 1 for those not named. Log-odds of its accuracy are the best weights of
-            scorers that err independently. Not for a label model, which finds its own.
+            scorers that err independently. Not for a label model and a regression, which find their own.
         thresholds: For ``vote``, from which value on a scorer says yes, 1 for those not named.
         label_model: Options of the label model; the defaults when None.
-        labels: For the label model, scores of some responses against gold answers: above 0.5 is right.
+        labels: Scores of some responses against gold answers: above 0.5 is right. ``supervised`` needs them.
+        labeled_prompts: Use the labels of so many prompts, drawn with the seed; by default of all.
         seed: Seed of the draw of labeled prompts.
 
     Returns:
@@ -81,7 +85,7 @@ def combine(
 
     Raises:
         UserError: There are no scores, a column is missing or holds no numbers, a scorer scored a response twice, an
-            option names a scorer that is not there or has a negative weight, or a label model has nothing to go by.
+            option names a scorer that is not there or has a negative weight, or there is nothing to learn from.
     """
     matrix = score_matrix(scores, answers=method == "label_model")
     names = matrix.names
@@ -92,10 +96,12 @@ def combine(
     if any(not weight >= 0 for weight in (weights or {}).values()):
         raise UserError("A weight is negative.", fix="Leave the scorer out, or reverse the sign of its scores.")
     weight = np.array([1.0 if weights is None else weights.get(name, 1.0) for name in names])
+    known = None if labels is None else labels_of(matrix, labels, labeled_prompts, seed)
     panel = None
     if method == "label_model":
-        known = None if labels is None else matrix.values_of(labels)
-        values, panel = ask_panel(matrix, label_model or LabelModelSettings(), known, seed)
+        values, panel = ask_panel(matrix, label_model or LabelModelSettings(), known)
+    elif method == "supervised":
+        values = supervised(matrix, np.full(len(matrix.responses), np.nan) if known is None else known)
     elif method == "mean":
         values = _weighted_mean([normalized(column) for column in matrix.values.get_columns()], weight)
     else:

@@ -21,8 +21,6 @@ class LabelModelSettings(Settings):
     prior: Share | None = None
     """Share of right responses, where it is known. Default: from labels where there are any, else from the votes'
     third moments. 0 and 1 leave nothing to decide."""
-    labeled_prompts: int | None = Field(None, ge=1)
-    """Use the labels of so many prompts, drawn with the seed. Default: of all that have some."""
     normalize: Normalize = "percentiles"
     """percentiles: the 5th percentile becomes 0, the 95th becomes 1. min_max: the lowest and the highest value do.
     ranks: a value's place among all. Values that lie between 0 and 1 already stay as they are."""

@@ -107,16 +107,13 @@ class _Scorers:
         self.left_out[number] = why
 
 
-def ask_panel(
-    matrix: ScoreMatrix, settings: LabelModelSettings, labels: pl.Series | None = None, seed: int = 0
-) -> tuple[Floats, Panel]:
+def ask_panel(matrix: ScoreMatrix, settings: LabelModelSettings, labels: Floats | None = None) -> tuple[Floats, Panel]:
     """Return the probability that each response is right, and what was found of the scorers.
 
     Args:
         matrix: Scores of several scorers.
         settings: How votes are made, and what is known.
-        labels: 1 for right and 0 for wrong of some responses, null for the others.
-        seed: Seed of the draw of labeled prompts.
+        labels: 1 for right and 0 for wrong of some responses, NaN for the others.
 
     Returns:
         Probabilities, NaN for a response on which no scorer with a say voted.
@@ -131,7 +128,7 @@ def ask_panel(
         values = values.with_columns(majority_values(matrix).alias("majority"))
     within = matrix.prompts if settings.scope == "prompt" else None
     scaled = values.select(normalized(column, settings.normalize, within) for column in values.get_columns())
-    known = _labels(labels, matrix.prompts, settings.labeled_prompts, seed)
+    known = np.full(len(matrix.responses), np.nan) if labels is None else labels
     warnings: list[str] = []
     if labels is not None and np.isnan(known).all():
         warnings.append("None of the labels is of one of these responses: nothing was learned from labels.")
@@ -163,20 +160,6 @@ def ask_panel(
         warnings=warnings,
     )
     return np.where(voted, probability, np.nan), panel
-
-
-def _labels(labels: pl.Series | None, prompts: pl.Series, wanted: int | None, seed: int) -> Floats:
-    """Return 1, 0 or NaN for each response; of so many prompts alone, where that is asked for."""
-    if labels is None:
-        return np.full(len(prompts), np.nan)
-    value = labels.fill_null(float("nan")).to_numpy()
-    known = np.where(np.isnan(value), np.nan, (value > 0.5).astype(np.float64))
-    if wanted is None:
-        return known
-    number = prompts.to_numpy()
-    labeled = np.unique(number[~np.isnan(known)])
-    drawn = np.random.default_rng(seed).permutation(labeled)[:wanted]
-    return np.where(np.isin(number, drawn), known, np.nan)
 
 
 def _labeled_prior(known: Floats, warnings: list[str]) -> float:

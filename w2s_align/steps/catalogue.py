@@ -3,6 +3,7 @@
 Kinds of training declare themselves in training/methods; one file (train.py) makes the steps of all of them.
 """
 
+from w2s_align.steps.best_of import BestOf
 from w2s_align.steps.combine import Combine
 from w2s_align.steps.cut import Cut
 from w2s_align.steps.evaluate import Evaluate
@@ -37,6 +38,7 @@ CATALOGUE: dict[str, type[Step]] = {
             ScoreStep,
             JudgeStep,
             Combine,
+            BestOf,
             Select,
             PairStep,
             ImportPairs,

@@ -25,21 +25,22 @@ if TYPE_CHECKING:
 TAKES: dict[str, tuple[str, ...]] = {
     "vote": ("weights", "thresholds"),
     "mean": ("weights",),
-    "label_model": ("label_model", "labels", "seed"),
+    "label_model": ("label_model", "labels", "labeled_prompts", "seed"),
+    "supervised": ("labels", "labeled_prompts", "seed"),
 }
 """Options of each method."""
 
 
 class Combine(Step):
-    """Combine the scores of several scorers: a vote, a mean on one scale, or a label model's probability."""
+    """Combine the scores of several scorers: a vote, a mean on one scale, a label model, a regression."""
 
     kind: Literal["combine"] = "combine"
     scores: list[ScoresRef] = Field(min_length=1)
     """What is combined: steps of the kinds score and judge over the same responses."""
-    method: Literal["vote", "mean", "label_model"] = "vote"
+    method: Literal["vote", "mean", "label_model", "supervised"] = "vote"
     """vote: each scorer says yes from its threshold on, the result is the share of yes. mean: every scorer's values
     are brought to 0 to 1 first. label_model: the probability that a response is right, by how good each scorer is,
-    which follows from how the scorers agree (Weaver, in closed form)."""
+    which follows from how the scorers agree (Weaver, in closed form). supervised: the same from labels alone."""
     weights: dict[str, float] = {}
     """Weight of scorers by name, e.g. {reward:rm: 2} (vote, mean). Default: 1 each."""
     thresholds: dict[str, float] = {}
@@ -47,7 +48,10 @@ class Combine(Step):
     label_model: LabelModelSettings = LabelModelSettings()
     """How votes are made of scores, and what is known (label_model)."""
     labels: list[ScoresRef] = []
-    """Scores against gold answers of some of the responses: for the share of right ones (label_model)."""
+    """Scores of some of the responses against gold answers: a label model learns the share of right ones from them,
+    a regression everything (label_model, supervised)."""
+    labeled_prompts: int | None = Field(None, ge=1)
+    """Use the labels of so many prompts, drawn with the seed (label_model, supervised). Default: all labels."""
     resources: Resources = Resources(cpus=1, gpus=0)
     """What the step may use of the machine."""
 
@@ -71,17 +75,18 @@ class Combine(Step):
         for name in sorted({option for options in TAKES.values() for option in options} - {"seed"}):
             if name not in TAKES[self.method] and getattr(self, name) != type(self).model_fields[name].default:
                 methods = " and ".join(method for method, options in TAKES.items() if name in options)
-                raise UserError(f"{name} belongs to method: {methods}.", fix="Leave it out.")
+                verb = "belong" if name.endswith("s") else "belongs"
+                raise UserError(f"{name} {verb} to method: {methods}.", fix="Leave it out.")
         negative = [name for name, weight in self.weights.items() if not weight >= 0]
         if negative:
             raise UserError(f"The weight of {', '.join(negative)} is negative.", fix="Leave the scorer out.")
-        if not self.labels:
-            for option, set_ in (
-                ("labeled_prompts", self.label_model.labeled_prompts is not None),
-                ("binarize: labels", self.label_model.binarize == "labels"),
-            ):
-                if set_:
-                    raise UserError(f"label_model: {option} needs labels.", fix="Add labels: [$scores].")
+        for option, needs in (
+            ("method: supervised", self.method == "supervised"),
+            ("labeled_prompts", self.labeled_prompts is not None),
+            ("binarize: labels", self.label_model.binarize == "labels"),
+        ):
+            if needs and not self.labels:
+                raise UserError(f"{option} needs labels.", fix="Add labels: [$scores], scores against gold answers.")
 
     def run(self, work: Work) -> None:
         """Combine, and count what no scorer has scored."""
@@ -94,6 +99,7 @@ class Combine(Step):
             thresholds=self.thresholds,
             label_model=self.label_model,
             labels=self._labels(work),
+            labeled_prompts=self.labeled_prompts,
             seed=self.seed or 0,
         )
         work.write(scores.table, "scores")

@@ -40,6 +40,7 @@ from w2s_align.steps.lm_eval import LmEvalStep
 from w2s_align.steps.preference import Preference
 from w2s_align.steps.score import MODEL, open_scorer, scorer_identity, scorer_models
 from w2s_align.steps.step import Step
+from w2s_align.steps.tables import labeled
 from w2s_align.steps.task import TaskStep, check_task
 from w2s_align.steps.work import Work
 
@@ -389,7 +390,7 @@ class Evaluate(Step):
                     answers[setting] = self._scored(work, evaluated, arm, index, setting)
                     done += 1
                     work.progress(done, total, f"{arm} {setting}")
-                    tables.append(_labelled(answers[setting].scores, arm=arm, run=seed, setting=setting))
+                    tables.append(labeled(answers[setting].scores, arm=arm, run=seed, setting=setting))
                 made.append(ArmRun(seed, answers))
             arms.append(Arm(arm, self.roles[arm], made))
         tasks = self.definitions()
@@ -453,12 +454,3 @@ class Evaluate(Step):
         responses = pa.concat_tables([asked.responses for asked in evaluated.answers(arm, index, setting)])
         made = {name: pa.concat_tables(found) for name, found in choosers.items() if found}
         return Answers(pa.concat_tables(parts), responses, made)
-
-
-def _labelled(scores: pa.Table, **labels: str) -> pa.Table:
-    """Add columns that say whose scores these are, so that all arms fit into one table."""
-    import pyarrow as pa
-
-    for name, value in labels.items():
-        scores = scores.append_column(name, pa.repeat(pa.scalar(value), scores.num_rows))
-    return scores

@@ -20,7 +20,7 @@ from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work, merge_warnings
 
 if TYPE_CHECKING:
-    from w2s_align.evaluation import Results
+    from w2s_align.evaluation import Results, Verdict
     from w2s_align.reporting import PairAudit, Sample, StepCost, TrainingCurve
 
 
@@ -66,6 +66,9 @@ class ReportStep(Step):
             artifact.verify(lambda name: not name.startswith("model/"))  # all numbers that are shown, no weights
         results = Results.model_validate_json(source.text("results.json"))
         verdict = Verdict(**source.manifest["result"]["verdict"])
+        if results.study == "choice":
+            self._write_choice(work, results, verdict)
+            return
         names = work.recipe["names"]
         behind = [(names.get(f"{a.kind}/{a.key}", a.manifest["name"]), a) for a in _behind(source)]
         samples, total = _samples(source, results, verdict.arm)
@@ -95,6 +98,25 @@ class ReportStep(Step):
             work.result.setdefault("pushed", {})[repository] = pushed
         work.result["verdict"] = verdict.sentence
         work.counts.update(kept=len(samples), problems=total)
+
+    def _write_choice(self, work: Work, results: Results, verdict: Verdict) -> None:
+        """Write the page of ways to choose: no model was trained, so there are no cards, curves and pairs."""
+        from w2s_align.reporting.article import write_article
+        from w2s_align.reporting.choice_page import choice_article
+        from w2s_align.scoring.panel import Panel
+
+        if self.push_to_hub:
+            raise UserError("push_to_hub: a comparison of ways to choose has no model.", fix="Leave it out.")
+        names = work.recipe["names"]
+        panels = [
+            (names.get(f"{a.kind}/{a.key}", a.manifest["name"]), Panel.from_json(a.manifest["result"]["panel"]))
+            for a in _behind(work.inputs["of"])
+            if "panel" in a.manifest["result"]
+        ]
+        title = self.title or work.recipe["name"]
+        write_article(choice_article(title, results, verdict, panels, work.recipe["text"]), work.out)
+        work.result["verdict"] = verdict.sentence
+        work.counts.update(kept=len(results.arms), problems=results.problems)
 
     def _push(self, work: Work, repository: str, model: Artifact, cards: dict[str, Path]) -> str:
         """Push a model with its card of this report as one commit, from a folder of links."""

@@ -28,3 +28,12 @@ def join_tables(tables: Sequence[pa.Table]) -> pa.Table:
     import pyarrow as pa
 
     return pa.concat_tables(tables, promote_options="default")
+
+
+def labeled(scores: pa.Table, **labels: str) -> pa.Table:
+    """Return scores with columns that say whose they are, so that those of all arms fit into one table."""
+    import pyarrow as pa
+
+    for name, value in labels.items():
+        scores = scores.append_column(name, pa.repeat(pa.scalar(value), scores.num_rows))
+    return scores
