@@ -66,9 +66,10 @@ def test_the_verdict_names_the_best_way_and_what_it_beats() -> None:
     found = verdict(results)
     assert (found.status, found.headline) == ("improved", "Best chosen by better.")
     assert found.sentence.startswith("Chosen by better, ") and "by one_response (p < 0.001)" in found.sentence
-    assert "if the best response were always chosen. Above worse by " in found.sentence
+    assert "if the best response were always chosen. Above worse (by " in found.sentence
     assert 0 < next(gap.estimate.value or 0 for gap in results.gaps if gap.arm == "better") < 1
     same, _ = compare_choices(to_table(prompts), gold, {"a": better, "b": better}, roles={"b": "control"})
+    assert verdict(same).sentence.endswith("Not clearly different from b (by 0.0 points, p = 1.00).")
     assert verdict(same).headline == "a chooses well, but not clearly better than b."
     against, _ = compare_choices(to_table(prompts), gold, ways, baseline="better")
     assert verdict(against).status == "worse"

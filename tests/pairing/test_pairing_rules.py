@@ -202,7 +202,7 @@ def test_posterior(make):
     assert make.short(posterior(responses, scores, prompts, margin=0.8)) == []
     check_sums(sure)
     wide = make.scores([(p, model, sample, 3 * value) for p, model, sample, _, value in rows])
-    with pytest.raises(UserError, match="2 scores are no probabilities"):
+    with pytest.raises(UserError, match="6 scores are no probabilities"):
         posterior(responses, wide, prompts)
     with pytest.raises(UserError, match=r"least_preference cannot be 0\.3"):
         posterior(responses, scores, prompts, least_preference=0.3)

@@ -163,30 +163,31 @@ def _about_choice(results: Results) -> Verdict:
         for arm in results.arms
         if arm.role == "ceiling"
     ]
-    against = [
-        f"{c.second} by {_points(c.difference.value, results.unit)} ({p_text(c.p_holm)})"
-        for c in rivals
-        if c.difference.value is not None
+    sides: dict[Direction, str] = {"above": "Above", "unclear": "Not clearly different from", "below": "Below"}
+    compared = [
+        f"{words} {_listed([_by_how_much(c, results.unit) for c in rivals if direction(c) == side])}."
+        for side, words in sides.items()
+        if any(direction(c) == side for c in rivals)
     ]
-    sentence = "; ".join(said) + "." + (f" Above {_listed(against)}." if against else "")
+    sentence = " ".join(["; ".join(said) + ".", *compared])
     status: Status = "no_effect" if went == "unclear" else "worse" if went == "below" else "partial"
     if went == "above" and len(beaten) == len(rivals):
         status = "improved"
-    headline = {
+    headlines: dict[Status, str] = {
         "improved": f"Best chosen by {main.first}.",
-        "partial": f"{main.first} chooses well, but not clearly better than {_listed(_unbeaten(rivals, beaten))}."
-        if rivals
-        else "",
         "worse": f"{main.first} chooses worse than {main.second}.",
         "no_effect": f"No way to choose is clearly better than {main.second}.",
-        "undefined": "",
-    }[status]
+    }
+    unbeaten = [c.second for c in rivals if c not in beaten]
+    good = f"{main.first} chooses well, but not clearly better than {_listed(unbeaten)}." if unbeaten else ""
+    headline = headlines.get(status, good)
     controls = {c.second: direction(c) for c in rivals}
     return Verdict(status, headline, sentence, setting, main.first, None, controls, list(results.warnings), "model")
 
 
-def _unbeaten(rivals: list[Comparison], beaten: list[Comparison]) -> list[str]:
-    return [c.second for c in rivals if c not in beaten] or ["another way"]
+def _by_how_much(c: Comparison, unit: str) -> str:
+    difference = "unknown" if c.difference.value is None else f"{_points(c.difference.value, unit)}"
+    return f"{c.second} (by {difference}, {p_text(c.p_holm)})"
 
 
 def _side(difference: Estimate, p: float | None) -> Direction:

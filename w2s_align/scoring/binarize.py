@@ -103,7 +103,7 @@ def votes_of(
     for number, column in enumerate(values.get_columns()):
         known = column.is_not_null().to_numpy()
         value = column.fill_null(0.0).to_numpy()
-        if np.isin(value[known], (0.0, 1.0)).all():
+        if ((value == 0) | (value == 1)).all():
             yes = value == 1
         elif settings.binarize == "threshold":
             yes = value >= settings.threshold

@@ -195,7 +195,9 @@ def _blocks(groups: NDArray[np.integer], most: int) -> list[NDArray[np.intp]]:
 
 def _centered(votes: Votes, mean: Floats) -> Floats:
     """Return votes minus their scorer's mean, and 0 where there is no vote."""
-    return np.where(votes == MISSING, 0.0, votes - mean)
+    centered: Floats = votes - mean
+    centered[votes == MISSING] = 0.0
+    return centered
 
 
 def _moments(votes: Votes, blocks: list[NDArray[np.intp]]) -> Moments:
@@ -272,11 +274,15 @@ def _own_prior(
     entries, so that no array of m x m x m is needed.
     """
     sums = np.zeros((len(blocks), 2))
+    powers = np.stack([strength, strength**2, strength**3], axis=1)
     for number, rows in enumerate(blocks):
         for start in range(0, len(rows), CHUNK_ROWS):
             some = votes[rows[start : start + CHUNK_ROWS]]
-            sums[number, 0] += _triples(_centered(some, mean) * strength).sum()
-            sums[number, 1] += _triples((some != MISSING) * strength**2).sum()
+            centered, voted = _centered(some, mean), (some != MISSING).astype(np.float64)
+            squared = centered * centered
+            entries = (centered @ powers[:, 0], squared @ powers[:, 1], (squared * centered) @ powers[:, 2])
+            sums[number, 0] += _triples(*entries)
+            sums[number, 1] += _triples(*(voted @ powers**2).T)
     total = sums.sum(axis=0)
     if total[1] == 0:  # no response with three votes
         return float("nan"), np.full(len(blocks), np.nan)
@@ -289,10 +295,9 @@ def _own_prior(
     return everything, _prior_by_skew(rest[:, 0] / np.maximum(rest[:, 1], 1e-300) / scale**3)
 
 
-def _triples(entries: Floats) -> Floats:
-    """Return for each row the sum of products over all triples of different entries."""
-    first, second, third = (np.sum(entries**power, axis=1) for power in (1, 2, 3))
-    return (first**3 - 3 * first * second + 2 * third) / 6
+def _triples(first: Floats, second: Floats, third: Floats) -> float:
+    """Return the sum over rows of the products over all triples of different entries, given each row's power sums."""
+    return float(np.sum(first**3 - 3 * first * second + 2 * third)) / 6
 
 
 def _prior_by_skew(skew: Floats) -> Floats:

@@ -191,7 +191,9 @@ def _fit(
         _leave_out_extreme(scorers, votes, first.prior, settings)
         _leave_out_copies(scorers, first, fitted, settings.most_correlated)
         _refuse_too_few(scorers)
-        assumed = fit_label_model(votes[:, scorers.kept], prior, blocks=1).prior
+        if scorers.kept != fitted:
+            first = fit_label_model(votes[:, scorers.kept], prior, blocks=1)
+        assumed = first.prior
     return scorers, votes, fit_label_model(votes[:, scorers.kept], prior, groups)
 
 

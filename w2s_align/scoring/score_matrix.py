@@ -75,10 +75,10 @@ def score_matrix(tables: pa.Table | Iterable[pa.Table], *, answers: bool = False
         check_scores(table)
         wanted = [*KEYS, "scorer", *(["answer"] if answers and "answer" in table.column_names else [])]
         frame = _finite(table, wanted)
-        _refuse_twice(frame.select(pl.struct([*KEYS, "scorer"]).is_duplicated().sum()).item())
         for scorer, rows in _by_scorer(frame):
             keys = rows.select(KEYS)
             if not keys.equals(responses):
+                _refuse_twice(int(keys.is_duplicated().sum()))
                 new = keys.join(responses, on=KEYS, how="anti", maintain_order="left")
                 responses = pl.concat([responses, new]) if new.height else responses
                 columns = {name: column.extend_constant(None, new.height) for name, column in columns.items()}
