@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lab_solutions import write_solution
+from made_artifacts import artifact, run_step
 from rich.console import Console
 
 from w2s_align.artifacts.artifact import Artifact
@@ -26,15 +26,6 @@ from w2s_align.steps.combine import Combine
 from w2s_align.steps.work import Work
 
 VERIFIERS = [{"slip": 0.1}, {"slip": 0.3}, {"slip": 0.4}, {"slip": 0.3, "lazy": 0.3}, {"slip": 0.3, "tries": 5}]
-
-
-def artifact(folder: Path, kind: str, table: pa.Table, **more: Any) -> Artifact:
-    (folder / "data").mkdir(parents=True)
-    pq.write_table(table, folder / "data" / f"{kind}.parquet")
-    inputs = {"prompts": {"kind": "prompts", "key": "key"}}
-    manifest = {"kind": kind, "type": kind, "key": folder.name, "inputs": inputs, "name": folder.name, **more}
-    (folder / "artifact.json").write_text(json.dumps(manifest))
-    return Artifact.open(folder)
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +51,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     return found
 
 
-def run(step: Any, made: dict[str, Artifact], out: Path) -> Work:
-    inputs = {".".join(place.path): made[place.step] for place in step.references() if place.step is not None}
-    work = Work("made", out, inputs, {}, lambda done, total, note: None)
-    out.mkdir()
-    step.run(work)
-    return work
-
-
 def combined(made: dict[str, Artifact], out: Path, **options: Any) -> Work:
     step = Combine(scores=[f"$v{i}" for i in range(len(VERIFIERS))], **options)
     step.check()
-    return run(step, made, out)
+    return run_step(step, made, out)
 
 
 def text_of(renderable: Any) -> str:
@@ -118,7 +101,7 @@ def test_ways_to_choose_are_compared(made: dict[str, Artifact], tmp_path: Path) 
         roles={"v3": "control"},
     )
     step.check()
-    work = run(step, more, tmp_path / "out")
+    work = run_step(step, more, tmp_path / "out")
     results = Results.model_validate_json((tmp_path / "out/results.json").read_text())
     found = {arm.name: arm.settings["best of 4"].estimate.value or 0 for arm in results.arms}
     assert found["oracle"] > found["label_model"] > found["one_response"] + 0.1

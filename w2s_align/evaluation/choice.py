@@ -71,9 +71,9 @@ def compare_choices(
             "prompt_id", keep="first", maintain_order=True
         ),
     }
-    parts: dict[str, Role] = (
-        {name: "treatment" for name in ways} | dict(roles or {}) | {ORACLE: "ceiling", ONE: "other"}
-    )
+    parts: dict[str, Role] = {ORACLE: "ceiling", ONE: "other"}
+    for name in ways:
+        parts[name] = (roles or {}).get(name, "treatment")
     parts[baseline] = "student"
     most = int(responses.group_by("prompt_id").len()["len"].max() or 0)
     arms = [

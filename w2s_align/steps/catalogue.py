@@ -15,6 +15,7 @@ from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.lab_model import LabModelStep
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
+from w2s_align.steps.meta_ranking import MetaRanking
 from w2s_align.steps.pair import PairStep
 from w2s_align.steps.preference import Preference
 from w2s_align.steps.prompts import Prompts
@@ -37,6 +38,7 @@ CATALOGUE: dict[str, type[Step]] = {
             Cut,
             ScoreStep,
             JudgeStep,
+            MetaRanking,
             Combine,
             BestOf,
             Select,
