@@ -17,7 +17,7 @@ def artifact(folder: Path, kind: str, table: pa.Table) -> Artifact:
     """Write a table as an artifact; responses and scores belong to the prompts in ``../../prompts/key``."""
     (folder / "data").mkdir(parents=True)
     pq.write_table(table, folder / "data" / f"{kind}.parquet")
-    inputs = {"prompts": {"kind": "prompts", "key": "key"}}
+    inputs = {} if kind == "prompts" else {"prompts": {"kind": "prompts", "key": "key"}}
     manifest = {"kind": kind, "type": kind, "key": folder.name, "inputs": inputs, "name": folder.name}
     (folder / "artifact.json").write_text(json.dumps(manifest))
     return Artifact.open(folder)

@@ -13,6 +13,7 @@ from w2s_align.steps.import_model import ImportModel
 from w2s_align.steps.import_pairs import ImportPairs
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.lab_model import LabModelStep
+from w2s_align.steps.label_errors import LabelErrorsStep
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
 from w2s_align.steps.meta_ranking import MetaRanking
@@ -43,6 +44,7 @@ CATALOGUE: dict[str, type[Step]] = {
             BestOf,
             Select,
             PairStep,
+            LabelErrorsStep,
             ImportPairs,
             Export,
             *training_steps(),

@@ -17,6 +17,7 @@ from w2s_align.recipe.schema import ArtifactType, Reads, Resources, ResultsRef
 from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.step import Step
+from w2s_align.steps.tables import behind
 from w2s_align.steps.work import Work, merge_warnings
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class ReportStep(Step):
         from w2s_align.reporting import ReportData, write_report
 
         source = work.inputs["of"]
-        for artifact in _behind(source):
+        for artifact in behind(source):
             artifact.verify(lambda name: not name.startswith("model/"))  # all numbers that are shown, no weights
         results = Results.model_validate_json(source.text("results.json"))
         verdict = Verdict(**source.manifest["result"]["verdict"])
@@ -70,7 +71,7 @@ class ReportStep(Step):
             self._write_choice(work, results, verdict)
             return
         names = work.recipe["names"]
-        behind = [(names.get(f"{a.kind}/{a.key}", a.manifest["name"]), a) for a in _behind(source)]
+        sources = [(names.get(f"{a.kind}/{a.key}", a.manifest["name"]), a) for a in behind(source)]
         samples, total = _samples(source, results, verdict.arm)
         data = ReportData(
             title=self.title or work.recipe["name"],
@@ -78,21 +79,21 @@ class ReportStep(Step):
             recipe=work.recipe["text"],
             results=results,
             verdict=verdict,
-            pairs=[_pairs(name, a) for name, a in behind if a.type == "pairs"],
-            curves=[_curve(name, a) for name, a in behind if "alarms" in a.manifest["result"]],
+            pairs=[_pairs(name, a) for name, a in sources if a.type == "pairs"],
+            curves=[_curve(name, a) for name, a in sources if "alarms" in a.manifest["result"]],
             samples=samples,
             samples_total=total,
-            steps=[_cost(name, a) for name, a in behind],
-            versions={k: v for _, a in behind for k, v in a.manifest["versions"].items()},
+            steps=[_cost(name, a) for name, a in sources],
+            versions={k: v for _, a in sources for k, v in a.manifest["versions"].items()},
             warnings=merge_warnings(
                 (name, text)
-                for name, artifact in behind
+                for name, artifact in sources
                 for text in artifact.manifest["warnings"]
                 if artifact is not source  # its warnings are the verdict's caveats
             ),
         )
         write_report(data, work.out)
-        cards = _write_cards(work.out / "cards", behind, results, verdict.sentence, work.recipe["text"])
+        cards = _write_cards(work.out / "cards", sources, results, verdict.sentence, work.recipe["text"])
         for repository in self.push_to_hub:
             pushed = self._push(work, repository, work.inputs[f"push_to_hub.{repository}"], cards)
             work.result.setdefault("pushed", {})[repository] = pushed
@@ -110,7 +111,7 @@ class ReportStep(Step):
         names = work.recipe["names"]
         panels = [
             (names.get(f"{a.kind}/{a.key}", a.manifest["name"]), Panel.from_json(a.manifest["result"]["panel"]))
-            for a in _behind(work.inputs["of"])
+            for a in behind(work.inputs["of"])
             if "panel" in a.manifest["result"]
         ]
         title = self.title or work.recipe["name"]
@@ -142,26 +143,26 @@ class ReportStep(Step):
 
 
 def _write_cards(
-    folder: Path, behind: list[tuple[str, Artifact]], results: Results, sentence: str, recipe: str
+    folder: Path, sources: list[tuple[str, Artifact]], results: Results, sentence: str, recipe: str
 ) -> dict[str, Path]:
     """Write the card of every model that an arm is and a step made, and of every data set, with the evaluation in
     it; return them by the key of the artifact."""
     from w2s_align.reporting.cards import dataset_card, model_card
 
     folder.mkdir(exist_ok=True)
-    source = behind[-1][1]
+    source = sources[-1][1]
     arms: dict[str, str] = {}
     for place, asked in source.inputs():
         answers = Place.parse(place)
         if answers is not None and answers.arm and "model" in asked.manifest["inputs"]:
             arms[asked.input("model").key] = answers.arm
-    names = {artifact.key: name for name, artifact in behind}
+    names = {artifact.key: name for name, artifact in sources}
     cards: dict[str, Path] = {}
-    for name, artifact in behind:
+    for name, artifact in sources:
         readme = (artifact.model if artifact.type == "model" else artifact.path) / "README.md"
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         if artifact.key in arms:
-            made_from = [_cost(names[a.key], a) for a in _behind(artifact)]
+            made_from = [_cost(names[a.key], a) for a in behind(artifact)]
             arm = arms[artifact.key]
             card = model_card(text, results, arm, name, sentence, made_from=made_from, recipe=recipe)
         elif artifact.type == "pairs":
@@ -171,20 +172,6 @@ def _write_cards(
         cards[artifact.key] = folder / f"{name.replace('/', '.')}.md"
         cards[artifact.key].write_text(card, encoding="utf-8")
     return cards
-
-
-def _behind(source: Artifact) -> list[Artifact]:
-    """Return an artifact and all it was made from, each after what it read."""
-    found: dict[str, Artifact] = {}
-
-    def visit(artifact: Artifact) -> None:
-        if artifact.key not in found:
-            for _, read in artifact.inputs():
-                visit(read)
-            found[artifact.key] = artifact
-
-    visit(source)
-    return list(found.values())
 
 
 def _pairs(name: str, artifact: Artifact) -> PairAudit:

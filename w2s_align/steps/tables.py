@@ -1,4 +1,4 @@
-"""What steps that read several artifacts share: their rows in one table, and the prompts behind them, once."""
+"""What steps that read several artifacts share: what is behind them, and their rows in one table."""
 
 from __future__ import annotations
 
@@ -21,6 +21,20 @@ def prompts_behind(artifacts: Sequence[Artifact]) -> pa.Table:
 
     merged = pl.concat([pl.DataFrame(pl.from_arrow(table)) for table in tables])
     return merged.unique("id", keep="first", maintain_order=True).to_arrow().cast(tables[0].schema)
+
+
+def behind(source: Artifact) -> list[Artifact]:
+    """Return an artifact and all it was made from, each after what it read."""
+    found: dict[str, Artifact] = {}
+
+    def visit(artifact: Artifact) -> None:
+        if artifact.key not in found:
+            for _, read in artifact.inputs():
+                visit(read)
+            found[artifact.key] = artifact
+
+    visit(source)
+    return list(found.values())
 
 
 def join_tables(tables: Sequence[pa.Table]) -> pa.Table:
