@@ -446,6 +446,17 @@ def test_a_scorer_that_scored_half() -> None:
     assert rate is not None and rate[0] == pytest.approx(drawn.true_positive[4], abs=0.06)
 
 
+def test_pairs_of_scorers_that_never_meet_a_third() -> None:
+    drawn = draw(3000, 0.4, 16, m=3)
+    votes = drawn.votes.copy()
+    for third in range(3):
+        votes[third::3, third] = -1
+    with pytest.raises(UserError, match="No response has the votes of three scorers"):
+        fit_label_model(votes)
+    model = fit_label_model(votes, 0.4)  # pair by pair is enough where the share is known
+    assert np.abs(model.true_positive - drawn.true_positive).max() < 0.12
+
+
 def test_names_and_order_of_inputs_do_not_matter() -> None:
     drawn = draw(3000, 0.4, 15)
     columns = by_name(drawn.votes)

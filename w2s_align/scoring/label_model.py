@@ -162,6 +162,11 @@ def fit_label_model(
     rest = moments.without_each_block() if len(moments.votes) > 1 else None
     parts = None if rest is None else _rank_one(rest.covariance(), rest.both, _spreads(rest), strength)
     own, owns = _own_prior(votes, moments.mean, strength, rows, parts)
+    if prior is None and np.isnan(own):
+        raise UserError(
+            "No response has the votes of three scorers, so that nothing says how many responses are right.",
+            fix="Give the share (prior: 0.4), some labels, or let the scorers score the same responses.",
+        )
     used = own if prior is None else prior
     positive, negative = _rates(total.rates(), strength[None], np.array([used]))
     errors = [np.full(m, np.nan), np.full(m, np.nan), np.array([np.nan])]
@@ -284,7 +289,7 @@ def _own_prior(
             sums[number, 0] += _triples(*entries)
             sums[number, 1] += _triples(*(voted @ powers**2).T)
     total = sums.sum(axis=0)
-    if total[1] == 0:  # no response with three votes
+    if int((votes != MISSING).sum(axis=1).max()) < 3:
         return float("nan"), np.full(len(blocks), np.nan)
     everything = float(_prior_by_skew(total[:1] / total[1])[0])
     if parts is None:

@@ -13,19 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from w2s_align.errors import UserError
 from w2s_align.scoring.binarize import majority_values, normalized, votes_of
 from w2s_align.scoring.label_model import MISSING, Floats, LabelModel, Votes, fit_label_model
 from w2s_align.scoring.label_model_settings import LabelModelSettings
+from w2s_align.scoring.panel_members import FEWEST, Members
 from w2s_align.scoring.score_matrix import ScoreMatrix
 
 if TYPE_CHECKING:
     import polars as pl
 
-FEWEST = 3
-"""Scorers that are kept in any case: from three on the votes alone say how good each is."""
-SAME = 0.95
-"""Votes that correlate this much are the same votes, and never kept twice."""
 TIE = 1e-6
 """Log-odds between two responses with the same votes, one with the highest and one with the lowest mean score: votes
 have few different values, and a mean on one scale breaks their ties."""
@@ -92,19 +88,6 @@ class Panel:
     def from_json(cls, values: Mapping[str, Any]) -> Panel:
         """Return what :meth:`to_json` wrote."""
         return cls(**{**values, "scorers": [ScorerQuality(**one) for one in values["scorers"]]})
-
-
-@dataclass
-class _Scorers:
-    """Who has a say: the columns of the votes, and why the others have none."""
-
-    names: list[str]
-    kept: list[int]
-    left_out: dict[int, str]
-
-    def leave_out(self, number: int, why: str) -> None:
-        self.kept.remove(number)
-        self.left_out[number] = why
 
 
 def ask_panel(matrix: ScoreMatrix, settings: LabelModelSettings, labels: Floats | None = None) -> tuple[Floats, Panel]:
@@ -174,7 +157,7 @@ def _labeled_prior(known: Floats, warnings: list[str]) -> float:
 
 def _fit(
     scaled: pl.DataFrame, prompts: pl.Series, settings: LabelModelSettings, prior: float | None, known: Floats
-) -> tuple[_Scorers, Votes, LabelModel]:
+) -> tuple[Members, Votes, LabelModel]:
     """Make votes, leave out who cannot have a say, and fit; more than once where votes depend on an unknown prior."""
     groups = prompts.to_numpy()
     assumed = 0.5 if prior is None else prior
@@ -184,92 +167,19 @@ def _fit(
         if before is not None and (votes == before).all():
             break
         before = votes
-        scorers = _Scorers(list(scaled.columns), list(range(len(scaled.columns))), {})
-        _leave_out_silent(scorers, votes)
+        scorers = Members(list(scaled.columns), list(range(len(scaled.columns))), {})
+        scorers.leave_out_silent(votes)
         fitted = list(scorers.kept)
         first = fit_label_model(votes[:, fitted], prior, blocks=1)
-        _leave_out_extreme(scorers, votes, first.prior, settings)
-        _leave_out_copies(scorers, first, fitted, settings.most_correlated)
-        _refuse_too_few(scorers)
+        scorers.leave_out_extreme(votes, first.prior, settings)
+        scorers.leave_out_copies(first, fitted, settings.most_correlated)
         if scorers.kept != fitted:
             first = fit_label_model(votes[:, scorers.kept], prior, blocks=1)
         assumed = first.prior
     return scorers, votes, fit_label_model(votes[:, scorers.kept], prior, groups)
 
 
-def _leave_out_silent(scorers: _Scorers, votes: Votes) -> None:
-    """Leave out who says the same of every response, or shares no responses with two others."""
-    for number in list(scorers.kept):
-        given = votes[:, number][votes[:, number] != MISSING]
-        if not len(given):
-            scorers.leave_out(number, "it scored none of the responses")
-        elif given.min() == given.max():
-            scorers.leave_out(number, f"it says {'yes' if given[0] else 'no'} to every response")
-    while True:
-        voted = (votes[:, scorers.kept] != MISSING).astype(np.float32)
-        shared = ((voted.T @ voted) > 1).sum(axis=1) - 1
-        few = [
-            number for number, count in zip(scorers.kept, shared, strict=True) if count < min(FEWEST, len(shared)) - 1
-        ]
-        if not few:
-            break
-        for number in few:
-            scorers.leave_out(number, "it scored other responses than the other scorers")
-    _refuse_too_few(scorers)
-
-
-def _leave_out_extreme(scorers: _Scorers, votes: Votes, prior: float, settings: LabelModelSettings) -> None:
-    """Leave out who says yes or no nearly always: Weaver's rule (B.3), by which rare right answers excuse rare yes."""
-    rates = {i: float((votes[:, i] == 1).sum() / (votes[:, i] != MISSING).sum()) for i in scorers.kept}
-    low, high = settings.least_yes, settings.most_yes
-    off = {i: max(low - rate if prior >= low else 0, rate - high if prior <= high else 0) for i, rate in rates.items()}
-    for number in sorted(off, key=lambda i: -off[i]):
-        if off[number] > 0 and len(scorers.kept) > FEWEST:
-            scorers.leave_out(number, f"it says yes to {100 * rates[number]:.0f}% of the responses")
-
-
-def _leave_out_copies(scorers: _Scorers, model: LabelModel, fitted: list[int], most: float) -> None:
-    """Keep the strongest scorers in turn, and leave out who repeats one of them.
-
-    Args:
-        scorers: Who has a say.
-        model: A first fit.
-        fitted: The scorers that it was fitted to.
-        most: Correlation from which on a scorer repeats another.
-    """
-    place = {number: i for i, number in enumerate(fitted)}
-    # Rounded, so that of equal scorers the first one stays.
-    order = sorted(scorers.kept, key=lambda i: -round(abs(float(model.strength[place[i]])), 6))
-    kept: list[int] = []
-    copies: list[tuple[float, int, int]] = []
-    for number in order:
-        alike = [(abs(model.correlation[place[number], place[other]]), other) for other in kept]
-        worst = max(alike, default=(0.0, -1))
-        if worst[0] >= most:
-            copies.append((worst[0], number, worst[1]))
-        else:
-            kept.append(number)
-    spare = FEWEST - len(kept)
-    for correlation, number, other in sorted(copies):
-        if spare > 0 and correlation < SAME:
-            spare -= 1
-            continue
-        scorers.leave_out(number, f"its votes repeat those of {scorers.names[other]} (correlation {correlation:.2f})")
-
-
-def _refuse_too_few(scorers: _Scorers) -> None:
-    if len(scorers.kept) >= 2:
-        return
-    reasons = [f"{scorers.names[i]}: {why}" for i, why in sorted(scorers.left_out.items())]
-    left = f"{scorers.names[scorers.kept[0]]} alone" if scorers.kept else "none"
-    raise UserError(
-        f"A label model compares scorers, and of {len(scorers.names)} {left} can be used.",
-        why=f"Left out: {'; '.join(reasons)}." if reasons else "There is one scorer.",
-        fix="Add scorers that err in other ways; or use the one that there is by itself.",
-    )
-
-
-def _about_scorers(scorers: _Scorers, votes: Votes, model: LabelModel, source: PriorSource) -> list[str]:
+def _about_scorers(scorers: Members, votes: Votes, model: LabelModel, source: PriorSource) -> list[str]:
     """Return what weakens a result, in sentences."""
     said = []
     names = [scorers.names[i] for i in scorers.kept]
@@ -324,7 +234,7 @@ def _interval(value: float, error: float) -> Interval:
     return (value, max(0.0, value - Z * error), min(1.0, value + Z * error))
 
 
-def _qualities(scorers: _Scorers, votes: Votes, model: LabelModel) -> list[ScorerQuality]:
+def _qualities(scorers: Members, votes: Votes, model: LabelModel) -> list[ScorerQuality]:
     found = []
     for number, name in enumerate(scorers.names):
         given = votes[:, number] != MISSING
@@ -343,7 +253,7 @@ def _qualities(scorers: _Scorers, votes: Votes, model: LabelModel) -> list[Score
     return sorted(found, key=lambda quality: quality.left_out is not None)
 
 
-def _most_alike(scorers: _Scorers, model: LabelModel) -> tuple[str, str, float]:
+def _most_alike(scorers: Members, model: LabelModel) -> tuple[str, str, float]:
     off = np.triu(np.abs(model.correlation), 1)
     first, second = np.unravel_index(int(off.argmax()), off.shape)
     names = [scorers.names[i] for i in scorers.kept]
