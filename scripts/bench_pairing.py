@@ -4,7 +4,7 @@
     python scripts/bench_pairing.py pairs --rows 100000 # one part, smaller
 
 Each part makes its data as Parquet files in one process and is measured in another, so that the peak memory is that of
-reading the files and doing the work. Parts: pairs, best_worst, duplicates, leaks, math.
+reading the files and doing the work. Parts: pairs, best_worst, panel, duplicates, leaks, math.
 """
 
 from __future__ import annotations
@@ -28,12 +28,20 @@ from w2s_align.pairing.quality import PARAGRAPHS, RUN, SENTENCES, SPECIAL_TOKENS
 from w2s_align.pairing.refusals import REFUSALS
 from w2s_align.records import Prompt, Response, Score
 
-FULL = {"pairs": 1_000_000, "best_worst": 200_000, "duplicates": 1_000_000, "leaks": 1_000_000, "math": 100_000}
+FULL = {
+    **{"pairs": 1_000_000, "best_worst": 200_000, "panel": 1_000_000},
+    **{"duplicates": 1_000_000, "leaks": 1_000_000, "math": 100_000},
+}
 BASELINE_ROWS = 100_000
 CHEAP = Filters(refusal=True, repetition=True, script="latin", max_length_gap=250, length_unit="chars")
 """Every filter that looks at one response or at two numbers; on by default besides: truncated, special tokens,
 identical, empty."""
-LIMITS = {"pairs": (40, 3), "best_worst": (30, None), "duplicates": (600, 4), "leaks": (600, 4), "math": (None, None)}
+LIMITS = {
+    **{"pairs": (40, 3), "best_worst": (30, None), "panel": (60, 3)},
+    **{"duplicates": (600, 4), "leaks": (600, 4), "math": (None, None)},
+}
+SCORERS = 30
+"""Scorers of the panel."""
 
 
 class Texts:
@@ -231,6 +239,52 @@ def run_best_worst(folder: Path) -> dict[str, object]:
     pairs = best_worst(*tables, scorer="reward", margin=1.0)
     pairs.audit()
     return {"seconds": time.perf_counter() - start, "pairs": pairs.table.num_rows}
+
+
+def make_panel(folder: Path, n: int) -> None:
+    """Make responses, eight to a prompt, and thirty scorers: 20 verdicts and 10 scores, some missing."""
+    texts = Texts(4)
+    draw, prompts = texts.draw, max(n // 8, 1)
+    pq.write_table(prompt_table(texts.take(prompts, 100)), folder / "prompts.parquet")
+    number = np.minimum(np.arange(n) // 8, prompts - 1)
+    prompt_ids = ids(prompts).take(pa.array(number))
+    samples = np.arange(n) - np.searchsorted(number, number)
+    responses = response_table(prompt_ids, texts.take(n, 60), "m", samples, draw)
+    pq.write_table(responses, folder / "responses.parquet")
+    right = draw.random(n) < 0.4
+    np.save(folder / "right.npy", right)
+    for scorer in range(SCORERS):
+        positive, negative = draw.uniform(0.55, 0.85, 2)
+        if scorer < 20:
+            values = (draw.random(n) < np.where(right, positive, 1 - negative)).astype(float)
+        else:
+            values = draw.normal(right * 2 * (positive - 0.5), 1)
+        columns = {name: responses[name] for name in ("prompt_id", "sample", "model")}
+        columns |= {"scorer": constant(f"v{scorer:02d}", n, pa.string()), "detail": constant("", n, pa.string())}
+        columns["value"] = pa.array(values, mask=draw.random(n) < 0.01 * (scorer % 3))
+        rest = {f.name: pa.nulls(n, f.type) for f in Score.SCHEMA if f.name not in columns}
+        table = pa.table(columns | rest).select(Score.SCHEMA.names).cast(Score.SCHEMA)
+        pq.write_table(table, folder / f"scores{scorer:02d}.parquet")
+
+
+def run_panel(folder: Path) -> dict[str, object]:
+    from w2s_align.pairing import posterior
+    from w2s_align.scoring import combine
+
+    start = time.perf_counter()
+    tables = (pq.read_table(path) for path in sorted(folder.glob("scores*.parquet")))
+    found = combine(tables, "label_model")
+    seconds = time.perf_counter() - start
+    values, right = found.table["value"].to_numpy(), np.load(folder / "right.npy")
+    responses, prompts = (pq.read_table(folder / f"{name}.parquet") for name in ("responses", "prompts"))
+    pairs = posterior(responses, found.table, prompts, least_preference=0.95)
+    return {
+        "seconds": time.perf_counter() - start,
+        "label model": seconds,
+        "accuracy": float(((values > 0.5) == right).mean()),
+        "prior": found.panel.prior[0] if found.panel else None,
+        "pairs": pairs.table.num_rows,
+    }
 
 
 def edit(text: str, draw: np.random.Generator, share: float) -> str:

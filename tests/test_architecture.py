@@ -31,7 +31,7 @@ DOMAIN: dict[str, set[str]] = {
     "interchange": {"lab", "pairing"},
     "training": {"families", "scoring"},
     "evaluation": {"generation", "interchange", "scoring"},
-    "reporting": {"evaluation", "lab", "pairing"},
+    "reporting": {"evaluation", "lab", "pairing", "scoring"},
 }
 """The library: rooms that know nothing of recipes, artifacts, steps and runs, and which of each other they know."""
 

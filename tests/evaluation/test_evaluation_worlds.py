@@ -67,6 +67,12 @@ def test_another_study_is_no_world_of_this_one(worlds: list[RunArms]) -> None:
         over_worlds([first, other], NAMES[:2])
 
 
+def test_arms_in_another_order_are_the_same_study(worlds: list[RunArms]) -> None:
+    first, second = results(worlds)[:2]
+    other = second.model_copy(update={"arms": second.arms[::-1]})  # as where their values are in another order
+    assert over_worlds([first, other], NAMES[:2]).arms == over_worlds([first, second], NAMES[:2]).arms
+
+
 def test_the_page_and_the_terminal_say_how_many_worlds_improved(worlds: list[RunArms], tmp_path) -> None:
     found = over_worlds(results(worlds), NAMES)
     seeds, failed = {"student.seed": [1, 2, 3, 4]}, [{"student.seed": 5}]

@@ -3,6 +3,7 @@
 import json
 import random
 
+import numpy
 import pyarrow as pa
 import pytest
 
@@ -16,11 +17,14 @@ from w2s_align.pairing import (
     correctness,
     max_delta,
     model_order,
+    posterior,
     ranked_scores,
     score_gap,
     worst_of_weak,
 )
 from w2s_align.records import Pair, Prompt, Response, to_table
+
+SIDES = ("chosen", "rejected")
 
 
 def test_model_order(make):
@@ -182,6 +186,53 @@ def test_score_gap_picks(make):
     assert drawn == {(("a", "a0", "a2"),), (("a", "a0", "a1"),), (("a", "a1", "a2"),)}
 
 
+def test_posterior(make):
+    rows = [("a", "m", 0, "a0", 0.9), ("a", "m", 1, "a1", 0.6), ("a", "m", 2, "a2", 0.2), ("b", "m", 0, "b0", 0.5)]
+    rows += [("b", "m", 1, "b1", 0.5), ("c", "m", 0, "c0", 0.6), ("c", "m", 1, "c1", 0.55)]
+    responses, scores = scored(make, rows)
+    prompts = make.prompts("abc")
+    every = posterior(responses, scores, prompts, pairs_per_prompt=3)
+    # the surest first: .9 x .8, .9 x .4, .6 x .8 would be right over wrong
+    assert make.short(every) == [("a", "a0", "a2"), ("a", "a1", "a2"), ("a", "a0", "a1"), ("c", "c0", "c1")]
+    # .6 x .45 / (.6 x .45 + .55 x .4) = .551
+    assert make.short(posterior(responses, scores, prompts, least_preference=0.55))[-1] == ("c", "c0", "c1")
+    sure = posterior(responses, scores, prompts, least_preference=0.56)
+    assert make.short(sure) == [("a", "a0", "a2")]
+    assert make.dropped(sure, "prompt") == {make.id("b"): "all scores equal", make.id("c"): "too close to call"}
+    assert make.short(posterior(responses, scores, prompts, margin=0.8)) == []
+    check_sums(sure)
+    wide = make.scores([(p, model, sample, 3 * value) for p, model, sample, _, value in rows])
+    with pytest.raises(UserError, match="6 scores are no probabilities"):
+        posterior(responses, wide, prompts)
+    with pytest.raises(UserError, match=r"least_preference cannot be 0\.3"):
+        posterior(responses, scores, prompts, least_preference=0.3)
+
+
+def test_pairs_by_probability_are_right(make):
+    """2,000 prompts of 8 responses, 8 scorers of accuracy .55 to .80: the shares of the published trial run."""
+    from w2s_align.scoring.label_model import fit_label_model
+
+    found = []
+    for seed in range(3):
+        draw = numpy.random.default_rng(seed)
+        right = draw.random((2000, 8)) < 0.4
+        accuracy = draw.uniform(0.55, 0.8, 8)
+        votes = (right.reshape(-1, 1) == (draw.random((16000, 8)) < accuracy)).astype(numpy.int8)
+        probability = fit_label_model(votes, blocks=1).posterior(votes)
+        rows = [(str(i // 8), "m", i % 8, f"text {i}", float(value)) for i, value in enumerate(probability)]
+        responses, scores = scored(make, rows)
+        prompts = make.prompts([str(i) for i in range(2000)])
+        for gap in (0.0, 0.8, 0.9, 0.95):
+            table = posterior(responses, scores, prompts, margin=gap).table
+            texts = [[int(turn[0]["content"].split()[1]) for turn in table[side].to_pylist()] for side in SIDES]
+            chosen, rejected = (right.reshape(-1)[numbers] for numbers in texts)
+            found.append((table.num_rows / 2000, (chosen & ~rejected).mean(), (~chosen & rejected).mean()))
+    kept, strict, inverted = numpy.array(found).reshape(3, 4, 3).mean(axis=0).T
+    assert strict == pytest.approx([0.917, 0.950, 0.964, 0.979], abs=0.03)
+    assert kept[0] > 0.98 and (numpy.diff(kept) < 0).all() and (numpy.diff(strict) > 0).all()
+    assert inverted.max() < 0.005
+
+
 def test_correctness(make):
     rows = [
         ("mixed", "m", 0, "right", 1.0),
@@ -213,6 +264,7 @@ RULES = {
     ),
     "score_gap": score_gap,
     "score_gap random": lambda *tables, **options: score_gap(*tables, pick="random", **options),
+    "posterior": posterior,
     "correctness": lambda *tables, **options: correctness(*tables, right_at=0.5, **options),
     "best_worst": best_worst,
     "best_random": best_random,

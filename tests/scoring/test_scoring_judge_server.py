@@ -5,13 +5,16 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pyarrow.parquet as pq
 import pytest
+from made_artifacts import artifact, run_step
 
 from w2s_align.generation import Engine, EngineResources, Sampling
 from w2s_align.pairing import judge as judge_pairs
-from w2s_align.records import Prompt, Response, to_table
+from w2s_align.records import Prompt, Response, Score, to_table
 from w2s_align.runs import recipe_from_text
 from w2s_align.scoring import JudgeSettings, judge
+from w2s_align.steps.meta_ranking import MetaRanking
 
 CHAT = Engine(name="openai", api="chat")
 GREEDY = Sampling(temperature=0, max_tokens=64)
@@ -140,3 +143,39 @@ steps:
     assert verdicts["verdict"].to_pylist() == ["tie"] * 6
     assert run.table("duel")["scorer"].to_pylist() == ["judge:referee"] * 6
     assert run.table("duel")["value"].to_pylist() == [0.0] * 6
+
+
+def test_meta_ranking_asks_about_responses_to_other_prompts(server, tmp_path):
+    prompts = [Prompt.of(f"offer {i}") for i in range(12)]
+    responses = [Response(p.id, 0, "m", f"worth {i}") for i, p in enumerate(prompts)]
+    responses[11] = Response(prompts[11].id, 0, "m", None, finish_reason="error", error="lost")
+    gold = [Score(p.id, 0, "m", "exact", float(i >= 6)) for i, p in enumerate(prompts)]
+    made = {
+        "prompts": artifact(tmp_path / "prompts" / "key", "prompts", to_table(prompts)),
+        "responses": artifact(tmp_path / "responses" / "key", "responses", to_table(responses)),
+        "gold": artifact(tmp_path / "scores" / "key", "scores", to_table(gold)),
+    }
+    step = MetaRanking(
+        model="referee",
+        responses="$responses",
+        known="$responses",
+        gold="$gold",
+        comparisons=4,
+        calibration=6,
+        engine=CHAT,
+        resources={"base_url": server},
+    )
+    step.check()
+    work = run_step(step, made, tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out/data/scores.parquet").to_pylist()
+    assert {row["scorer"] for row in rows} == {"meta_ranking:referee"}
+    assert rows[11]["value"] is None and work.counts["dropped"] == {"generation failed": 1}
+    values = [row["value"] for row in rows[:11]]
+    references = {prompts.index(p) for p in prompts if p.id in work.result["references"]}
+    assert len(references) == 4 and sum(i >= 6 for i in references) == 2
+    # The referee likes the larger number: the higher the worth, the more references it beats.
+    assert values[10] > 0.5 > values[0] and values[10] > values[6] >= values[5] > values[0]
+    assert work.result["calibration"]["count"] == 6 and work.result["unreadable"] < 0.1
+    pairs = {tuple(map(int, re.findall(r"worth (\d+)", text))) for text in Judge.asked}
+    assert all(first != second and {first, second} & references for first, second in pairs)
+    assert all((second, first) in pairs for first, second in pairs)

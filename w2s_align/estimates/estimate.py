@@ -22,6 +22,7 @@ from w2s_align.estimates.training import count_rows, estimate_training
 from w2s_align.families import Shape, find_shape, in_cache, shipped_shapes
 from w2s_align.steps.generate import Generate
 from w2s_align.steps.judge import JudgeStep
+from w2s_align.steps.meta_ranking import MetaRanking
 from w2s_align.steps.train import TrainStep
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class _Estimator:
             self.found[name] = _finished(done)
         elif isinstance(config, TrainStep):
             self.found[name] = self._training(name, config)
-        elif isinstance(config, Generate | JudgeStep):
+        elif isinstance(config, Generate | JudgeStep | MetaRanking):
             asked = self._sources(name, "prompts" if isinstance(config, Generate) else "responses")
             shape = None if config.engine.name == "openai" else self._shape(name, config.model)
             exact = all(one.exact for one in asked)

@@ -13,6 +13,7 @@ from w2s_align.estimates.gpus import Hardware
 from w2s_align.families import Shape
 from w2s_align.generation.memory import generation_memory
 from w2s_align.steps.judge import JudgeStep
+from w2s_align.steps.meta_ranking import MetaRanking
 
 
 def estimate_generation(
@@ -74,7 +75,9 @@ def _advice(shape: Shape, memory: float, spread: int, longest: int, count: int) 
 
 
 def _requests_per_row(config: Any) -> int:
-    """Return the requests per row: a judge gets one per aspect, or per other response."""
+    """Return the requests per row: a judge gets one per aspect, or per other response; references take two each."""
+    if isinstance(config, MetaRanking):
+        return 2 * config.comparisons
     if not isinstance(config, JudgeStep) or config.mode == "verdict":
         return 1
     return len(config.aspects) if config.mode == "pointwise" else max(1, len(config.responses) - 1)

@@ -74,15 +74,12 @@ class Verdict:
 
 def verdict(results: Results) -> Verdict:
     """Draw the conclusion; the conditions are at the head of this file."""
+    if results.study == "choice":
+        return _about_choice(results)
     setting = results.settings[0]
     if results.only_compares:
         return _compared(results, setting)
-    tried = [
-        c
-        for arm in results.arms
-        if arm.role == "treatment" and (c := results.comparison(setting, arm.name, results.baseline))
-    ]
-    tried = [c for c in tried if c.difference.value is not None]
+    tried = _tried(results, setting)
     if not tried:
         return _undefined(results, setting)
     main = max(tried, key=lambda c: (direction(c) == "above", c.difference.value or 0.0))
@@ -135,6 +132,66 @@ def direction(c: Comparison) -> Direction:
     alone = [s.value for s in c.seeds if s.value is not None]
     same = all(value > 0 if went == "above" else value < 0 for value in alone)
     return went if same else "unclear"
+
+
+def _tried(results: Results, setting: str) -> list[Comparison]:
+    """Return the comparisons of the treatments with the baseline, where there is anything to compare."""
+    found = [
+        c
+        for arm in results.arms
+        if arm.role == "treatment" and (c := results.comparison(setting, arm.name, results.baseline))
+    ]
+    return [c for c in found if c.difference.value is not None]
+
+
+def _about_choice(results: Results) -> Verdict:
+    """Draw the conclusion about ways to choose: the best of them against the baseline and against the controls."""
+    setting = results.settings[0]
+    tried = _tried(results, setting)
+    if not tried:
+        why = "no way to choose has the role treatment, or none of its responses is scored"
+        return Verdict("undefined", "Nothing to judge.", f"No verdict: {why}.", setting, caveats=results.warnings)
+    main = max(tried, key=lambda c: (direction(c) == "above", c.difference.value or 0.0))
+    rivals = [c for c in results.comparisons if (c.setting, c.first, c.kind) == (setting, main.first, "control")]
+    went, beaten = direction(main), [c for c in rivals if direction(c) == "above"]
+    estimates = {arm.name: arm.settings[setting].estimate for arm in results.arms}
+    mine = estimates[main.first]
+    interval = "" if mine.low is None or mine.high is None else f" ({_span(mine.low, mine.high, results.unit)})"
+    base = f"{number(estimates[main.second].value, results.unit)} by {main.second}"
+    said = [
+        f"Chosen by {main.first}, {number(mine.value, results.unit)}{interval} of the problems are answered right, "
+        f"against {base} ({p_text(main.p_holm)})"
+    ]
+    said += [
+        f"{number(estimates[arm.name].value, results.unit)} if the best response were always chosen"
+        for arm in results.arms
+        if arm.role == "ceiling"
+    ]
+    sides: dict[Direction, str] = {"above": "Above", "unclear": "Not clearly different from", "below": "Below"}
+    compared = [
+        f"{words} {_listed([_by_how_much(c, results.unit) for c in rivals if direction(c) == side])}."
+        for side, words in sides.items()
+        if any(direction(c) == side for c in rivals)
+    ]
+    sentence = " ".join(["; ".join(said) + ".", *compared])
+    status: Status = "no_effect" if went == "unclear" else "worse" if went == "below" else "partial"
+    if went == "above" and len(beaten) == len(rivals):
+        status = "improved"
+    headlines: dict[Status, str] = {
+        "improved": f"Best chosen by {main.first}.",
+        "worse": f"{main.first} chooses worse than {main.second}.",
+        "no_effect": f"No way to choose is clearly better than {main.second}.",
+    }
+    unbeaten = [c.second for c in rivals if c not in beaten]
+    good = f"{main.first} chooses well, but not clearly better than {_listed(unbeaten)}." if unbeaten else ""
+    headline = headlines.get(status, good)
+    controls = {c.second: direction(c) for c in rivals}
+    return Verdict(status, headline, sentence, setting, main.first, None, controls, list(results.warnings), "model")
+
+
+def _by_how_much(c: Comparison, unit: str) -> str:
+    difference = "unknown" if c.difference.value is None else f"{_points(c.difference.value, unit)}"
+    return f"{c.second} (by {difference}, {p_text(c.p_holm)})"
 
 
 def _side(difference: Estimate, p: float | None) -> Direction:

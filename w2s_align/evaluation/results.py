@@ -307,6 +307,8 @@ class Results(_Plain):
 
     format: Literal[1] = 1
     """Version of this layout."""
+    study: Literal["training", "choice"] = "training"
+    """training: arms are models. choice: they are ways to choose one of the same responses (see ``choice.py``)."""
     metric: str
     """Name of the scorer."""
     unit: Literal["share", "number"]

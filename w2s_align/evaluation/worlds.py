@@ -129,7 +129,8 @@ def over_worlds(results: Sequence[Results], names: Sequence[str]) -> Worlds:
         UserError: The worlds have other arms, settings or scorers, so that no number of theirs can be averaged.
     """
     first = results[0]
-    shapes = [([(arm.name, arm.role) for arm in r.arms], r.settings, r.metric, r.level) for r in results]
+    # Sorted: within a role, arms are shown in the order of their values, which another world may change.
+    shapes = [(sorted((arm.name, arm.role) for arm in r.arms), r.settings, r.metric, r.level) for r in results]
     for name, shape in zip(names, shapes, strict=True):
         if shape != shapes[0]:
             raise UserError(

@@ -93,6 +93,11 @@ class Task:
         rows = [_digits(first)[:, ::-1] + ord("0"), _column(first, self.operator), _digits(second)[:, ::-1] + ord("0")]
         return np.concatenate(rows, axis=1).astype(np.uint8)
 
+    def final_lines(self, first: Numbers, second: Numbers, forgets: Flags) -> list[str]:
+        """Return the answers of an author who forgets these carries [n, 3]."""
+        texts, _ = self.solutions(first, second, forgets, np.zeros((len(first), DIGITS), dtype=bool))
+        return [final_line(text) for text in texts_of(texts)]
+
     def solutions(self, first: Numbers, second: Numbers, forgets: Flags, small: Flags) -> tuple[Characters, Flags]:
         """Write the worked solutions.
 
@@ -224,12 +229,19 @@ def draw_different(task: Task, n: int, rng: np.random.Generator, split: Split) -
     return first, second
 
 
-def _parse(task: Task, problem: str) -> tuple[int, int] | None:
+def operands_of(task: Task, prompt: Prompt) -> tuple[int, int] | None:
+    """Return the operands of a problem; None where the prompt is no problem of the task."""
+    problem = prompt.messages[-1]["content"]
     found = re.fullmatch(rf"([1-9]\d{{3}}){re.escape(task.operator)}([1-9]\d{{3}})", problem, flags=re.ASCII)
     if found is None:
         return None
     first, second = int(found[1]), int(found[2])
     return None if task.operator == "-" and first < second else (first, second)
+
+
+def final_line(text: str) -> str:
+    """Return the answer of a response: its last line, "" when it has none."""
+    return text.rstrip().rsplit("\n", 1)[-1].strip()
 
 
 def check(task: str, prompt: Prompt, text: str | None) -> tuple[float | None, str]:
@@ -247,13 +259,12 @@ def check(task: str, prompt: Prompt, text: str | None) -> tuple[float | None, st
         problem of the task. A text without an answer is wrong, not unscored.
     """
     found = find_task(task)
-    problem = prompt.messages[-1]["content"]
-    operands = _parse(found, problem)
+    operands = operands_of(found, prompt)
     if operands is None:
-        return None, f"not a problem of {task}: {problem[:40]!r}"
+        return None, f"not a problem of {task}: {prompt.messages[-1]['content'][:40]!r}"
     if text is None:
         return None, "no response"
-    answer = text.rstrip().rsplit("\n", 1)[-1].strip()
+    answer = final_line(text)
     right = str(operands[0] + operands[1] if found.operator == "+" else operands[0] - operands[1])
     return float(answer == right), answer[:40] or "no answer"
 

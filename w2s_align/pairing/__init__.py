@@ -26,6 +26,7 @@ from w2s_align.pairing.rules.correctness import correctness
 from w2s_align.pairing.rules.judge import judge
 from w2s_align.pairing.rules.max_delta import max_delta
 from w2s_align.pairing.rules.model_order import model_order
+from w2s_align.pairing.rules.posterior import posterior
 from w2s_align.pairing.rules.ranked_scores import Level, ranked_scores
 from w2s_align.pairing.rules.score_gap import score_gap
 from w2s_align.pairing.rules.self_confidence import self_confidence
@@ -55,6 +56,7 @@ __all__ = [
     "max_delta",
     "model_order",
     "near_duplicates",
+    "posterior",
     "ranked_scores",
     "reverse",
     "score_gap",

@@ -9,8 +9,6 @@ from w2s_align.errors import UserError, did_you_mean
 from w2s_align.recipe.schema import NAME
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from w2s_align.evaluation.results import Role
 
 
@@ -43,12 +41,3 @@ def check_arms(arms: Sequence[str], roles: Mapping[str, Role], baseline: str, ba
         )
     if roles[baseline] not in baselines:
         raise UserError(f"The baseline {baseline} has the role {roles[baseline]}.", fix=" or ".join(baselines))
-
-
-def labelled(scores: pa.Table, **labels: str) -> pa.Table:
-    """Add columns that say whose scores these are, so that all arms fit into one table."""
-    import pyarrow as pa
-
-    for name, value in labels.items():
-        scores = scores.append_column(name, pa.repeat(pa.scalar(value), scores.num_rows))
-    return scores

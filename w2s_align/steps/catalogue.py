@@ -3,6 +3,7 @@
 Kinds of training declare themselves in training/methods; one file (train.py) makes the steps of all of them.
 """
 
+from w2s_align.steps.best_of import BestOf
 from w2s_align.steps.combine import Combine
 from w2s_align.steps.cut import Cut
 from w2s_align.steps.debate import DebateStep
@@ -21,8 +22,10 @@ from w2s_align.steps.join import Join
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.lab_model import LabModelStep
 from w2s_align.steps.label import Label
+from w2s_align.steps.label_errors import LabelErrorsStep
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
+from w2s_align.steps.meta_ranking import MetaRanking
 from w2s_align.steps.pair import PairStep
 from w2s_align.steps.pick import Pick
 from w2s_align.steps.preference import Preference
@@ -51,10 +54,13 @@ CATALOGUE: dict[str, type[Step]] = {
             JudgeStep,
             Label,
             Ensemble,
+            MetaRanking,
             Combine,
+            BestOf,
             Select,
             DebateStep,
             PairStep,
+            LabelErrorsStep,
             ImportPairs,
             Join,
             ImportChats,

@@ -153,7 +153,7 @@ class DebateStep(Step, DebateSettings):
 
 
 def _labels(scores: pa.Table) -> dict[str, str]:
-    """Return the most probable class of every labelled item."""
+    """Return the most probable class of every labeled item."""
     found = {}
     for key, row in zip(scores["prompt_id"].to_pylist(), scores["probabilities"].to_pylist(), strict=True):
         if row:

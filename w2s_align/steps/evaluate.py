@@ -33,7 +33,7 @@ from w2s_align.recipe.schema import NAME, ArtifactType, PromptsRef, Reads, Refer
 from w2s_align.records import Score, Settings, record_columns
 from w2s_align.scoring.judge import DEFAULT_SAMPLING
 from w2s_align.scoring.scorers import ScorerSettings
-from w2s_align.steps.arms import check_arms, labelled
+from w2s_align.steps.arms import check_arms
 from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.generate import Generate, GenerateResources
@@ -43,6 +43,7 @@ from w2s_align.steps.lm_eval import LmEvalStep
 from w2s_align.steps.preference import Preference
 from w2s_align.steps.score import MODEL, open_scorer, scorer_identity, scorer_models
 from w2s_align.steps.step import Step
+from w2s_align.steps.tables import labeled
 from w2s_align.steps.task import TaskStep, check_task
 from w2s_align.steps.work import Work
 
@@ -405,7 +406,7 @@ class Evaluate(Step):
                     answers[setting] = self._scored(work, evaluated, arm, index, setting)
                     done += 1
                     work.progress(done, total, f"{arm} {setting}")
-                    tables.append(labelled(answers[setting].scores, arm=arm, run=seed, setting=setting))
+                    tables.append(labeled(answers[setting].scores, arm=arm, run=seed, setting=setting))
                 made.append(ArmRun(seed, answers))
             arms.append(Arm(arm, self.roles.get(arm, "other"), made))
         tasks = self.definitions()

@@ -13,11 +13,12 @@ from typing import Annotated, ClassVar, Literal
 from w2s_align.errors import UserError
 from w2s_align.evaluation.results import Role
 from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Resources, ScoresRef, StepConfig
-from w2s_align.steps.arms import check_arms, labelled
+from w2s_align.steps.arms import check_arms
 from w2s_align.steps.evaluation_inputs import LABELS, Evaluated
 from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.label import Label, LabelResources
 from w2s_align.steps.step import Step
+from w2s_align.steps.tables import labeled
 from w2s_align.steps.work import Work
 
 
@@ -88,7 +89,7 @@ class EvaluateClassifiers(Step):
             for index, found in zip(by_index, labels[arm], strict=True):
                 seed, scores = evaluated.seed_name(arm, index), right_or_wrong(items, found)
                 made.append(ArmRun(seed, {LABELS: Answers(scores)}))
-                tables.append(labelled(scores, arm=arm, run=seed, setting=LABELS))
+                tables.append(labeled(scores, arm=arm, run=seed, setting=LABELS))
             arms.append(Arm(arm, self.roles[arm], made))
             work.progress(len(arms), len(self.roles), arm)
         results = evaluate_arms(items, arms, self.baseline, seed=self.seed or 0)

@@ -21,10 +21,11 @@ from w2s_align.recipe.schema import ArtifactType, Reads, Resources, ResultsRef
 from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.step import Step
+from w2s_align.steps.tables import behind
 from w2s_align.steps.work import Work, merge_warnings
 
 if TYPE_CHECKING:
-    from w2s_align.evaluation import Results
+    from w2s_align.evaluation import Results, Verdict
     from w2s_align.reporting import PairAudit, Sample, StepCost, TrainingCurve
 
 
@@ -66,12 +67,15 @@ class ReportStep(Step):
         from w2s_align.reporting import ReportData, write_report
 
         source = work.inputs["of"]
-        for artifact in _behind(source):
+        for artifact in behind(source):
             artifact.verify(lambda name: not name.startswith("model/"))  # all numbers that are shown, no weights
         results = Results.model_validate_json(source.text("results.json"))
         verdict = Verdict(**source.manifest["result"]["verdict"])
+        if results.study == "choice":
+            self._write_choice(work, results, verdict)
+            return
         names = work.recipe["names"]
-        behind = [(names.get(f"{a.kind}/{a.key}", a.manifest["name"]), a) for a in _behind(source)]
+        sources = [(names.get(f"{a.kind}/{a.key}", a.manifest["name"]), a) for a in behind(source)]
         samples, total = _samples(source, results, verdict.arm)
         data = ReportData(
             title=self.title or work.recipe["name"],
@@ -79,26 +83,45 @@ class ReportStep(Step):
             recipe=work.recipe["text"],
             results=results,
             verdict=verdict,
-            pairs=[_pairs(name, a) for name, a in behind if a.type == "pairs"],
-            curves=[_curve(name, a) for name, a in behind if "alarms" in a.manifest["result"]],
+            pairs=[_pairs(name, a) for name, a in sources if a.type == "pairs"],
+            curves=[_curve(name, a) for name, a in sources if "alarms" in a.manifest["result"]],
             samples=samples,
             samples_total=total,
-            steps=[_cost(name, a) for name, a in behind],
-            versions={k: v for _, a in behind for k, v in a.manifest["versions"].items()},
+            steps=[_cost(name, a) for name, a in sources],
+            versions={k: v for _, a in sources for k, v in a.manifest["versions"].items()},
             warnings=merge_warnings(
                 (name, text)
-                for name, artifact in behind
+                for name, artifact in sources
                 for text in artifact.manifest["warnings"]
                 if artifact is not source  # its warnings are the verdict's caveats
             ),
         )
         write_report(data, work.out)
-        cards = _write_cards(work.out / "cards", behind, results, verdict.sentence, work.recipe["text"])
+        cards = _write_cards(work.out / "cards", sources, results, verdict.sentence, work.recipe["text"])
         for repository in self.push_to_hub:
             pushed = self._push(work, repository, work.inputs[f"push_to_hub.{repository}"], cards)
             work.result.setdefault("pushed", {})[repository] = pushed
         work.result["verdict"] = verdict.sentence
         work.counts.update(kept=len(samples), problems=total)
+
+    def _write_choice(self, work: Work, results: Results, verdict: Verdict) -> None:
+        """Write the page of ways to choose: no model was trained, so there are no cards, curves and pairs."""
+        from w2s_align.reporting.article import write_article
+        from w2s_align.reporting.choice_page import choice_article
+        from w2s_align.scoring.panel import Panel
+
+        if self.push_to_hub:
+            raise UserError("push_to_hub: a comparison of ways to choose has no model.", fix="Leave it out.")
+        names = work.recipe["names"]
+        panels = [
+            (names.get(f"{a.kind}/{a.key}", a.manifest["name"]), Panel.from_json(a.manifest["result"]["panel"]))
+            for a in behind(work.inputs["of"])
+            if "panel" in a.manifest["result"]
+        ]
+        title = self.title or work.recipe["name"]
+        write_article(choice_article(title, results, verdict, panels, work.recipe["text"]), work.out)
+        work.result["verdict"] = verdict.sentence
+        work.counts.update(kept=len(results.arms), problems=results.problems)
 
     def _push(self, work: Work, repository: str, model: Artifact, cards: dict[str, Path]) -> str:
         """Push a model with its card of this report as one commit, from a folder of links."""
@@ -124,28 +147,28 @@ class ReportStep(Step):
 
 
 def _write_cards(
-    folder: Path, behind: list[tuple[str, Artifact]], results: Results, sentence: str, recipe: str
+    folder: Path, sources: list[tuple[str, Artifact]], results: Results, sentence: str, recipe: str
 ) -> dict[str, Path]:
     """Write the card of every model that an arm is and a step made, and of every data set, with the evaluation in
     it; return them by the key of the artifact."""
     from w2s_align.reporting.cards import dataset_card, model_card
 
     folder.mkdir(exist_ok=True)
-    source = behind[-1][1]
+    source = sources[-1][1]
     arms: dict[str, str] = {}
     for place, asked in source.inputs():
         answers = Place.parse(place)
         if answers is not None and answers.arm and "model" in asked.manifest["inputs"]:
             arms[asked.input("model").key] = answers.arm
-    names = {artifact.key: name for name, artifact in behind}
+    names = {artifact.key: name for name, artifact in sources}
     cards: dict[str, Path] = {}
-    for name, artifact in behind:
+    for name, artifact in sources:
         readme = (artifact.model if artifact.type == "model" else artifact.path) / "README.md"
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         if artifact.key in arms:
-            made_from = [_cost(names[a.key], a) for a in _behind(artifact)]
+            made_from = [_cost(names[a.key], a) for a in behind(artifact)]
             arm = arms[artifact.key]
-            origin = origin_of(_behind(artifact))
+            origin = origin_of(behind(artifact))
             card = model_card(text, results, arm, name, sentence, made_from=made_from, recipe=recipe, origin=origin)
         elif artifact.type == "pairs":
             card = dataset_card(text, results, sentence)
@@ -156,22 +179,22 @@ def _write_cards(
     return cards
 
 
-def origin_of(behind: Sequence[Artifact]) -> dict[str, Any]:
+def origin_of(made_from: Sequence[Artifact]) -> dict[str, Any]:
     """Return what the hub's metadata says of where a model comes from: base model, license and data sets.
 
     Args:
-        behind: The model's artifact and all it was made from, each after what it read.
+        made_from: The model's artifact and all it was made from, each after what it read.
     """
     from w2s_align.pairing.licenses import stated_license
 
     found: dict[str, Any] = {"datasets": []}
-    trained = behind[-1]
+    trained = made_from[-1]
     while "model" in trained.manifest["inputs"]:
         trained = trained.input("model")
     base = trained.manifest["options"].get("model")
     if isinstance(base, str) and not looks_local(base):
         found |= {"base_model": base, "license": stated_license(base)}
-    for artifact in behind:
+    for artifact in made_from:
         source = artifact.manifest["options"].get("source")
         if artifact.type in ("pairs", "prompts") and isinstance(source, str) and _is_hub_dataset(source):
             found["datasets"].append(source)
@@ -182,20 +205,6 @@ def origin_of(behind: Sequence[Artifact]) -> dict[str, Any]:
 def _is_hub_dataset(source: str) -> bool:
     known = source.startswith(GENERATORS) or looks_local(source) or Path(source).suffix in ROW_FILES
     return source.count("/") == 1 and not known
-
-
-def _behind(source: Artifact) -> list[Artifact]:
-    """Return an artifact and all it was made from, each after what it read."""
-    found: dict[str, Artifact] = {}
-
-    def visit(artifact: Artifact) -> None:
-        if artifact.key not in found:
-            for _, read in artifact.inputs():
-                visit(read)
-            found[artifact.key] = artifact
-
-    visit(source)
-    return list(found.values())
 
 
 def _pairs(name: str, artifact: Artifact) -> PairAudit:

@@ -1,4 +1,4 @@
-"""What steps that read several artifacts share: their rows in one table, and the prompts behind them, once."""
+"""What steps that read several artifacts share: what is behind them, and their rows in one table."""
 
 from __future__ import annotations
 
@@ -23,8 +23,31 @@ def prompts_behind(artifacts: Sequence[Artifact]) -> pa.Table:
     return merged.unique("id", keep="first", maintain_order=True).to_arrow().cast(tables[0].schema)
 
 
+def behind(source: Artifact) -> list[Artifact]:
+    """Return an artifact and all it was made from, each after what it read."""
+    found: dict[str, Artifact] = {}
+
+    def visit(artifact: Artifact) -> None:
+        if artifact.key not in found:
+            for _, read in artifact.inputs():
+                visit(read)
+            found[artifact.key] = artifact
+
+    visit(source)
+    return list(found.values())
+
+
 def join_tables(tables: Sequence[pa.Table]) -> pa.Table:
     """Return the rows of several tables of one kind; a column that files of an older version lack is null in them."""
     import pyarrow as pa
 
     return pa.concat_tables(tables, promote_options="default")
+
+
+def labeled(scores: pa.Table, **labels: str) -> pa.Table:
+    """Return scores with columns that say whose they are, so that those of all arms fit into one table."""
+    import pyarrow as pa
+
+    for name, value in labels.items():
+        scores = scores.append_column(name, pa.repeat(pa.scalar(value), scores.num_rows))
+    return scores

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from w2s_align.evaluation import Results
     from w2s_align.evaluation.run_comparison import RunArms
 
+EVALUATIONS = ("evaluate", "best_of")
+"""Kinds of steps whose results can be compared."""
+
 
 @dataclass(frozen=True)
 class RunToCompare:
@@ -73,7 +76,7 @@ def open_runs(targets: Sequence[str], runs_dir: Path, step: str | None = None) -
 def _evaluations(run: Run) -> list[str]:
     """Return the finished evaluations of a run."""
     done = run.names()
-    return [name for name, node in run.state["nodes"].items() if node["kind"] == "evaluate" and name in done]
+    return [name for name, node in run.state["nodes"].items() if node["kind"] in EVALUATIONS and name in done]
 
 
 def _open(target: str, runs_dir: Path) -> Run:
@@ -139,7 +142,11 @@ def _arms(run: RunToCompare) -> RunArms:
     from w2s_align.steps.evaluation_inputs import Evaluated
 
     scores = run.artifact.table("scores")
-    problems: pa.Table = Evaluated.of(run.artifact).problems()
+    if run.results.study == "choice":
+        problems: pa.Table = run.artifact.input("responses").prompts().table()
+        problems = problems.filter(pc.is_in(problems["id"], scores["prompt_id"].unique()))
+    else:
+        problems = Evaluated.of(run.artifact).problems()
 
     def part(arm: str, seed: str, setting: str) -> Answers:
         mine = (pc.field("arm") == arm) & (pc.field("run") == seed) & (pc.field("setting") == setting)

@@ -17,6 +17,7 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.errors import UserError
 from w2s_align.runs.find import find_target
 from w2s_align.runs.run import Run
+from w2s_align.terminal.compare import EVALUATIONS
 from w2s_align.terminal.console import open_console
 from w2s_align.terminal.progress import printable, show_verdict
 from w2s_align.terminal.run_view import run_view
@@ -166,7 +167,7 @@ def _over_worlds(
 
 
 def _has_evaluation(run: Run) -> bool:
-    return any(run.state["nodes"][name]["kind"] == "evaluate" for name in run.names())
+    return any(run.state["nodes"][name]["kind"] in EVALUATIONS for name in run.names())
 
 
 def _compare(runs: Sequence[RunToCompare], runs_dir: Path, out: Path | None, as_json: bool) -> None:
@@ -234,7 +235,15 @@ def _scores(artifact: Artifact, start: int, rows: int) -> RenderableType:
         shown.add_row(
             row["prompt_id"], row["model"], str(row["sample"]), row["scorer"], value, printable(row["detail"][:80])
         )
-    return Group(shown, _place(start, len(found), total))
+    rest: list[RenderableType] = []
+    if "panel" in artifact.manifest["result"]:
+        from w2s_align.reporting.panel_page import panel_table
+
+        rest = [
+            panel_table(artifact.manifest["result"]["panel"]),
+            f"Page: {printable(str(artifact.path / 'report.html'))}",
+        ]
+    return Group(shown, _place(start, len(found), total), *rest)
 
 
 def _pairs(artifact: Artifact, start: int, rows: int) -> RenderableType:
@@ -279,7 +288,12 @@ def _results(artifact: Artifact, start: int, rows: int) -> RenderableType:
     from w2s_align.evaluation import Results
     from w2s_align.reporting import summary_table
 
-    return summary_table(Results.model_validate_json(artifact.text("results.json")))
+    results = Results.model_validate_json(artifact.text("results.json"))
+    if results.study == "choice":
+        from w2s_align.reporting.choice_page import choice_table
+
+        return choice_table(results)
+    return summary_table(results)
 
 
 def _nothing(artifact: Artifact, start: int, rows: int) -> RenderableType:

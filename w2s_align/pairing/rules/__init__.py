@@ -7,6 +7,7 @@ from w2s_align.pairing.rules.correctness import Correctness
 from w2s_align.pairing.rules.judge import Judge
 from w2s_align.pairing.rules.max_delta import MaxDelta
 from w2s_align.pairing.rules.model_order import ModelOrder
+from w2s_align.pairing.rules.posterior import Posterior
 from w2s_align.pairing.rules.ranked_scores import RankedScores
 from w2s_align.pairing.rules.score_gap import ScoreGap
 from w2s_align.pairing.rules.self_confidence import SelfConfidence
@@ -25,6 +26,7 @@ RULES: dict[str, type[Rule]] = {
         WorstOfWeak,
         MaxDelta,
         RankedScores,
+        Posterior,
         Judge,
         SelfConfidence,
     )

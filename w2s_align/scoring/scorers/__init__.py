@@ -18,6 +18,7 @@ from w2s_align.scoring.scorers.code import CodeScorer
 from w2s_align.scoring.scorers.feature import FeatureScorer
 from w2s_align.scoring.scorers.instructions import InstructionsScorer
 from w2s_align.scoring.scorers.lab import LabScorer
+from w2s_align.scoring.scorers.lab_verifier import LabVerifierScorer
 from w2s_align.scoring.scorers.library_checks import MathScorer, ReasoningGymScorer
 from w2s_align.scoring.scorers.logprob import LogprobScorer
 from w2s_align.scoring.scorers.reward import RewardScorer
@@ -32,6 +33,7 @@ SCORERS: dict[str, type[Scorer]] = {
         MathScorer,
         ReasoningGymScorer,
         LabScorer,
+        LabVerifierScorer,
         AutoScorer,
         CodeScorer,
         InstructionsScorer,
