@@ -6,6 +6,7 @@ import contextlib
 import filecmp
 import re
 import shutil
+import textwrap
 import typing
 from collections import Counter
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ TOUR = "tour"
 """The shipped recipe that has an example of most kinds."""
 SHOWN_OPTIONS = 10
 """Options of a kind that are shown at first: with an example, they fit a screen."""
+SHOWN_CHARS = 140
+"""Characters of an option's help that are shown at first: two lines."""
 NAME_OF_A_FILE = re.compile(r"[\w-]+\.[\w.-]+")
 
 
@@ -184,7 +187,8 @@ def _most_used(kind: str) -> list[str]:
 def _in_short(name: str, info: FieldInfo) -> Iterator[RenderableType]:
     """Yield an option with the first sentence of its help, and the names of the options inside it."""
     yield f"[cyan]{name}[/]  [dim]{escape(_kind_of(info))}[/]"
-    yield _meaning(re.split(r"(?<=\.)\s", _first_paragraph(info.description))[0])
+    sentence = re.split(r"(?<=\.)\s", _first_paragraph(info.description))[0]
+    yield _meaning(textwrap.shorten(sentence, SHOWN_CHARS, placeholder=" ..."))
     groups = _groups(info.annotation)
     if len(groups) == 1:
         yield Text(f"    {{{', '.join(groups[0].model_fields)}}}", style="dim", overflow="ellipsis", no_wrap=True)
