@@ -16,7 +16,7 @@ from w2s_align.runs import load_recipe
 from w2s_align.steps import CATALOGUE
 from w2s_align.terminal.catalogue import TOUR, kind_options, shipped_recipes
 
-SCREEN = 45
+SCREEN = 50
 """Lines of a terminal window of ordinary size."""
 
 
