@@ -23,6 +23,7 @@ from w2s_align.runs.executor import Executor
 from w2s_align.runs.find import find_target
 from w2s_align.runs.outcome import Event, Outcome
 from w2s_align.runs.plan import plan
+from w2s_align.runs.run import link_models
 from w2s_align.runs.status import now
 from w2s_align.runs.worker import WorkItem, run_item
 
@@ -259,3 +260,20 @@ def test_a_worker_opens_the_step_by_its_path_and_reports_in_events(tmp_path: Pat
     artifact = Store(tmp_path).find("number", item.key)
     assert artifact is not None and artifact.type == CATALOGUE["number"].writes and artifact.manifest["name"] == "one"
     assert run_item(item, events.append) == {"event": "done", "twin": True}
+
+
+def test_the_complete_card_lies_beside_the_weights(tmp_path: Path) -> None:
+    made = Run(tmp_path / "run")
+    model, cards = made.path / "steps" / "dpo@1" / "model", tmp_path / "report" / "cards"
+    model.mkdir(parents=True)
+    cards.mkdir(parents=True)
+    for name, text in (("model.safetensors", "weights"), ("README.md", "of the training")):
+        (model / name).write_text(text)
+    for name in ("dpo@1", "pairs"):  # a data set has a card and no model
+        (cards / f"{name}.md").write_text(f"with the evaluation of {name}")
+    for _ in range(2):  # again when the run goes on
+        link_models(made, cards)
+    found = {path.name: path.read_text() for path in (made.path / "models" / "dpo@1").iterdir()}
+    assert found == {"model.safetensors": "weights", "README.md": "with the evaluation of dpo@1"}
+    assert [path.name for path in (made.path / "models").iterdir()] == ["dpo@1"]
+    assert (model / "README.md").read_text() == "of the training"

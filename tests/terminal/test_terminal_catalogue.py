@@ -16,10 +16,8 @@ from w2s_align.runs import load_recipe
 from w2s_align.steps import CATALOGUE
 from w2s_align.terminal.catalogue import TOUR, kind_options, shipped_recipes
 
-SCREEN = 45
+SCREEN = 50
 """Lines of a terminal window of ordinary size."""
-IMPLIED = ("lm_eval", "likelihood")
-"""Kinds that only evaluations make."""
 
 
 def shown(kind: str, *, every: bool = False) -> str:
@@ -38,7 +36,7 @@ def test_a_kind_fits_a_screen_and_names_what_must_be_given(kind: str) -> None:
     assert sorted(options[: len(required)]) == sorted(required) and len(options) <= 10
     left = len(fields) - 1 - len(options)
     assert (f"{left} more options: w2s steps {kind} --all" in text) == (left > 0)
-    assert ("Example, in" in text) == (kind not in IMPLIED)
+    assert ("Example, in" in text) != ("No shipped recipe names such a step." in text)
 
 
 def test_options_that_recipes_use_come_first_and_all_of_them_on_request() -> None:
@@ -54,10 +52,11 @@ def test_the_example_is_the_text_of_the_recipe() -> None:
     assert yaml.safe_load(example)["scores"]["roles"] == {"weak": "student", "weaker": "teacher", "dpo": "treatment"}
 
 
-def test_the_tour_has_each_kind_once_at_least_and_plans_offline(tmp_path: Path) -> None:
+def test_the_tour_plans_offline_and_its_kinds_have_their_examples_from_it(tmp_path: Path) -> None:
     recipe = load_recipe(shipped_recipes()[TOUR])
-    planned = recipe.plan(tmp_path)
-    assert {item.node.config.kind for item in planned.values()} | set(IMPLIED) == set(CATALOGUE)
+    kinds = {item.node.config.kind for item in recipe.plan(tmp_path).values() if not item.node.implied}
+    assert len(kinds) > 25
+    assert all(f"in the recipe `{TOUR}`" in " ".join(shown(kind).split()) for kind in kinds)
 
 
 def test_help_of_a_group_of_options_shows_the_texts_of_its_fields() -> None:

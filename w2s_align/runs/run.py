@@ -185,12 +185,12 @@ def _record_node(run: Run, item: Planned, store: Store, outcome: Outcome, other:
         if item.node.config.writes == "report":
             for page in ("report.html", "report.md"):
                 _link(run.path / page, Path(os.path.relpath(target / page, run.path)))
-            _link_models(run, target / "cards")
+            link_models(run, target / "cards")
     seconds = outcome.seconds.get(name) or other.get("seconds")
     return {"kind": kind, "key": item.key, "state": state, "seconds": seconds}
 
 
-def _link_models(run: Run, cards: Path) -> None:
+def link_models(run: Run, cards: Path) -> None:
     """Make ``models/<step>``: the files of each evaluated model, with the card that has the evaluation in it."""
     for card in sorted(cards.glob("*.md")):
         model = run.path / "steps" / card.stem / "model"

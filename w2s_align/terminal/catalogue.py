@@ -6,6 +6,7 @@ import contextlib
 import filecmp
 import re
 import shutil
+import textwrap
 import typing
 from collections import Counter
 from collections.abc import Iterator
@@ -38,9 +39,11 @@ from w2s_align.steps.catalogue import CATALOGUE
 from w2s_align.steps.step import Step
 
 TOUR = "tour"
-"""The shipped recipe that has one step of each kind."""
+"""The shipped recipe that has an example of most kinds."""
 SHOWN_OPTIONS = 10
 """Options of a kind that are shown at first: with an example, they fit a screen."""
+SHOWN_CHARS = 140
+"""Characters of an option's help that are shown at first: two lines."""
 NAME_OF_A_FILE = re.compile(r"[\w-]+\.[\w.-]+")
 
 
@@ -184,25 +187,29 @@ def _most_used(kind: str) -> list[str]:
 def _in_short(name: str, info: FieldInfo) -> Iterator[RenderableType]:
     """Yield an option with the first sentence of its help, and the names of the options inside it."""
     yield f"[cyan]{name}[/]  [dim]{escape(_kind_of(info))}[/]"
-    yield _meaning(re.split(r"(?<=\.)\s", _first_paragraph(info.description))[0])
+    sentence = re.split(r"(?<=\.)\s", _first_paragraph(info.description))[0]
+    yield _meaning(textwrap.shorten(sentence, SHOWN_CHARS, placeholder=" ..."))
     groups = _groups(info.annotation)
     if len(groups) == 1:
         yield Text(f"    {{{', '.join(groups[0].model_fields)}}}", style="dim", overflow="ellipsis", no_wrap=True)
 
 
 def _example(kind: str) -> Iterator[RenderableType]:
-    """Yield the step of this kind in the recipe that has one of each, as it is written there."""
-    document = read_document(shipped_recipes()[TOUR])
-    name = next((name for name, step in document.data["steps"].items() if step["kind"] == kind), None)
-    if name is None:
-        yield "`evaluate` makes these steps itself, for its tasks."
+    """Yield a step of this kind as a shipped recipe has it, of the one that has many kinds where it is there."""
+    for recipe in (TOUR, *shipped_recipes()):
+        document = read_document(shipped_recipes()[recipe])
+        name = next((name for name, step in document.data["steps"].items() if step["kind"] == kind), None)
+        if name is not None:
+            break
+    else:
+        yield "No shipped recipe names such a step."
         return
     lines = document.text.splitlines()
     first = document.lines["steps", name]
     starts = sorted(line for place, line in document.lines.items() if len(place) == 2 and place[0] == "steps")
     last = next((line for line in starts if line > first), first + 1)
     text = "\n".join(lines[first - 1 : last - 1]).rstrip()
-    yield f"[bold]Example[/], in the recipe `{TOUR}`; run it: w2s run {TOUR} --until {name}"
+    yield f"[bold]Example[/], in the recipe `{recipe}`; run it: w2s run {recipe} --until {name}"
     yield escape(text)
 
 
