@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from w2s_align.evaluation import Results
     from w2s_align.evaluation.run_comparison import RunArms
 
-EVALUATIONS = ("evaluate", "best_of")
+EVALUATIONS = ("evaluate", "evaluate_classifiers", "best_of")
 """Kinds of steps whose results can be compared."""
 
 
