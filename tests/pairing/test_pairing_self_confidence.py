@@ -6,7 +6,7 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.pairing import self_confidence
-from w2s_align.responses.select import select_agreeing, select_confident, select_correct, select_incorrect
+from w2s_align.responses.select import select_agreeing, select_best, select_confident, select_correct, select_incorrect
 
 
 def one(make, own, weak, **options):
@@ -149,3 +149,13 @@ def test_select_by_score_and_confidence(make):
     wrong = select_incorrect(responses, scores, prompts)
     assert wrong.table["sample"].to_pylist() == [1, 4, 0]
     assert wrong.counts.lost("response", "unscored") == 3
+
+
+def test_the_best_response_of_each_prompt(make):
+    rows = [("a", "m", 0, "a0"), ("a", "m", 1, "a1"), ("a", "m", 2, "a2"), ("b", "m", 0, "b0"), ("c", "m", 0, "c0")]
+    scores = make.scores([("a", "m", 0, 0.2), ("a", "m", 1, 0.9), ("a", "m", 2, 0.9), ("b", "m", 0, 0.1)])
+    prompts, responses = make.prompts("abc"), make.responses(rows)
+    drawn = {tuple(select_best(responses, scores, prompts, seed=seed).table["text"].to_pylist()) for seed in range(20)}
+    assert drawn == {("a1", "b0"), ("a2", "b0")}  # of equal ones either
+    best = select_best(responses, scores, prompts)
+    assert best.counts.lost("response", "unscored") == 1 and best.counts.lost("prompt", "no response") == 1

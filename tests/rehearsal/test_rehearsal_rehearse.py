@@ -187,6 +187,33 @@ steps:
     assert rehearsed.models == ["some/model", "some/reward-model"]
 
 
+def test_what_learns_from_right_answers_has_something_simple_in_its_place(tmp_path: Path) -> None:
+    text = """\
+name: panel
+steps:
+  prompts: {kind: prompts, source: some/dataset}
+  answers: {kind: generate, model: some/model, prompts: $prompts, sampling: {temperature: 1, max_tokens: 9}}
+  gold: {kind: score, responses: $answers}
+  chars: {kind: score, responses: $answers, scorer: "feature:chars"}
+  ranked: {kind: meta_ranking, model: some/ranker, responses: $answers, known: $answers, gold: $gold}
+  panel:
+    kind: combine
+    method: label_model
+    scores: [$ranked, $chars]
+    labels: [$gold]
+    labeled_prompts: 5
+    label_model: {prior: 0.3}
+  vote: {kind: combine, scores: [$ranked, $chars], thresholds: {"feature:chars": 5}}
+"""
+    rehearsed = rehearsal(parse_document(text, "panel.yaml"), tmp_path)
+    nodes: Any = {name: node.config for name, node in rehearsed.recipe.nodes.items()}
+    assert (nodes["ranked"].kind, nodes["ranked"].mode) == ("judge", "verdict")
+    assert nodes["ranked"].model == "$stand_in_ranker" and nodes["ranked"].responses == ["$answers"]
+    assert nodes["panel"].method == "mean" and not nodes["panel"].labels
+    assert nodes["vote"].method == "vote" and nodes["vote"].thresholds == {"feature:chars": 5}
+    assert any("by their mean" in text for text in rehearsed.changes)
+
+
 ONE = """\
 name: one
 steps:

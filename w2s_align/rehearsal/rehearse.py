@@ -256,6 +256,21 @@ class _Change:
         raw["sampling"] = {**raw.get("sampling", {}), "temperature": 0.3}
         self._sampling(raw["sampling"])
 
+    def _meta_ranking(self, config: Any, raw: Raw) -> None:
+        """Judge one by one: no answer of a stand-in is right, so that there are no references of both kinds."""
+        kept = {name: raw[name] for name in ("model", "sampling", "engine", "resources", "seed") if name in raw}
+        raw.clear()
+        raw |= kept | {"kind": "judge", "mode": "verdict", "responses": [config.responses]}
+        self._judge(config, raw)
+        self.changes.append("verdicts one by one in place of meta ranking: stand-ins are never right")
+
+    def _combine(self, config: Any, raw: Raw) -> None:
+        if config.method in ("label_model", "supervised"):
+            raw["method"] = "mean"
+            for option in ("label_model", "labels", "labeled_prompts"):
+                raw.pop(option, None)
+            self.changes.append("scores combined by their mean: from those of stand-ins nothing can be learned")
+
     def _evaluate(self, config: Any, raw: Raw) -> None:
         least = 2
         if raw.get("tasks") or raw.get("suite"):

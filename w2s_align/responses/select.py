@@ -14,7 +14,7 @@ import pyarrow as pa
 from w2s_align.pairing.candidates import Candidates, make_candidates, vote_shares
 from w2s_align.pairing.counts import Counts, count_dropped
 from w2s_align.pairing.dropped import dropped_rows
-from w2s_align.pairing.selection import in_random_order, prompts_without, random_draws
+from w2s_align.pairing.selection import extreme, in_random_order, prompts_without, random_draws
 from w2s_align.pairing.settings import Filters
 from w2s_align.records import Response
 from w2s_align.scoring.votes import AnswerKind, final_answers
@@ -131,6 +131,28 @@ def select_incorrect(
         UserError: A table lacks a column, or the scores are of several scorers.
     """
     return _by_score(responses, scores, prompts, scorer, right_at, want_right=False)
+
+
+def select_best(
+    responses: pa.Table, scores: pa.Table, prompts: pa.Table, *, scorer: str | None = None, seed: int = 0
+) -> Selected:
+    """Keep the response of each prompt with the highest score, drawn among equals: best-of-n by any scorer.
+
+    Args:
+        responses: The responses.
+        scores: Their scores (:class:`w2s_align.records.Score`), e.g. the probabilities of a label model.
+        prompts: The prompts.
+        scorer: Which scorer's scores to use, when there are several.
+        seed: Seed of the draw.
+
+    Raises:
+        UserError: A table lacks a column, or the scores are of several scorers.
+    """
+    import polars as pl
+
+    candidates = make_candidates(prompts, [responses], scores, scorer=scorer)
+    rows = extreme(candidates, candidates.frame.select("prompt", "row", "score"), "max", seed).select("prompt", "row")
+    return _selected(candidates, rows, prompts_without(rows, candidates).with_columns(reason=pl.lit("no response")))
 
 
 def select_confident(

@@ -1,4 +1,4 @@
-"""select: responses worth training on, by the agreement of two models, an answer check, or a model's own confidence.
+"""select: responses worth training on, by the agreement of two models, a score, or a model's own confidence.
 
 Reads responses (and the prompts behind them), scores where they decide; writes data/responses.parquet
 (records.Response) and dropped.parquet (what was left out, and why). `sft` learns them, `pair` and `score` read them.
@@ -23,11 +23,12 @@ TAKES: dict[str, tuple[str, ...]] = {
     "agreement": ("other", "keep", "answer", "pad_to", "truncated"),
     "correct": ("scores", "right_at", "scorer"),
     "incorrect": ("scores", "right_at", "scorer"),
+    "best": ("scores", "scorer"),
     "confidence": ("threshold", "answer", "per_prompt"),
 }
 """Options of each way to select."""
 
-NEEDS = {"agreement": "other", "correct": "scores", "incorrect": "scores"}
+NEEDS = {"agreement": "other", "correct": "scores", "incorrect": "scores", "best": "scores"}
 """The input that a way to select needs."""
 
 
@@ -35,9 +36,10 @@ class Select(Step):
     """Choose responses to train on."""
 
     kind: Literal["select"] = "select"
-    by: Literal["agreement", "correct", "incorrect", "confidence"]
+    by: Literal["agreement", "correct", "incorrect", "best", "confidence"]
     """agreement: two models give the same final answer (weak-to-strong reasoning, stage I). correct, incorrect: by a
-    score. confidence: the majority answer of several samples, where its share is large. Only scores can hold gold."""
+    score. best: the response of each prompt with the highest score. confidence: the majority answer of several
+    samples, where its share is large. Only scores can hold gold."""
     responses: ResponsesRef
     """What is selected from; for agreement, the first of the two models."""
     other: ResponsesRef | None = None
@@ -49,9 +51,9 @@ class Select(Step):
     truncated: bool = False
     """Also use responses that were cut at the token limit (agreement)."""
     scores: list[ScoresRef] = []
-    """Scores of the responses (correct, incorrect)."""
+    """Scores of the responses (correct, incorrect, best)."""
     scorer: str | None = None
-    """Which scorer's scores to use, when scores has several (correct, incorrect)."""
+    """Which scorer's scores to use, when scores has several (correct, incorrect, best)."""
     right_at: float = 1.0
     """A response is right from this score on (correct, incorrect)."""
     threshold: float = Field(0.6, gt=0, le=1)
@@ -111,5 +113,7 @@ class Select(Step):
             options = {name: getattr(self, name) for name in TAKES["confidence"]}
             return select.select_confident(first.table(), prompts, seed=self.seed or 0, **options)
         scores = join_tables([work.inputs[f"scores.{index}"].table() for index in range(len(self.scores))])
+        if self.by == "best":
+            return select.select_best(first.table(), scores, prompts, scorer=self.scorer, seed=self.seed or 0)
         rule = select.select_correct if self.by == "correct" else select.select_incorrect
         return rule(first.table(), scores, prompts, right_at=self.right_at, scorer=self.scorer)
