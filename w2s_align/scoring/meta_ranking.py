@@ -63,9 +63,14 @@ class MetaRankingSettings(Settings):
     score is then a probability. 0: fixed weights, and a score from 0 to 1 that is none."""
     prior: Share | None = None
     """Share of right responses among those that are scored (with calibration). Default: that of the calibration."""
-    template: str = COMPARISON
+    template: str | None = None
     """What the model is asked, with {first_prompt}, {first}, {second_prompt} and {second}; the answer must end in
-    `Verdict: A`, `B` or `tie`."""
+    `Verdict: A`, `B` or `tie`. Default: this toolkit's own wording."""
+
+    @property
+    def text(self) -> str:
+        """The template that is used."""
+        return self.template or COMPARISON
 
     def check_template(self) -> None:
         """Refuse a template that hides what is to be compared.
@@ -74,7 +79,7 @@ class MetaRankingSettings(Settings):
             UserError: It lacks a part.
         """
         parts = ("first_prompt", "first", "second_prompt", "second")
-        missing = [f"{{{name}}}" for name in parts if f"{{{name}}}" not in self.template]
+        missing = [f"{{{name}}}" for name in parts if f"{{{name}}}" not in self.text]
         if missing:
             raise UserError(f"The template lacks {', '.join(missing)}: the model would not see it.", fix="Add it.")
 

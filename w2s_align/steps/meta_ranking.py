@@ -77,7 +77,7 @@ class MetaRanking(Step, MetaRankingSettings):
 
     def identity(self) -> dict[str, Any]:
         """Return the engine with its version, the content of a model that no step made, and what it is asked."""
-        return self._asking().identity() | {"template": hashlib.sha256(self.template.encode()).hexdigest()[:16]}
+        return self._asking().identity() | {"template": hashlib.sha256(self.text.encode()).hexdigest()[:16]}
 
     def process(self) -> str | None:
         """Share a process with generations."""
@@ -92,7 +92,7 @@ class MetaRanking(Step, MetaRankingSettings):
         settings = MetaRankingSettings.model_validate(self.model_dump(include=set(MetaRankingSettings.model_fields)))
         references, rest = draw_known(self._known(work), settings, self.seed or 0)
         rows, targets = _items(work.inputs["responses"])
-        outcomes = compare([*targets, *rest], references, lambda asked: self._ask(work, asked), self.template)
+        outcomes = compare([*targets, *rest], references, lambda asked: self._ask(work, asked), self.text)
         kinds = np.array([one.right for one in references], np.float64)
         own, held = outcomes[: len(targets)], outcomes[len(targets) :]
         calibration = None
