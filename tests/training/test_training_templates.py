@@ -211,7 +211,9 @@ def batch_of(method: str, model: Path, family: Family, out: Path, **changes: Any
     kind = all_methods()[method]
     start = open_start(model)
     encoder = ChatEncoder(start.tokenizer, start.stop_ids, settings.chat_template_kwargs)
-    data = kind.prepare(rows_of(family), encoder, settings, out / "cache", 0)
+    # KTO refuses exchanged sides: a response that is good and bad under one prompt.
+    rows = [rows_of(family)[0]] * 2 if method == "kto" else rows_of(family)
+    data = kind.prepare(rows, encoder, settings, out / "cache", 0)
     resources = TrainResources(device="cpu", micro_batch_size=2, precompute_ref_log_probs=False)
     plan = plan_training(kind, start, data, out, settings, resources, 0, Layout())
     trainer = kind.trainer(plan, [])
