@@ -28,7 +28,7 @@ REPRESENTATIVE = "delta_learning/ladder_sft"
 """Two models by vLLM, pairs, and a training on two processes."""
 CHANGED = {
     *("kind", "model", "pairs", "data", "learning_rate", "max_steps", "num_train_epochs", "seed", "seeds", "launch"),
-    *("resources", "dtype", "adapter"),
+    *("resources", "dtype", "adapter", "held_out"),
 }
 """Options of a training that a rehearsal may change, and says so."""
 

@@ -31,6 +31,8 @@ ROWS = 16
 """Prompts or pairs that are left of each source."""
 ITEMS = 48
 """Items that are left of each source: both halves of them have both classes."""
+HELD_OUT = 2
+"""Rows that a training holds out where the recipe holds out a number of them."""
 TOKENS = 64
 """Longest answer of a stand-in, in tokens; one of its usual answers has about 50."""
 STEPS = 3
@@ -313,6 +315,9 @@ class _Change:
             raw["dtype"] = "float32"
             self.changes.append("training in float32 arithmetic")
         self.changes.append(f"{STEPS} optimizer steps of each training, at a learning rate of {LEARNING_RATE:g}")
+        if config.held_out >= 1:
+            raw["held_out"] = min(config.held_out, HELD_OUT)
+            self.changes.append(f"at most {HELD_OUT} rows held out")
         for option in ("num_train_epochs", "early_stopping", "stop_on_alarm"):
             raw.pop(option, None)
         if isinstance(raw.get("quick_task"), dict):
