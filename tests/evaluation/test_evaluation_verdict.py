@@ -144,4 +144,4 @@ def test_arms_without_roles_are_compared_and_nothing_is_said_of_a_training():
     table = summary_table(
         evaluate_arms(to_table(PROMPTS), [arm("before", "other", 20), arm("b", "other", 50)], "before")
     )
-    assert [column.header for column in table.columns] == ["arm", "greedy", "95%", "against before"]
+    assert [column.header for column in table.columns] == ["arm", "Greedy decoding", "95%", "against before"]

@@ -126,7 +126,7 @@ def test_a_kind_from_a_folder_is_listed_planned_and_trained(tiny, student, tmp_p
     pairs, recipe = tmp_path / "pairs.jsonl", tmp_path / "recipe.yaml"
     pairs.write_text("".join(json.dumps(row) + "\n" for row in tiny.pairs(12)))
     recipe.write_text(RECIPE.format(pairs=pairs, student=student))
-    listed = w2s("steps", "good_or_bad")
+    listed = w2s("steps", "good_or_bad", "--all")
     assert "Tell good responses from bad ones." in listed and "Pairs, which are taken apart." in listed
     assert "Share of the label that goes to the other one." in listed
     w2s("run", str(recipe), "--runs-dir", str(tmp_path / "runs"))
