@@ -7,7 +7,7 @@ Reads items (and the debater, and the labels of a weak model for market-making);
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,9 +15,9 @@ from w2s_align.artifacts.identity import model_name
 from w2s_align.errors import UserError
 from w2s_align.generation.debate import DebateSettings
 from w2s_align.generation.settings import Engine, Sampling
-from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Resources, ScoresRef, Seed
-from w2s_align.steps.generate import Generate, GenerateResources
-from w2s_align.steps.step import Step
+from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, ScoresRef, Seed
+from w2s_align.steps.asking import AskingStep
+from w2s_align.steps.generate import GenerateResources
 from w2s_align.steps.work import Work
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from w2s_align.generation.debate import Debates
 
 
-class DebateStep(Step, DebateSettings):
+class DebateStep(AskingStep, DebateSettings):
     """Let copies of a model argue for opposite verdicts on each item; a weak model then reads item and transcript."""
 
     kind: Literal["debate"] = "debate"
@@ -53,17 +53,6 @@ class DebateStep(Step, DebateSettings):
 
     writes: ClassVar[ArtifactType] = "prompts"
 
-    def _asking(self) -> Generate:
-        """Return the generation that a turn is: what concerns engine and model is known there."""
-        return Generate(
-            model=self.model,
-            prompts="$items",
-            sampling=self.sampling,
-            engine=self.engine,
-            seed=self.seed,
-            resources=self.resources,
-        )
-
     def check(self) -> None:
         """Refuse options that do not fit together, and what a generation would refuse."""
         if (self.form == "market_making") != (self.against is not None):
@@ -79,19 +68,7 @@ class DebateStep(Step, DebateSettings):
                 f"sampling.n is {self.sampling.n}, and a turn is one text.",
                 fix="More transcripts: seeds: [1, 2, 3, 4].",
             )
-        self._asking().check()
-
-    def claims(self) -> Resources:
-        """Take what a generation takes."""
-        return self._asking().claims()
-
-    def identity(self) -> dict[str, Any]:
-        """Return the engine with its version, and the content of a model that no step made."""
-        return self._asking().identity()
-
-    def process(self) -> str | None:
-        """Share a process with generations."""
-        return self._asking().process()
+        super().check()
 
     def run(self, work: Work) -> None:
         """Debate, going on from the turns that an earlier try finished."""

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from w2s_align.artifacts.identity import file_digest, hub_revision, looks_local
 from w2s_align.errors import UserError
 from w2s_align.recipe.schema import ArtifactType, Resources
+from w2s_align.steps.local_files import beside_the_recipe
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -43,10 +44,7 @@ class ImportChats(Step):
     @classmethod
     def _beside_the_recipe(cls, source: str, info: ValidationInfo) -> str:
         """Find a file beside the recipe when there is none in the current folder."""
-        folder = (info.context or {}).get("folder")
-        if folder is not None and not Path(source).expanduser().exists() and (folder / source).is_file():
-            return str(folder / source)
-        return source
+        return beside_the_recipe(source, info)
 
     def content(self) -> dict[str, Any]:
         """Leave out where a file lies: its digest says the content."""

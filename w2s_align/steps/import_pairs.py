@@ -16,6 +16,7 @@ from w2s_align.artifacts.identity import file_digest, hub_revision, looks_local
 from w2s_align.errors import UserError
 from w2s_align.pairing import Control, Filters
 from w2s_align.recipe.schema import ArtifactType, Resources
+from w2s_align.steps.local_files import beside_the_recipe
 from w2s_align.steps.pair_files import LICENSE_OPTIONS, EvaluationRef, evaluation_items, write_pairs
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
@@ -77,10 +78,7 @@ class ImportPairs(Step):
     @classmethod
     def _beside_the_recipe(cls, source: str, info: ValidationInfo) -> str:
         """Find a file or folder beside the recipe when there is none in the current folder."""
-        folder = (info.context or {}).get("folder")
-        if folder is not None and not Path(source).expanduser().exists() and (folder / source).exists():
-            return str(folder / source)
-        return source
+        return beside_the_recipe(source, info, folders=True)
 
     def content(self) -> dict[str, Any]:
         """Leave out where files lie: their digest says the content."""

@@ -14,6 +14,7 @@ from w2s_align.artifacts.identity import file_digest, hub_revision
 from w2s_align.evaluation.item_format import ItemFormat, load_format
 from w2s_align.evaluation.items import Balance
 from w2s_align.recipe.schema import ArtifactType, Resources
+from w2s_align.steps.local_files import beside_the_recipe
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -43,10 +44,7 @@ class Items(Step):
     @classmethod
     def _beside_the_recipe(cls, name: str, info: ValidationInfo) -> str:
         """Find a file beside the recipe when there is none in the current folder."""
-        folder = (info.context or {}).get("folder")
-        if folder is not None and not Path(name).exists() and (folder / name).is_file():
-            return str(folder / name)
-        return name
+        return beside_the_recipe(name, info)
 
     def definition(self) -> ItemFormat:
         """Return the format with its settings."""

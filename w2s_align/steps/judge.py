@@ -15,16 +15,16 @@ from pydantic import Field
 
 from w2s_align.artifacts.identity import model_name
 from w2s_align.generation.settings import Engine, Sampling
-from w2s_align.recipe.schema import ArtifactType, Reads, Resources, ResponsesRef
+from w2s_align.recipe.schema import ArtifactType, Reads, ResponsesRef
 from w2s_align.scoring.judge import DEFAULT_SAMPLING
 from w2s_align.scoring.judge_prompts import JudgeSettings
-from w2s_align.steps.generate import Generate, GenerateResources
-from w2s_align.steps.step import Step
+from w2s_align.steps.asking import AskingStep
+from w2s_align.steps.generate import GenerateResources
 from w2s_align.steps.tables import join_tables, prompts_behind
 from w2s_align.steps.work import Work
 
 
-class JudgeStep(Step, JudgeSettings):
+class JudgeStep(AskingStep, JudgeSettings):
     """Let a model judge responses: one by one, or two by two."""
 
     kind: Literal["judge"] = "judge"
@@ -41,33 +41,14 @@ class JudgeStep(Step, JudgeSettings):
 
     writes: ClassVar[ArtifactType] = "scores"
 
-    def _asking(self) -> Generate:
-        """Return the generation that the judge is: what concerns engine and model is known there."""
-        return Generate(
-            model=self.model,
-            prompts="$prompts",
-            sampling=self.sampling,
-            engine=self.engine,
-            seed=self.seed,
-            resources=self.resources,
-        )
-
     def check(self) -> None:
         """Refuse options that do not fit together, and what a generation would refuse."""
         self.refuse_contradictions()
-        self._asking().check()
-
-    def claims(self) -> Resources:
-        """Take what a generation takes."""
-        return self._asking().claims()
+        super().check()
 
     def identity(self) -> dict[str, Any]:
         """Return the engine with its version, the content of a model that no step made, and what it is asked."""
-        return self._asking().identity() | {"template": hashlib.sha256(self.text.encode()).hexdigest()[:16]}
-
-    def process(self) -> str | None:
-        """Share a process with generations."""
-        return self._asking().process()
+        return super().identity() | {"template": hashlib.sha256(self.text.encode()).hexdigest()[:16]}
 
     def run(self, work: Work) -> None:
         """Judge, going on from the answers that an earlier try got."""

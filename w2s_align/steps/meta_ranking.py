@@ -16,10 +16,10 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.artifacts.identity import model_name
 from w2s_align.errors import UserError
 from w2s_align.generation.settings import Engine, Sampling
-from w2s_align.recipe.schema import ArtifactType, Reads, Resources, ResponsesRef, ScoresRef
+from w2s_align.recipe.schema import ArtifactType, Reads, ResponsesRef, ScoresRef
 from w2s_align.scoring.meta_ranking import MetaRankingSettings
-from w2s_align.steps.generate import Generate, GenerateResources
-from w2s_align.steps.step import Step
+from w2s_align.steps.asking import AskingStep
+from w2s_align.steps.generate import GenerateResources
 from w2s_align.steps.work import Work
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ SHORT = Sampling(temperature=0, max_tokens=16)
 """Greedy, and room for one verdict without reasons: a response takes two questions for each reference."""
 
 
-class MetaRanking(Step, MetaRankingSettings):
+class MetaRanking(AskingStep, MetaRankingSettings):
     """Let a weak model say which responses are right, beside responses to other prompts of known correctness."""
 
     kind: Literal["meta_ranking"] = "meta_ranking"
@@ -53,35 +53,16 @@ class MetaRanking(Step, MetaRankingSettings):
 
     writes: ClassVar[ArtifactType] = "scores"
 
-    def _asking(self) -> Generate:
-        """Return the generation that the comparisons are: what concerns engine and model is known there."""
-        return Generate(
-            model=self.model,
-            prompts="$prompts",
-            sampling=self.sampling,
-            engine=self.engine,
-            seed=self.seed,
-            resources=self.resources,
-        )
-
     def check(self) -> None:
         """Refuse a template that hides something, several draws, and what a generation would refuse."""
         self.check_template()
         if self.sampling.n > 1:
             raise UserError(f"sampling.n is {self.sampling.n}: every comparison is asked once.", fix="n: 1")
-        self._asking().check()
-
-    def claims(self) -> Resources:
-        """Take what a generation takes."""
-        return self._asking().claims()
+        super().check()
 
     def identity(self) -> dict[str, Any]:
         """Return the engine with its version, the content of a model that no step made, and what it is asked."""
-        return self._asking().identity() | {"template": hashlib.sha256(self.text.encode()).hexdigest()[:16]}
-
-    def process(self) -> str | None:
-        """Share a process with generations."""
-        return self._asking().process()
+        return super().identity() | {"template": hashlib.sha256(self.text.encode()).hexdigest()[:16]}
 
     def run(self, work: Work) -> None:
         """Compare, going on from the answers that an earlier try got, and score."""

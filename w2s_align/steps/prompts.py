@@ -15,6 +15,7 @@ from w2s_align.errors import UserError
 from w2s_align.files import installed_version
 from w2s_align.interchange.prompt_sources import Glance, check_generated, glance
 from w2s_align.recipe.schema import ArtifactType, Resources
+from w2s_align.steps.local_files import beside_the_recipe
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -58,10 +59,7 @@ class Prompts(Step):
     @classmethod
     def _beside_the_recipe(cls, source: str, info: ValidationInfo) -> str:
         """Find a file beside the recipe when there is none in the current folder."""
-        folder = (info.context or {}).get("folder")
-        if folder is not None and not Path(source).exists() and (folder / source).is_file():
-            return str(folder / source)
-        return source
+        return beside_the_recipe(source, info)
 
     def content(self) -> dict[str, Any]:
         """Leave out where a file lies: its name says the task, its digest the content."""
