@@ -149,6 +149,8 @@ def test_what_cannot_be_compared(runs: tuple[Path, Run]) -> None:
         (('best_of: ["feature:chars"]', "suite: tulu"), "Did you mean tulu3"),
         (("tasks: [", "prompts: $nothing\n    tasks: ["), "which is not a step"),
         (("judge: $model", ""), "alpaca_eval needs a judge"),
+        (("reference: task", "reference: task, gamed: nowhere.csv"), "nowhere.csv cannot be read"),
+        (("reference: task", "reference: baseline, gamed: nowhere.csv"), "compared with those of the baseline"),
     ],
 )
 def test_mistakes_are_refused_before_anything_runs(change: tuple[str, str], message: str, mirror: Path) -> None:

@@ -23,17 +23,16 @@ from w2s_align.evaluation.task import (
     Task,
     TaskChoice,
     TaskSampling,
-    answers_needed,
     load_suite,
     load_task,
     setting_lines,
 )
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import NAME, ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
-from w2s_align.records import Score, Settings, record_columns
-from w2s_align.scoring.judge import DEFAULT_SAMPLING
+from w2s_align.records import Score, record_columns
 from w2s_align.scoring.scorers import ScorerSettings
 from w2s_align.steps.arms import check_arms
+from w2s_align.steps.evaluation_checks import Judging, check_judging, check_metrics
 from w2s_align.steps.evaluation_inputs import Evaluated
 from w2s_align.steps.evaluation_places import Place
 from w2s_align.steps.generate import Generate, GenerateResources
@@ -51,28 +50,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from w2s_align.evaluation import Answers
-    from w2s_align.evaluation.published_length_control import GamedRows
 
 STANDARD = "standard"
 """The setting of an evaluation that leaves decoding to its tasks."""
-
-
-class Judging(Settings):
-    """How the judge of judged tasks is asked."""
-
-    reference: Literal["task", "baseline"] = "task"
-    """What answers are compared with: the reference answers of the task, or those of the baseline (of its first seed,
-    the first of each problem)."""
-    template: str | None = None
-    """What the judge is asked, with {prompt}, {first} and {second}; it ends in `Verdict: A`, `B` or `tie`. Default:
-    this toolkit's own wording."""
-    sampling: Sampling = DEFAULT_SAMPLING
-    """How the judge's tokens are drawn. Default: greedy, 512 tokens."""
-    gamed: str | None = None
-    """`df_gamed.csv` of the data set tatsu-lab/alpaca_eval: win rates on alpaca_eval are then controlled for length as
-    published too, beside our own control."""
-    engine: Engine = Engine()
-    """Engine of the judge; {name: openai} asks a server."""
 
 
 class Evaluate(Step):
@@ -187,8 +167,8 @@ class Evaluate(Step):
                 f"sampling is set for the whole evaluation and for {', '.join(own)}.",
                 fix="Set it in one of the two places.",
             )
-        self._check_judge(tasks)
-        self._check_metrics(tasks)
+        check_judging(self.judge, self.judging, self.judge_resources is not None, tasks)
+        check_metrics(tasks, self.sampling)
         fixed = [name for name, task in tasks.items() if task.kind in ("likelihood", "lm_eval")]
         if fixed and self.sampling:
             raise UserError(
@@ -213,45 +193,6 @@ class Evaluate(Step):
         """Refuse an answer check of prompts without gold answers."""
         if self.prompts is not None:
             check_gold(self.scorer, self.prompts, steps)
-
-    def _check_metrics(self, tasks: dict[str, Task]) -> None:
-        """Refuse pass@k of fewer than k answers: it would fail after all answers have been made."""
-        problems: list[Problem] = []
-        for task in tasks.values():
-            if task.kind != "generate":
-                continue
-            k = answers_needed(task.metric)
-            drawn = {name: s.n for name, s in self.sampling.items()} or {"": task.sampling.n}
-            for name, n in drawn.items():
-                if n < k:
-                    where = f"sampling.{name}" if name else "sampling"
-                    problems.append(
-                        Problem(
-                            f"{task.name}: {task.metric} needs {k} answers to a problem, and {where} draws {n}.",
-                            fix=f"sampling: {{n: {k}, temperature: 0.8, ...}} or more, or for this task metric: mean.",
-                        )
-                    )
-        if problems:
-            raise UserError.all(problems)
-
-    def _check_judge(self, tasks: dict[str, Task]) -> None:
-        judged = [task for task in tasks.values() if task.kind == "judged"]
-        if judged and self.judge is None:
-            raise UserError(
-                f"{judged[0].name} needs a judge: a model that compares its answers with reference answers.",
-                fix="judge: <hub id, folder or $step>, with how it is asked under judging.",
-            )
-        if self.judge is not None and not judged:
-            raise UserError("judge: no task here is judged.", fix="Add tasks: [alpaca_eval], or leave judge out.")
-        if self.judge is None and (self.judging != Judging() or self.judge_resources is not None):
-            raise UserError("judging says how a judge is asked, and there is none.", fix="judge: <model>")
-        self._gamed()
-        silent = [task.name for task in judged if "reference" not in task.meta]
-        if silent and self.judging.reference == "task":
-            raise UserError(
-                f"The task {silent[0]} has no reference answers.",
-                fix="meta: {reference: <column>} in its file, or judging: {reference: baseline}",
-            )
 
     def _check_arms(self) -> None:
         if not self.arms:
@@ -416,7 +357,7 @@ class Evaluate(Step):
             self.reference_arm,
             metrics={name: task.metric for name, task in tasks.items()},
             by_subject=[name for name, task in tasks.items() if task.average == "subjects"],
-            gamed=self._gamed(),
+            gamed=self.judging.gamed_rows(),
             seed=self.seed or 0,
         )
         results = results.model_copy(update={"task_settings": self.task_settings()})
@@ -435,14 +376,6 @@ class Evaluate(Step):
         )
         work.result["verdict"] = json.loads(json.dumps(conclusion.to_dict()))
         work.warnings += conclusion.caveats
-
-    def _gamed(self) -> GamedRows | None:
-        """Read the data of the published control for length, where they are named."""
-        if self.judging.gamed is None:
-            return None
-        from w2s_align.evaluation.published_length_control import read_gamed
-
-        return read_gamed(Path(self.judging.gamed).expanduser())
 
     def _scored(self, work: Work, evaluated: Evaluated, arm: str, index: str, setting: str) -> Answers:
         """Score one model's answers of one setting, each task with its own check."""
