@@ -83,7 +83,7 @@ def test_the_page_and_the_terminal_say_how_many_worlds_improved(worlds: list[Run
     assert article.status == "plain" and len(article.plots) == 1
     write_article(article, tmp_path)
     text = (tmp_path / "report.md").read_text()
-    assert "1 more worlds failed" in text and "| – | 5 | failed |" in text and "| dpo against before |" in text
+    assert "1 more world failed" in text and "| – | 5 | failed |" in text and "| dpo against before |" in text
     assert json.loads((tmp_path / "report.json").read_text())["statuses"] == found.statuses
     console = Console(width=100, file=io.StringIO(), color_system=None)
     console.print(worlds_table(found, failed))

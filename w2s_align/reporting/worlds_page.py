@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 WHAT = (
-    "A world is one draw of every seed: other teachers, another student, other answers. The interval is a t interval "
-    "over the means of the worlds, beside it the lowest and the highest; the interval inside a single run does not "
-    "know how lucky its own world was."
+    "A world is one draw of every seed: whatever the recipe trains and draws is another one. The interval is a t "
+    "interval over the means of the worlds, beside it the lowest and the highest; the interval inside a single run "
+    "does not know how lucky its own world was."
 )
 """Explains the numbers under the headline."""
 IMPROVED = ("improved", "partial")
@@ -98,7 +98,13 @@ def worlds_table(found: Worlds, failed: Sequence[Mapping[str, Any]]) -> Group:
 
 def _failed(failed: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say how many worlds are missing from the means."""
-    return [f"{len(failed)} more worlds failed and are in no mean."] if failed else []
+    if not failed:
+        return []
+    return [
+        "1 more world failed and is in no mean."
+        if len(failed) == 1
+        else f"{len(failed)} more worlds failed and are in no mean."
+    ]
 
 
 def _unit(found: Worlds) -> str:
