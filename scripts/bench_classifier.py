@@ -48,7 +48,7 @@ def plain(model: Path, items: list[Any], out: Path) -> None:
         lr_scheduler_type="cosine", use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True, seed=0,
         logging_steps=1,
     )  # fmt: skip
-    opened = AutoModelForSequenceClassification.from_pretrained(model, num_labels=2)
+    opened = AutoModelForSequenceClassification.from_pretrained(model, num_labels=2, trust_remote_code=False)
     trainer = Trainer(opened, arguments, DataCollatorWithPadding(tokenizer), Dataset.from_list(rows))
     trainer.train()
     trainer.save_model(str(out / "model"))

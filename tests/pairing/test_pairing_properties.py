@@ -74,6 +74,13 @@ def by_score(rule, table, prompts, *, names=("s",), **options):
     return rule(responses(table), scores(table, names), prompts, **options)
 
 
+def by_probability(table, prompts, **options):
+    """The values are spread over 0 to 1, as a label model's are."""
+    return by_score(
+        pairing.posterior, [(*row[:4], row[4] and row[4] / 2, *row[5:]) for row in table], prompts, **options
+    )
+
+
 def by_verdict(table, prompts, **options):
     return pairing.judge(responses(table), verdicts(table), prompts, **options)
 
@@ -89,6 +96,7 @@ HOW = {
     "worst_of_weak": partial(by_score, pairing.worst_of_weak, weak_models=["small", "mid"]),
     "max_delta": partial(by_score, pairing.max_delta),
     "ranked_scores": partial(by_score, pairing.ranked_scores, levels=LEVELS, names=("s", "t")),
+    "posterior": partial(by_probability, margin=0.25),
     "judge": partial(by_verdict),
 }
 

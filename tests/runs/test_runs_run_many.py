@@ -64,6 +64,8 @@ def test_what_fails_is_tried_once_and_keeps_nothing_else_from_running(tmp_path: 
 
 
 def test_two_recipes_of_one_name_are_refused(tmp_path: Path) -> None:
-    recipe = recipe_from_text(RECIPE.replace("NAME", "same").replace("SOURCE", __file__)).recipe
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "What is 1 + 1?"}\n')
+    recipe = recipe_from_text(RECIPE.replace("NAME", "same").replace("SOURCE", str(rows))).recipe
     with pytest.raises(UserError, match="are called same"):
         run_many([recipe, recipe], Store(tmp_path), Machine(2, ()), lambda event: None)

@@ -98,8 +98,7 @@ class _Classifier:
         import torch
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-        where: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-        config = AutoConfig.from_pretrained(model, **where)
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
         architecture = (config.architectures or ["none"])[0]
         if not architecture.endswith("ForSequenceClassification") or config.num_labels < 2:
             raise UserError(
@@ -108,14 +107,16 @@ class _Classifier:
                 "Give the model of a step of kind classifier, or any model for sequence classification.",
             )
         self.classes = [str(config.id2label[i]) for i in sorted(config.id2label)]
-        self.tokenizer = AutoTokenizer.from_pretrained(model, **where)
+        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
         self.reader = ItemReader.of(config, self.tokenizer)
         self.longest: int = getattr(config, "max_position_embeddings", None) or 2**20
         self.batch_size = batch_size
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if dtype == "auto" and self.device == "cpu":
             dtype = "float32"
-        opened = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype, **where)
+        opened = AutoModelForSequenceClassification.from_pretrained(
+            model, dtype=dtype, revision=revision, trust_remote_code=False
+        )
         self.model: Any = opened.to(self.device).eval()
         self.pad: int = next(
             i for i in (config.pad_token_id, self.tokenizer.pad_token_id, self.tokenizer.eos_token_id) if i is not None

@@ -253,9 +253,10 @@ def _compare(file: Path, weights: dict[str, Any], tokenizer: Any, precision: Pre
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with one_reader():
-        where: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
-        opened = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **where).state_dict()
-        read = AutoTokenizer.from_pretrained(str(file.parent), **where)
+        opened = AutoModelForCausalLM.from_pretrained(
+            str(file.parent), gguf_file=file.name, dtype=torch.float32, trust_remote_code=False
+        ).state_dict()
+        read = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, trust_remote_code=False)
     worst = 0.0
     for name, value in weights.items():
         scale = float(np.abs(value).max()) or 1.0
