@@ -41,6 +41,8 @@ class ClassProbability(TypedDict):
     p: float
 
 
+ANSWERED = ("user", "tool")
+"""Roles after whose turn the assistant speaks."""
 SECRET = "secret"
 """Type of the validation error about a value in which a key may stand: no message repeats the value."""
 
@@ -250,9 +252,9 @@ class Pair:
     """TRL's conversational preference format with an explicit prompt, plus where it comes from.
 
     Attributes:
-        prompt: Messages up to and including the last user turn.
-        chosen: One assistant turn.
-        rejected: One assistant turn.
+        prompt: Messages up to and including the last user turn (or that of a tool) before both responses.
+        chosen: One assistant turn; or several turns, of which the first and the last are the assistant's.
+        rejected: The same.
         prompt_id: ``Prompt.id``.
         chosen_model: Model that wrote the chosen response.
         rejected_model: Model that wrote the rejected response.
@@ -296,6 +298,29 @@ class Pair:
 
 
 Record = TypeVar("Record", Prompt, Response, Score, Pair)
+
+
+def shared_turns(chosen: Sequence[Message], rejected: Sequence[Message]) -> int:
+    """Return how many turns of two chats are their prompt: all but the last, or what both begin with, up to a turn
+    that is answered."""
+    if chosen[:-1] == rejected[:-1]:
+        return len(chosen) - 1
+    last = min(len(chosen), len(rejected)) - 1
+    same = next((at for at in range(last) if chosen[at] != rejected[at]), last)
+    while same and chosen[same - 1]["role"] not in ANSWERED:
+        same -= 1
+    return same
+
+
+def is_response(turns: Sequence[Message]) -> bool:
+    """Say whether the first and the last of several turns are the assistant's."""
+    return len(turns) == 1 or turns[0]["role"] == turns[-1]["role"] == "assistant"
+
+
+def turns_text(turns: Sequence[Message]) -> str:
+    """Return turns as a text for people; of several, each with its role before it."""
+    names = len(turns) > 1
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" if names else turn["content"] for turn in turns)
 
 
 def valid_unicode(text: str) -> str:

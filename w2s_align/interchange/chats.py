@@ -16,14 +16,12 @@ import pyarrow as pa
 
 from w2s_align.errors import UserError
 from w2s_align.interchange.columns import cell, find_columns
-from w2s_align.interchange.pair_layouts import ROLES
+from w2s_align.interchange.pair_layouts import ROLES_WITH_TOOLS
 from w2s_align.interchange.readers import ROW_FILES, Broken, broken_in_words, hub_dataset, numbered_rows
 from w2s_align.records import MESSAGES, Message, valid_unicode
 
 CHATS: dict[str, tuple[str, ...]] = {"messages": ("messages", "conversations", "conversation", "chat", "dialog")}
 """The column of the chat, under the names by which it is found."""
-CHAT_ROLES = ROLES | {"tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool"}
-"""How data name the roles of a chat, with our name; what a tool answers is read, and never learned."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def chat_of_row(row: Mapping[str, Any], column: str) -> list[Message] | str:
     chat: list[Message] = []
     for turn in value:
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        known = CHAT_ROLES.get(role) if isinstance(role, str) else None
+        known = ROLES_WITH_TOOLS.get(role) if isinstance(role, str) else None
         if known is None:
             return f"an unknown role: {str(role)[:40]}"
         if turn.get("tool_calls") or not isinstance(content, str):

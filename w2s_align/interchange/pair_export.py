@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from w2s_align.errors import UserError
 from w2s_align.interchange.to_trl import to_sft, to_unpaired
-from w2s_align.pairing.audit import Audit
+from w2s_align.pairing.audit import Audit, several_turns
 from w2s_align.pairing.counts import Counts
 from w2s_align.records import Pair, Settings
 
@@ -167,6 +167,12 @@ def dataset_card(
     ]
     if facts.made_by:
         parts.append(f"## How it was made\n\n{facts.made_by}\n")
+    if several := several_turns(pairs):
+        parts.append(
+            f"## Responses of several turns\n\n{several:,} of {pairs.num_rows:,} pairs have a response of several turns, with messages of "
+            "users or tools between those of the assistant. Learn the assistant's alone: TRL's trainers put the loss "
+            "on everything after the prompt.\n"
+        )
     if audit:
         parts.append(f"## Audit\n\n```text\n{str(audit).replace('```', '` ` `')}\n```\n")
     if counts:

@@ -17,8 +17,16 @@ import pyarrow as pa
 
 from w2s_align.errors import UserError
 from w2s_align.interchange.columns import Layout, base, proposed
-from w2s_align.interchange.pair_layouts import DOUBTED, NEEDED, find_layout, from_columns, from_rows
-from w2s_align.interchange.pair_responses import prompts_and_responses
+from w2s_align.interchange.pair_layouts import (
+    DOUBTED,
+    NEEDED,
+    ROLES,
+    ROLES_WITH_TOOLS,
+    find_layout,
+    from_columns,
+    from_rows,
+)
+from w2s_align.interchange.pair_responses import SEVERAL_TURNS, prompts_and_responses
 from w2s_align.interchange.readers import EXCERPT_CHARS, Batch, Broken, read_batches
 from w2s_align.pairing.assemble import Options, Pairs, make_pairs
 from w2s_align.pairing.candidates import Candidates, make_candidates
@@ -36,6 +44,8 @@ RatingRule: TypeAlias = Literal["best_worst", "best_random", "score_gap"]
 """Rules that make pairs of ratings."""
 ALL_PAIRS = 2**31 - 1
 """Pairs per prompt when nothing is said: what another tool has paired stays."""
+USE_ALL_TURNS = "Where responses hold several turns or tool messages, say turns: all."
+"""What to do about rows that are left out for :data:`~w2s_align.interchange.pair_responses.SEVERAL_TURNS`."""
 GLANCE_ROWS = 1000
 """Rows that :func:`glance_at_pairs` reads."""
 MOST_EXCERPTS = 10_000
@@ -49,6 +59,7 @@ def import_pairs(
     columns: Mapping[str, str] | None = None,
     rule: RatingRule = "best_worst",
     margin: float = 0.0,
+    turns: Literal["last", "all"] = "last",
     split: str = "train",
     config_name: str | None = None,
     revision: str | None = None,
@@ -69,6 +80,7 @@ def import_pairs(
             is the first entry of a list ``output``.
         rule: How ratings become pairs.
         margin: Least difference of two ratings.
+        turns: What a response is: the last turn, or all turns after what both chats share, tools' among them.
         split: Split of a dataset on the hub.
         config_name: Configuration of a dataset on the hub.
         revision: Commit, tag or branch of a dataset on the hub.
@@ -94,6 +106,7 @@ def import_pairs(
         stop_on_broken,
         task,
         progress or (lambda rows, note: None),
+        all_turns=turns == "all",
     )
     options = {"pairs_per_prompt": ALL_PAIRS, **options}
     candidates, selection = _select(data, rule, margin, options)
@@ -140,6 +153,7 @@ class _Data:
         seen: Ids of the prompts.
         noticed: For :attr:`Counts.noticed`.
         example: The first row.
+        all_turns: Whether a response is all turns after what both chats share.
     """
 
     layout: Layout = "pairs"
@@ -150,6 +164,7 @@ class _Data:
     seen: set[str] = field(default_factory=set)
     noticed: Counter[str] = field(default_factory=Counter)
     example: Mapping[str, Any] = field(default_factory=dict)
+    all_turns: bool = False
 
     def is_new(self, one: str) -> bool:
         """Say whether a prompt comes for the first time."""
@@ -176,8 +191,10 @@ def _read(
     stop: bool,
     task: str | None,
     progress: Callable[[int, str], None],
+    *,
+    all_turns: bool = False,
 ) -> _Data:
-    data = _Data()
+    data = _Data(all_turns=all_turns)
     mapping: dict[str, str] = {}
     for batch in batches:
         if limit is not None:
@@ -185,6 +202,11 @@ def _read(
         if batch.numbers and not mapping:
             data.example = batch.first
             data.layout, mapping = find_layout(batch.columns, layout, named, data.example)
+            if all_turns and data.layout == "ratings":
+                raise UserError(
+                    "turns: all does not fit ratings, whose responses are texts.",
+                    fix="Leave turns out, or give pairs, labels or comparisons whose responses are lists of messages.",
+                )
         _take(batch, data, mapping, task)
         if stop and data.broken:
             place, row = data.broken[0]
@@ -200,6 +222,8 @@ def _read(
         # A column for the prompt in which there is none: another one is proposed.
         tried = {"not the prompt" if n == "prompt" and reasons == "no prompt" else n: c for n, c in mapping.items()}
         tried.pop("input", None)
+        if not all_turns and {row.reason for _, row in data.broken} & set(SEVERAL_TURNS):
+            raise UserError(f"No row of {data.rows:,} can be read: {reasons}.", fix=USE_ALL_TURNS)
         fitting = proposed(needed, tried, data.example)
         raise UserError(
             f"No row of {data.rows:,} can be read: {reasons}.",
@@ -247,7 +271,11 @@ def _take(batch: Batch, data: _Data, mapping: Mapping[str, str], task: str | Non
     data.rows += len(batch.numbers) + len(batch.broken)
     if batch.numbers:
         rows = batch.rows
-        frame = from_rows(rows, mapping) if isinstance(rows, list) else from_columns(rows, _there(rows, mapping))
+        roles = ROLES_WITH_TOOLS if data.all_turns else ROLES
+        if isinstance(rows, list):
+            frame = from_rows(rows, mapping, roles)
+        else:
+            frame = from_columns(rows, _there(rows, mapping), roles)
         _count_unread(batch, mapping, data.noticed)
         if "doubted" in frame.columns:
             doubted = int((frame["doubted"] > 0).sum())
@@ -255,7 +283,8 @@ def _take(batch: Batch, data: _Data, mapping: Mapping[str, str], task: str | Non
             frame = frame.drop("doubted")
         # Also a later file that has none of the columns has rows, and they are counted.
         numbers = pl.DataFrame({"row": pl.int_range(len(batch.numbers), dtype=pl.UInt32, eager=True)})
-        prompts, responses = prompts_and_responses(numbers.hstack(frame.get_columns()), data.layout)
+        whole = numbers.hstack(frame.get_columns())
+        prompts, responses = prompts_and_responses(whole, data.layout, all_turns=data.all_turns)
         for at, reason in prompts.filter(pl.col("reason").is_not_null()).select("row", "reason").iter_rows():
             row = rows[at] if isinstance(rows, list) else rows.row(at, named=True)
             lost[batch.numbers[at]] = Broken(reason, _shown(row))
@@ -301,7 +330,9 @@ def _select(data: _Data, rule: RatingRule, margin: float, options: Options) -> t
     # Two models of the same name, or of none, are told apart by the number of the sample.
     found = found.with_columns(sample=pl.int_range(pl.len(), dtype=pl.Int32).over("prompt_id"))
     responses = _responses(found)
-    found = found.drop("text").with_columns(score=pl.when(pl.col("score").is_finite()).then("score"))
+    found = found.drop("text", "turns", strict=False).with_columns(
+        score=pl.when(pl.col("score").is_finite()).then("score")
+    )
     filters = options.get("filters") or Filters()
     prompts = pa.concat_tables(data.prompts)
     if data.layout == "ratings":
@@ -320,7 +351,10 @@ def _responses(found: pl.DataFrame) -> pa.Table:
     columns = {name: pa.nulls(found.height, Response.SCHEMA.field(name).type) for name in Response.SCHEMA.names}
     columns |= {name: found[name].to_arrow() for name in ("prompt_id", "sample", "model", "text")}
     columns["finish_reason"] = pa.repeat(pa.scalar("stop"), found.height)
-    return pa.table(columns).cast(Response.SCHEMA)
+    table = pa.table(columns).cast(Response.SCHEMA)
+    return (
+        table.append_column("turns", found["turns"].to_arrow().cast(MESSAGES)) if "turns" in found.columns else table
+    )
 
 
 def _by_side(candidates: Candidates, layout: Layout) -> tuple[Candidates, Selection]:

@@ -42,6 +42,8 @@ ROLES = {
     "model": "assistant", "chatgpt": "assistant", "system": "system",
 }  # fmt: skip
 """How ShareGPT and OpenAI name the roles of a chat, with our name."""
+ROLES_WITH_TOOLS = ROLES | {"tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool"}
+"""The same where responses may hold several turns; what a tool answers is read, and never learned."""
 WINNERS = {
     **dict.fromkeys(("0", "a", "model_a", "response_0", "response_a", "assistant_a", "first"), 0),
     **dict.fromkeys(("1", "b", "model_b", "response_1", "response_b", "assistant_b", "second"), 1),
@@ -118,12 +120,15 @@ def _fitting(
     return "Say which column holds what, e.g. columns: {prompt: question, chosen: good, rejected: bad}."
 
 
-def from_rows(rows: list[dict[str, Any]], mapping: Mapping[str, str]) -> pl.DataFrame:
+def from_rows(
+    rows: list[dict[str, Any]], mapping: Mapping[str, str], roles: Mapping[str, str] = ROLES
+) -> pl.DataFrame:
     """Bring rows of any types into the columns of a layout; what is of another type becomes null.
 
     Args:
         rows: The rows as they were read.
         mapping: For each column of the layout the one of the data that holds it.
+        roles: How the data name the roles of a chat, with our name.
     """
     import polars as pl
 
@@ -133,10 +138,10 @@ def from_rows(rows: list[dict[str, Any]], mapping: Mapping[str, str]) -> pl.Data
         if name in ("chosen", "rejected") and mapping.get("chosen") == mapping.get("rejected"):
             values = [_one_of_two(value, name) for value in values]  # output: [better, worse]
         if name == "history":
-            chats = pa.array([history_turns(value) for value in values], MESSAGES)
+            chats = pa.array([history_turns(value, roles) for value in values], MESSAGES)
             frame[name] = pl.Series(name, pl.from_arrow(chats))
         elif name in CHATS:
-            chats = pa.array([turns(value, CHATS[name]) for value in values], MESSAGES)
+            chats = pa.array([turns(value, CHATS[name], roles) for value in values], MESSAGES)
             frame[name] = pl.Series(name, pl.from_arrow(chats))
         elif name == "completions":
             lists = [_completions(value) for value in values]
@@ -156,12 +161,13 @@ def from_rows(rows: list[dict[str, Any]], mapping: Mapping[str, str]) -> pl.Data
     return pl.DataFrame(frame)
 
 
-def from_columns(table: pl.DataFrame, mapping: Mapping[str, str]) -> pl.DataFrame:
+def from_columns(table: pl.DataFrame, mapping: Mapping[str, str], roles: Mapping[str, str] = ROLES) -> pl.DataFrame:
     """Bring columns of a file into those of a layout, without a Python object per row where their types allow it.
 
     Args:
         table: The columns as they were read.
         mapping: For each column of the layout the one of the data that holds it.
+        roles: How the data name the roles of a chat, with our name.
     """
     import polars as pl
 
@@ -178,7 +184,7 @@ def from_columns(table: pl.DataFrame, mapping: Mapping[str, str]) -> pl.DataFram
             chats = pl.when(pl.col(column).is_not_null()).then(pl.concat_list(turn))
             frame[name] = table.select(chats.alias(name)).to_series()
         elif name in CHATS and isinstance(values.dtype, pl.List) and isinstance(values.dtype.inner, pl.Struct):
-            frame[name] = _chat_column(values)
+            frame[name] = _chat_column(values, roles)
         elif (name in NUMBERS and values.dtype.is_numeric()) or (name == "label" and values.dtype == pl.Boolean):
             frame[name] = values.cast(pl.Float64) if name in NUMBERS else values
         elif name in TEXTS and values.dtype == pl.String:
@@ -186,12 +192,12 @@ def from_columns(table: pl.DataFrame, mapping: Mapping[str, str]) -> pl.DataFram
         else:
             odd[name] = column
     if odd:
-        more = from_rows(table.select({base(column, table.columns) for column in odd.values()}).to_dicts(), odd)
+        more = from_rows(table.select({base(column, table.columns) for column in odd.values()}).to_dicts(), odd, roles)
         frame |= {name: more[name] for name in more.columns}
     return pl.DataFrame(frame)
 
 
-def _chat_column(values: pl.Series) -> pl.Series:
+def _chat_column(values: pl.Series, roles: Mapping[str, str]) -> pl.Series:
     """Read turns in either spelling as exactly role and content; what is not known becomes null."""
     import polars as pl
 
@@ -201,8 +207,12 @@ def _chat_column(values: pl.Series) -> pl.Series:
         there = [pl.element().struct.field(name) for name in names if fields.get(name) == pl.String]
         return pl.coalesce(there) if there else pl.lit(None, pl.String)
 
-    role = text("role", "from").replace_strict(ROLES, default=None, return_dtype=pl.String)
-    turn = pl.struct(role=role, content=text("content", "value"))
+    role = text("role", "from").replace_strict(roles, default=None, return_dtype=pl.String)
+    content = text("content", "value")
+    if "tool" in roles.values() and isinstance(fields.get("tool_calls"), pl.List):
+        calls = pl.element().struct.field("tool_calls").list.len().fill_null(0)
+        content = pl.when(calls == 0).then(content)  # a call that is not text would be lost
+    turn = pl.struct(role=role, content=content)
     return pl.DataFrame({"chat": values}).select(pl.col("chat").list.eval(turn)).to_series()
 
 
@@ -210,31 +220,34 @@ def _one_of_two(value: Any, side: str) -> Any:
     return value[side == "rejected"] if isinstance(value, list) and len(value) == 2 else None
 
 
-def history_turns(value: Any) -> list[dict[str, Any]] | None:
+def history_turns(value: Any, known: Mapping[str, str] = ROLES) -> list[dict[str, Any]] | None:
     """Return earlier turns, which are messages or pairs of a question and its answer; None where there are none."""
     if not value:
         return None
     if isinstance(value, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
         roles = ("user", "assistant")
         return [
-            _turn({"role": role, "content": text}) for pair in value for role, text in zip(roles, pair, strict=True)
+            _turn({"role": role, "content": text}, known)
+            for pair in value
+            for role, text in zip(roles, pair, strict=True)
         ]
-    return turns(value, "")
+    return turns(value, "", known)
 
 
-def turns(value: Any, role: str) -> list[dict[str, Any]] | None:
+def turns(value: Any, role: str, roles: Mapping[str, str] = ROLES) -> list[dict[str, Any]] | None:
     """Return a text, a turn or turns as turns in our roles; None for anything else.
 
     Args:
         value: What a row holds.
         role: Role of a text.
+        roles: How data name roles, with our name.
     """
     if isinstance(value, str):
         return _marked_turns(value) if value.startswith(HUMAN) else [{"role": role, "content": value}]
     chat = [value] if isinstance(value, dict) else value
     if not isinstance(chat, list):
         return None
-    return [_turn(turn) for turn in chat]
+    return [_turn(turn, roles) for turn in chat]
 
 
 def _marked_turns(text: str) -> list[dict[str, Any]]:
@@ -252,12 +265,13 @@ def _place(value: Any) -> int | None:
     return None if isinstance(value, bool) else WINNERS.get(str(value).strip().lower().replace(" ", "_"))
 
 
-def _turn(turn: Any) -> dict[str, Any]:
+def _turn(turn: Any, roles: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(turn, dict):
         return {"role": None, "content": None}
     role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-    known = ROLES.get(role) if isinstance(role, str) else None
-    return {"role": known, "content": content if isinstance(content, str) else None}
+    known = roles.get(role) if isinstance(role, str) else None
+    lost = "tool" in roles.values() and turn.get("tool_calls")  # a call that is not text
+    return {"role": known, "content": content if isinstance(content, str) and not lost else None}
 
 
 def _number(value: Any) -> float | None:

@@ -9,34 +9,53 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_align.interchange.columns import NAMES, Layout
 from w2s_align.interchange.pair_layouts import CHATS, LISTS, NUMBERS, UNKNOWN
+from w2s_align.interchange.pair_turns import UNKNOWN_TURN, split_turns
+from w2s_align.pairing.candidates import own_text
+from w2s_align.records import ANSWERED
 
 if TYPE_CHECKING:
     import polars as pl
 
+SEVERAL_TURNS = (
+    "the chats differ before the last turn",
+    "a response of several turns that does not contain the prompt",
+    UNKNOWN_TURN,
+)
+"""What rows are counted under whose responses may hold several turns, or a tool's."""
 INPUT_SEPARATOR = "\n\n"
 """What stands between an instruction and the input that belongs to it."""
 
 
-def prompts_and_responses(frame: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, pl.DataFrame]:
+def prompts_and_responses(
+    frame: pl.DataFrame, layout: Layout, *, all_turns: bool = False
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Take the prompts and the responses out of the columns of a layout.
 
     Args:
         frame: The columns, and ``row``, the number of each row.
         layout: The layout.
+        all_turns: Whether a response is everything after what both chats share, not the last turn alone.
 
     Returns:
         The rows with their ``prompt``, ``task`` (null when not given) and ``reason`` (null for one that can be read);
         and the responses of those that can: ``row``, ``text``, ``model``, ``score`` and ``side`` (0 chosen, 1
-        rejected, null where a score has to decide).
+        rejected, null where a score has to decide); with ``all_turns`` also ``turns``, null for those of one turn.
     """
     import polars as pl
 
-    frame = _READ[layout](_with_input(_completed(frame, layout)))
+    frame = _with_input(_completed(frame, layout))
+    if layout == "compared":
+        frame = _sorted_out(frame)
+    frame = split_turns(frame, layout) if all_turns and layout != "ratings" else _READ[layout](frame)
+    if layout == "compared":
+        tie = pl.when(pl.col("winner").is_null()).then(pl.lit("neither response is the better one"))
+        frame = frame.with_columns(reason=pl.coalesce(tie, "reason"))
     turn = pl.struct(role=pl.lit("system"), content=pl.col("system"))
     first = pl.col("prompt").list.first().struct.field("role")
     led = pl.col("system").is_not_null() & (pl.col("system") != "") & first.ne_missing(pl.lit("system"))
     last = pl.col("prompt").list.last().struct.field("role")
-    no_user = pl.when(last.ne_missing(pl.lit("user"))).then(pl.lit("the prompt does not end with a user turn"))
+    answered = last.is_in(ANSWERED if all_turns else ["user"]).fill_null(False)
+    no_user = pl.when(~answered).then(pl.lit("the prompt does not end with a user turn"))
     no_prompt = pl.when(pl.col("prompt").is_null()).then(pl.lit("no prompt"))
     frame = frame.with_columns(
         reason=pl.coalesce("reason", no_prompt, _broken("prompt"), no_user),
@@ -82,7 +101,7 @@ def _broken(name: str) -> pl.Expr:
 
     turn = pl.element().struct
     bad = pl.col(name).list.eval(turn.field("role").is_null() | turn.field("content").is_null()).list.any()
-    return pl.when(bad).then(pl.lit("a turn without a known role and a text"))
+    return pl.when(bad).then(pl.lit(UNKNOWN_TURN))
 
 
 def _last_is_assistant(name: str) -> pl.Expr:
@@ -113,15 +132,15 @@ def _read_pairs(frame: pl.DataFrame) -> pl.DataFrame:
         reason=pl.coalesce(
             pl.when(missing).then(pl.lit("no chosen or no rejected response")),
             *[_broken(side) for side in chats],
-            pl.when(whole & differ).then(pl.lit("the chats differ before the last turn")),
-            pl.when(whole & elsewhere).then(pl.lit("a response of several turns that does not contain the prompt")),
+            pl.when(whole & differ).then(pl.lit(SEVERAL_TURNS[0])),
+            pl.when(whole & elsewhere).then(pl.lit(SEVERAL_TURNS[1])),
             *[_last_is_assistant(side) for side in chats],
         ),
         prompt=pl.when(whole).then(heads["chosen"]).otherwise(pl.col("prompt")),
     )
 
 
-def _read_compared(frame: pl.DataFrame) -> pl.DataFrame:
+def _sorted_out(frame: pl.DataFrame) -> pl.DataFrame:
     """Make two responses, of which one is better, a chosen and a rejected one."""
     import polars as pl
 
@@ -134,9 +153,7 @@ def _read_compared(frame: pl.DataFrame) -> pl.DataFrame:
         for suffix in ("", "_model")
     }
     none = pl.lit(None, pl.Float64)
-    frame = _read_pairs(frame.with_columns(score_chosen=none, score_rejected=none, **sides))
-    tie = pl.when(pl.col("winner").is_null()).then(pl.lit("neither response is the better one"))
-    return frame.with_columns(reason=pl.coalesce(tie, "reason"))
+    return frame.with_columns(score_chosen=none, score_rejected=none, **sides)
 
 
 def _read_ratings(frame: pl.DataFrame) -> pl.DataFrame:
@@ -170,13 +187,23 @@ def _read_labels(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _text(frame: pl.DataFrame, side: str) -> list[pl.Expr]:
+    """Return the text of responses, and the turns of those that have several."""
+    import polars as pl
+
+    if f"{side}_turns" not in frame.columns:
+        return [pl.col(side).list.last().struct.field("content").alias("text")]
+    several = pl.when(pl.col(f"{side}_turns").list.len() > 1).then(f"{side}_turns")
+    return [own_text(f"{side}_turns").alias("text"), several.alias("turns")]
+
+
 def _responses_of_pairs(frame: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     parts = [
         frame.select(
             "row",
-            text=pl.col(side).list.last().struct.field("content"),
+            *_text(frame, side),
             model=pl.col(f"{side}_model").fill_null(UNKNOWN),
             score=f"score_{side}",
             side=pl.lit(number, pl.Int8),
@@ -200,14 +227,14 @@ def _responses_of_labels(frame: pl.DataFrame) -> pl.DataFrame:
 
     return frame.select(
         "row",
-        text=pl.col("completion").list.last().struct.field("content"),
+        *_text(frame, "completion"),
         model=pl.col("model").fill_null(UNKNOWN),
         score=pl.lit(None, pl.Float64),
         side=(~pl.col("label")).cast(pl.Int8),
     )
 
 
-_READ = {"pairs": _read_pairs, "ratings": _read_ratings, "labels": _read_labels, "compared": _read_compared}
+_READ = {"pairs": _read_pairs, "ratings": _read_ratings, "labels": _read_labels, "compared": _read_pairs}
 _RESPONSES = {
     "pairs": _responses_of_pairs,
     "ratings": _responses_of_ratings,

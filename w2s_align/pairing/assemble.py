@@ -189,8 +189,7 @@ def _assemble(pairs: pl.DataFrame, candidates: Candidates, suffix: str) -> pa.Ta
         index = (part["prompt"] - first).to_arrow()
         columns = {
             "prompt": prompts["messages"].take(index),
-            "chosen": assistant_turns(texts.gather(part["chosen"]).to_arrow().cast(pa.string())),
-            "rejected": assistant_turns(texts.gather(part["rejected"]).to_arrow().cast(pa.string())),
+            **{side: _turns(candidates, texts, part[side]) for side in ("chosen", "rejected")},
             "prompt_id": prompts["id"].take(index),
             "chosen_model": part["chosen_model"].to_arrow(),
             "rejected_model": part["rejected_model"].to_arrow(),
@@ -203,6 +202,18 @@ def _assemble(pairs: pl.DataFrame, candidates: Candidates, suffix: str) -> pa.Ta
         }
         parts.append(pa.table(columns).cast(Pair.SCHEMA))
     return pa.concat_tables(parts)
+
+
+def _turns(candidates: Candidates, texts: pl.Series, rows: pl.Series) -> pa.Array:
+    """Return responses as messages: one turn of the assistant, or the turns that a response has."""
+    import pyarrow.compute as pc
+
+    plain = assistant_turns(texts.gather(rows).to_arrow().cast(pa.string()))
+    if "turns" not in candidates.responses.column_names:
+        return plain
+    several = candidates.responses["turns"].take(rows.to_arrow()).combine_chunks()
+    index = np.arange(len(rows)) + len(rows) * np.asarray(pc.is_null(several))
+    return pa.concat_arrays([several, plain]).take(pa.array(index))
 
 
 def assistant_turns(contents: pa.Array) -> pa.Array:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from w2s_align.pairing.candidates import own_text
 from w2s_align.pairing.counts import count_dropped
 from w2s_align.pairing.decontaminate import CONTAMINATED_SHARE
 from w2s_align.pairing.licenses import find_licenses, license_warnings
@@ -62,6 +63,7 @@ class Audit:
             the pairs of these prompts are dropped.
         dropped: For ``unit: reason`` the number of rows and up to three examples.
         warnings: What a user should know before training, in words.
+        several_turns: Pairs with a response of several turns; its lengths are of what the assistant says in it.
     """
 
     pairs: int
@@ -76,10 +78,14 @@ class Audit:
     contamination: dict[str, float] = field(default_factory=dict)
     dropped: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    several_turns: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the audit as plain values."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.several_turns:  # most pairs have none, and their audits stay the same to the byte
+            del values["several_turns"]
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Audit:
@@ -97,6 +103,9 @@ class Audit:
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """Yield the lines of the audit without its warnings: part, name, and text."""
         yield "pairs", "", f"{self.pairs:,} on {self.prompts:,} prompts"
+        if self.several_turns:
+            text = "have responses of several turns; lengths and text filters are of what the assistant says in them"
+            yield "pairs", "", f"{self.several_turns:,} {text}"
         yield from _delta_rows(self.delta)
         for unit, facts in self.lengths.items():
             name = "characters" if unit == "chars" else unit
@@ -174,16 +183,25 @@ def audit(
         "licenses": find_licenses(models, generator_licenses or {}),
         "contamination": dict(leaks.shares) if leaks else {},
         "dropped": _dropped(dropped) if dropped is not None else {},
+        "several_turns": several_turns(pairs),
     }
     prompts = frame["prompt_id"].n_unique()
     lost = count_dropped(dropped).get("prompt", {}) if dropped is not None else {}
     return Audit(frame.height, prompts, **facts, warnings=_warnings(frame.height, prompts, facts, lost))
 
 
+def several_turns(pairs: pa.Table) -> int:
+    """Return how many pairs have a response of several turns."""
+    long = [pc.greater(pc.list_value_length(pairs[side]), 1) for side in ("chosen", "rejected")]
+    return int(pc.sum(pc.or_(*long)).as_py() or 0)
+
+
 def _chars(chats: pa.ChunkedArray) -> pa.Array:
-    """Return the characters of the last message of every chat."""
-    texts = [pc.utf8_length(pc.struct_field(pc.list_element(chunk, 0), "content")) for chunk in chats.chunks]
-    return pa.chunked_array(texts, pa.int32()).combine_chunks()
+    """Return the characters of what the assistant says in every response."""
+    import polars as pl
+
+    responses = pl.DataFrame({"turns": pl.Series(pl.from_arrow(chats))})
+    return responses.select(own_text("turns").str.len_chars().cast(pl.Int32)).to_series().to_arrow()
 
 
 def _delta(delta: pl.Series) -> dict[str, Any]:

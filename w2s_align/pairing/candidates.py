@@ -16,7 +16,7 @@ import pyarrow as pa
 from w2s_align.errors import UserError
 from w2s_align.pairing.quality import answer_texts, flag_texts
 from w2s_align.pairing.settings import Filters
-from w2s_align.records import Response
+from w2s_align.records import ANSWERED, Response
 from w2s_align.scoring.table import check_columns, check_scores
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 RESPONSE_COLUMNS = ("prompt_id", "sample", "model", "text", "finish_reason", "completion_tokens")
 """Columns of a table of responses that are read; the others may be missing."""
+TURN_SEPARATOR = "\n\n"
+"""What stands between the turns of the assistant where those of one response are compared as one text."""
 CHUNK_ROWS = 200_000
 """Texts are normalized this many at a time: the working copies of a chunk are all the extra memory that it takes."""
 
@@ -38,7 +40,8 @@ class Candidates:
             unknown), ``digest`` (of the normalized text), ``score`` (null without scores).
         faults: Unusable responses: the same columns and ``reason``.
         prompts: The usable prompts, each id once.
-        responses: All responses, in the order of ``row``.
+        responses: All responses, in the order of ``row``. A column ``turns`` holds the messages of those of several
+            turns, whose ``text`` is what the assistant says in them (:func:`own_text`); null for the others.
         refused: Prompts that were left out: ``prompt_id`` and ``reason`` (``repeated prompt``, or ``last turn is not
             the user's``).
     """
@@ -84,7 +87,9 @@ def make_candidates(
         check_columns(source, "responses", RESPONSE_COLUMNS)
     prompts, refused = _usable_prompts(prompts)
     order = pl.DataFrame({"prompt_id": pl.from_arrow(prompts["id"])}).with_row_index("prompt")
-    shared = [name for name in Response.SCHEMA.names if all(name in source.column_names for source in sources)]
+    shared = [
+        name for name in (*Response.SCHEMA.names, "turns") if all(name in source.column_names for source in sources)
+    ]
     responses = pa.concat_tables([source.select(shared) for source in sources])
     columns = ["prompt_id", "sample", "model", "finish_reason", "completion_tokens"]
     light = pl.DataFrame(pl.from_arrow(responses.select(columns))).with_row_index("row")
@@ -121,11 +126,24 @@ def _usable_prompts(prompts: pa.Table) -> tuple[pa.Table, pl.DataFrame]:
         "prompt_id",
         reason=pl.when(~pl.col("prompt_id").is_first_distinct())
         .then(pl.lit("repeated prompt"))
-        .when(pl.col("last").ne_missing(pl.lit("user")))
+        .when(~pl.col("last").is_in(ANSWERED).fill_null(False))
         .then(pl.lit("last turn is not the user's")),
     )
     refused = frame.filter(pl.col("reason").is_not_null())
     return (prompts.filter(frame["reason"].is_null().to_arrow()) if refused.height else prompts), refused
+
+
+def own_text(turns: str) -> pl.Expr:
+    """Return what the assistant says in responses of one or several turns, as one text.
+
+    Args:
+        turns: Name of a column of messages.
+    """
+    import polars as pl
+
+    turn = pl.element().struct
+    own = pl.element().filter(turn.field("role") == "assistant").struct.field("content")
+    return pl.col(turns).list.eval(own).list.join(TURN_SEPARATOR)
 
 
 def text_features(texts: pa.ChunkedArray, filters: Filters) -> pl.DataFrame:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from w2s_align.records import turns_text
 from w2s_align.reporting.data import PairAudit, spread
 from w2s_align.reporting.page import render, replace_text
 from w2s_align.reporting.pair_plots import pairs_plot
@@ -150,13 +151,11 @@ def _samples(pairs: pa.Table, lengths: pa.Table, unit: str, rows: list[int]) -> 
 
 
 def _sides(pair: Mapping[str, Any], size: Mapping[str, Any], unit: str) -> Iterator[tuple[str, str]]:
-    turns = pair["prompt"]
-    names = len(turns) > 1
-    yield "prompt", _cut("\n\n".join(f"{t['role']}: {t['content']}" if names else t["content"] for t in turns))
+    yield "prompt", _cut(turns_text(pair["prompt"]))
     for side in ("chosen", "rejected"):
         score = pair[f"score_{side}"]
         notes = [pair[f"{side}_model"], f"{size[f'{side}_{unit}']:,} {length_name(unit)}"]
-        yield side, _cut(pair[side][-1]["content"])
+        yield side, _cut(turns_text(pair[side]))
         yield f"{side}_note", ", ".join(notes + ([] if score is None else [f"score {number(score)}"]))
 
 

@@ -47,6 +47,10 @@ class ImportPairs(Step):
     """How ratings become pairs: best over worst, best over a random other (Tülu 3), or every gap, largest first."""
     margin: float = Field(0.0, ge=0)
     """Least difference of two ratings (best_worst, score_gap)."""
+    turns: Literal["last", "all"] = "last"
+    """What a response is. last: the assistant's last turn; rows whose chats differ earlier are counted and left out.
+    all: every turn after what both chats share, with those of tools and users in it; lengths and text filters are of
+    what the assistant says, and trainings learn that alone."""
     limit: int | None = Field(None, ge=1)
     """Read this many rows."""
     on_broken: Literal["drop", "stop"] = "drop"
@@ -83,7 +87,10 @@ class ImportPairs(Step):
     def content(self) -> dict[str, Any]:
         """Leave out where files lie: their digest says the content."""
         path = Path(self.source).expanduser()
-        return super().content() | ({"source": path.name} if path.exists() else {})
+        content = super().content() | ({"source": path.name} if path.exists() else {})
+        if self.turns == "last":  # the option came later: what it does not change keeps its key
+            del content["turns"]
+        return content
 
     def check(self) -> None:
         """Refuse a source that is not there, and options that the layout does not take."""
@@ -107,6 +114,8 @@ class ImportPairs(Step):
             )
         if self.rule == "best_random" and self.margin:
             raise UserError("The rule best_random does not take margin.", fix="It belongs to best_worst, score_gap.")
+        if self.turns == "all" and self.layout == "ratings":
+            raise UserError("The layout ratings takes no turns.", fix="Its responses are texts: leave turns out.")
 
     def notes(self) -> list[str]:
         """Say which columns of local data are not read.
@@ -140,6 +149,8 @@ class ImportPairs(Step):
     def run(self, work: Work) -> None:
         """Read, filter, audit and write the pairs."""
         from w2s_align.interchange import import_pairs
+        from w2s_align.interchange.pair_import import USE_ALL_TURNS
+        from w2s_align.interchange.pair_responses import SEVERAL_TURNS
         from w2s_align.interchange.readers import broken_in_words
 
         per_prompt = {} if self.pairs_per_prompt is None else {"pairs_per_prompt": self.pairs_per_prompt}
@@ -149,6 +160,7 @@ class ImportPairs(Step):
             columns=self.columns,
             rule=self.rule,
             margin=self.margin,
+            turns=self.turns,
             split=self.split,
             config_name=self.config,
             revision=self.revision,
@@ -166,6 +178,8 @@ class ImportPairs(Step):
         broken = list(zip(lost["detail"].to_pylist(), lost["reason"].to_pylist(), strict=True))
         if broken:
             work.warnings.append(broken_in_words(pairs.counts.given["row"], broken))
+            if self.turns == "last" and {reason for _, reason in broken} & set(SEVERAL_TURNS):
+                work.warnings.append(USE_ALL_TURNS)
         if pairs.counts.noticed:
             noticed = "; ".join(f"{number:,} with {what}" for what, number in pairs.counts.noticed.items())
             work.warnings.append(f"Of {pairs.counts.given['row']:,} rows: {noticed}.")

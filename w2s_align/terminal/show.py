@@ -15,6 +15,7 @@ from rich.table import Table
 
 from w2s_align.artifacts.artifact import Artifact
 from w2s_align.errors import UserError
+from w2s_align.records import turns_text
 from w2s_align.runs.find import find_target
 from w2s_align.runs.run import Run
 from w2s_align.terminal.compare import EVALUATIONS
@@ -256,7 +257,7 @@ def _pairs(artifact: Artifact, start: int, rows: int) -> RenderableType:
             box=None,
             expand=True,
         )
-        sides.add_row(printable(row["chosen"][-1]["content"]), printable(row["rejected"][-1]["content"]))
+        sides.add_row(*(printable(turns_text(row[side])) for side in ("chosen", "rejected")))
         panels.append(Panel(Group(_chat(row["prompt"]) + "\n", sides), title=row["prompt_id"], title_align="left"))
     rest: list[RenderableType] = []
     if "audit" in artifact.manifest["result"]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TOKENS = pa.list_(pa.int32())
 """Token ids of a sequence; no vocabulary needs more than 32 bits."""
 
+OTHERS = "others"
+"""What tools and the user say inside responses of several turns, among the lengths."""
 PREVIEW_ROWS = 8
 """Rows whose first and last tokens are shown: as many as fit a screen beside the rest of the preflight."""
 PREVIEW_TOKENS = 12
@@ -46,13 +48,15 @@ class TrainingData:
         digest: SHA-256 of the kept rows and of all that changes their tokens or log-probabilities.
         tokens_digest: SHA-256 of what the model reads of the kept rows: token ids, and where the responses begin.
         counts: Rows in, kept, dropped and cut.
-        lengths: For each side: minimum, mean and maximum number of tokens, and their total, of the kept rows.
+        lengths: For the prompt and each side: minimum, mean and maximum number of tokens, and their total, of the kept
+            rows; of a side those that carry loss. :data:`OTHERS` where responses hold turns of others.
         preview: First and last tokens of some rows, each with whether it carries loss.
         notes: Sentences about what is unusual in the data.
         longest: Tokens of the longest prompt + response.
         probes: Tokens of the first rows, cut short, to compare models on.
         row: Tokens of a whole row, its prompt once: mean, standard deviation (``spread``) and maximum.
         row_tokens: For each row, the tokens that go through the model: a prompt with each of its responses.
+        several_turns: Rows with a response in which others speak between the assistant's turns.
     """
 
     file: Path
@@ -66,6 +70,7 @@ class TrainingData:
     probes: list[list[int]]
     row: dict[str, float]
     row_tokens: array[int] = field(default_factory=lambda: array("q"))
+    several_turns: int = 0
 
     @property
     def rows(self) -> int:
@@ -75,15 +80,19 @@ class TrainingData:
     @property
     def sizes(self) -> RowSizes:
         """What decides how many rows go through the model at once."""
-        prompts = self.lengths["prompt"]["total"] / sum(size["total"] for size in self.lengths.values())
-        return RowSizes(self.row["mean"], self.row["spread"], int(self.row["max"]), self.longest, targets=1 - prompts)
+        read = sum(self.lengths[name]["total"] for name in ("prompt", OTHERS) if name in self.lengths)
+        share = read / sum(size["total"] for size in self.lengths.values())
+        return RowSizes(self.row["mean"], self.row["spread"], int(self.row["max"]), self.longest, targets=1 - share)
 
     def dataset(self) -> Dataset:
         """Open the rows, memory-mapped; caches of derived data land beside the file, named after the rows' content."""
         from datasets import Dataset
         from datasets.table import MemoryMappedTable
 
-        return Dataset(MemoryMappedTable.from_file(str(self.file)), fingerprint=self.digest[:16])
+        table = MemoryMappedTable.from_file(str(self.file))
+        if not self.several_turns:  # rows of one turn each look as they do without this feature
+            table = table.drop([name for name in table.column_names if name.endswith(OTHERS)])
+        return Dataset(table, fingerprint=self.digest[:16])
 
 
 @dataclass
@@ -101,6 +110,7 @@ class RowCollector:
         dropped: Rows left out, by reason.
         cut: Responses that were cut, by side.
         identical: Kept pairs whose two responses are equal.
+        others: For each kept row, the tokens inside its responses that others said.
     """
 
     encoder: ChatEncoder
@@ -116,6 +126,7 @@ class RowCollector:
     preview: list[dict[str, Any]] = field(default_factory=list)
     longest: int = 0
     probes: list[list[int]] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
     whole: list[int] = field(default_factory=list)
     row_tokens: array[int] = field(default_factory=lambda: array("q"))
     tokens: Any = field(default_factory=hashlib.sha256)
@@ -142,18 +153,25 @@ class RowCollector:
         notes = self.encoder.notes()
         if self.identical:
             notes.append(f"In {self.identical} pairs the chosen response equals the rejected one.")
+        lengths = self.lengths | ({OTHERS: self.others} if any(self.others) else {})
+        if several := sum(map(bool, self.others)):
+            notes.append(
+                f"{several:,} rows have responses of several turns: the assistant's turns carry loss, the "
+                f"{sum(self.others):,} tokens of tools and users between them do not."
+            )
         return TrainingData(
             file=file,
             digest=digest,
             tokens_digest=self.tokens.hexdigest(),
             counts=self.counts(),
-            lengths={name: _summary(values) for name, values in self.lengths.items()},
+            lengths={name: _summary(values) for name, values in lengths.items()},
             preview=self.preview,
             notes=notes,
             longest=self.longest,
             probes=self.probes[:PROBES],
             row={**_summary(self.whole), "spread": statistics.pstdev(self.whole)},
             row_tokens=self.row_tokens,
+            several_turns=several,
         )
 
     def keep(self, sides: dict[str, Answer]) -> bool:
@@ -196,19 +214,20 @@ class RowCollector:
         return True
 
     def _measure(self, sides: dict[str, Answer], limit: int | None) -> None:
-        first = next(iter(sides.values()))
-        prompt = first.start - first.earlier_tokens
+        prompt = next(iter(sides.values())).start
         sizes = {name: len(answer.ids[:limit]) - prompt for name, answer in sides.items()}
+        others = {name: answer.others_before(limit) for name, answer in sides.items()}
         for name, size in {"prompt": prompt, **sizes}.items():
-            self.lengths.setdefault(name, []).append(size)
+            self.lengths.setdefault(name, []).append(size - others.get(name, 0))
+        self.others.append(sum(others.values()))
         whole = prompt + sum(sizes.values())
         self.whole.append(whole)
         self.row_tokens.append(whole + (len(sides) - 1) * prompt)  # each response goes through with its prompt
         self.longest = max(self.longest, prompt + max(sizes.values()))
         for answer in sides.values():
             ids = answer.ids[:limit]
-            earlier = [at for span in answer.earlier for at in span]
-            self.tokens.update(array("q", [answer.start, len(ids), *ids, *earlier]).tobytes())
+            others_at = [at for span in answer.others for at in span]
+            self.tokens.update(array("q", [answer.start, len(ids), *ids, *others_at]).tobytes())
 
     def _preview(self, row: int, side: str, answer: Answer) -> dict[str, Any]:
         ids = answer.ids[: self.settings.max_length]

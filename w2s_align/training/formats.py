@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.records import MESSAGES, Message, as_label
+from w2s_align.records import MESSAGES, Message, as_label, is_response, shared_turns
 
 Source: TypeAlias = str | os.PathLike[str] | pa.Table
 """One set of rows: a Parquet file, a folder of them, or an Arrow table."""
@@ -92,11 +92,16 @@ def pair_of(row: dict[str, Any], dropped: Counter[str]) -> dict[str, list[Messag
         dropped["incomplete"] += 1
         return None
     if len(chosen) > 1 or len(rejected) > 1:
-        # Whole chats on both sides, with the prompt repeated or implied: they must differ in the last turn only.
-        if chosen[:-1] != rejected[:-1]:
+        begins = {side[0]["role"] == "assistant" for side in (chosen, rejected)}
+        shared = shared_turns(chosen, rejected)
+        if begins == {False} and shared:  # whole chats on both sides, with the prompt repeated or implied
+            prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+        elif begins != {True}:
             dropped["different_prompts"] += 1
             return None
-        prompt, chosen, rejected = chosen[:-1], chosen[-1:], rejected[-1:]
+        if not (is_response(chosen) and is_response(rejected)):
+            dropped["response_not_the_assistants"] += 1
+            return None
     prompt = _messages(prompt)
     if not prompt:
         dropped["without_prompt"] += 1
@@ -110,6 +115,9 @@ def labeled_of(row: dict[str, Any], dropped: Counter[str]) -> list[dict[str, Any
         prompt, completion = _messages(row["prompt"]), _messages(row["completion"])
         if not prompt or not completion or row["label"] is None:
             dropped["incomplete"] += 1
+            return []
+        if not is_response(completion):
+            dropped["response_not_the_assistants"] += 1
             return []
         label = as_label(row["label"])
         if label is None:
@@ -137,7 +145,8 @@ def chat_of(row: dict[str, Any], side: str, dropped: Counter[str]) -> tuple[list
         chat = [*_messages(row["prompt"]), *_messages(row["completion"])]
     else:
         answer = _messages(row[side])
-        chat = answer if len(answer) > 1 else [*_messages(row.get("prompt")), *answer]
+        whole = len(answer) > 1 and answer[0]["role"] != "assistant"
+        chat = answer if whole else [*_messages(row.get("prompt")), *answer]
     if len(chat) < 2 or chat[-1]["role"] != "assistant":
         dropped["incomplete"] += 1
         return None

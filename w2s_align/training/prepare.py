@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.records import MESSAGES
+from w2s_align.records import MESSAGES, Message
 from w2s_align.training.arrow_file import store_rows
 from w2s_align.training.batching import fixed_order
-from w2s_align.training.data import TOKENS, RowCollector, TrainingData
+from w2s_align.training.data import OTHERS, TOKENS, RowCollector, TrainingData
 from w2s_align.training.formats import Rows, chat_of, labeled_of, pair_of
 from w2s_align.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from w2s_align.training.tokens import Answer, ChatEncoder
+    from w2s_align.training.tokens import ChatEncoder
+
+SIDES = ("chosen", "rejected")
+"""The responses of a pair."""
+SPANS = pa.list_(pa.list_(pa.int32()))
+"""Begins and ends of what others say inside a response of several turns."""
+CHANGED = "template_changes_earlier_turns"
+"""What rows are counted under whose template renders a turn differently once another one follows."""
 
 
 def prepare_pairs(
@@ -43,7 +51,8 @@ def prepare_pairs(
         settings: Lengths, and what to do beyond them.
         folder: Where the file goes: ``<folder>/<digest>/rows.arrow``. An existing file is used again.
         tokens: Store ``chosen_ids``, ``rejected_ids`` and ``start`` (of the responses) in place of messages, for
-            trainers that would tokenize by other rules than those that were checked.
+            trainers that would tokenize by other rules than those that were checked. Where others speak inside a
+            response, ``chosen_others`` and ``rejected_others`` say from which token to which.
         ld_alpha: Weight of tokens beyond the shared length, where the loss has one: it changes log-probabilities.
 
     Raises:
@@ -53,23 +62,44 @@ def prepare_pairs(
     schema = pa.schema([("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES)])
     if tokens:
         schema = pa.schema([("chosen_ids", TOKENS), ("rejected_ids", TOKENS), ("start", pa.int32())])
+    for side in SIDES:
+        schema = schema.append(pa.field(f"{side}_{OTHERS}", SPANS))
 
     def convert(rows: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
         split = [pair for row in rows if (pair := pair_of(row, table.dropped))]
-        answers = encoder.encode(*([pair[side] for pair in split] for side in ("prompt", "chosen", "rejected")))
+        answers = encoder.encode_turns(*([pair[side] for pair in split] for side in ("prompt", *SIDES)))
         kept: list[dict[str, Any]] = []
-        for pair, (chosen, rejected) in zip(split, answers, strict=True):
+        for pair, sides in zip(split, answers, strict=True):
+            if sides is None:
+                table.dropped[CHANGED] += 1
+                continue
+            chosen, rejected = sides
             if table.keep({"chosen": chosen, "rejected": rejected}):
                 ids = [answer.ids[: settings.max_length] for answer in (chosen, rejected)]
                 # By what is trained on: a template may trim, and a cut may take what made the difference.
                 table.identical += ids[0] == ids[1]
                 made = {"chosen_ids": ids[0], "rejected_ids": ids[1], "start": chosen.start}
-                kept.append(made if tokens else pair)
+                # Only where there are any: what is stored of other rows stays the same to the byte.
+                others = {f"{name}_{OTHERS}": answer.others for name, answer in zip(SIDES, sides, strict=True)}
+                kept.append({**(made if tokens else pair), **{name: spans for name, spans in others.items() if spans}})
         return kept
 
     data = store_rows(pairs, schema, ("chosen", "rejected"), convert, encoder, settings, folder, ld_alpha=ld_alpha)
     _refuse_equal(data, data.rows)
     return data
+
+
+def silence(mask: Any, spans: Sequence[Sequence[Sequence[int]] | None], value: int = 0) -> None:
+    """Overwrite what others say in a tensor of masks or labels, in place.
+
+    Args:
+        mask: ``(rows, length)``.
+        spans: For each row, begins and ends; None for none.
+        value: What marks tokens without loss.
+    """
+    for row, found in enumerate(spans):
+        for begin, end in found or ():
+            mask[row, begin:end] = value
 
 
 def _refuse_equal(data: TrainingData, pairs: int) -> None:
@@ -105,16 +135,28 @@ def prepare_labeled(
         UserError: As for :func:`prepare_pairs`.
     """
     schema = pa.schema(
-        [("prompt", MESSAGES), ("completion", MESSAGES), ("label", pa.bool_()), ("neighbor_ids", TOKENS)]
+        [
+            ("prompt", MESSAGES),
+            ("completion", MESSAGES),
+            ("label", pa.bool_()),
+            ("neighbor_ids", TOKENS),
+            (OTHERS, SPANS),
+            (f"neighbor_{OTHERS}", SPANS),
+        ]
     )
     tails: list[list[int]] = []
+    silent: list[list[tuple[int, int]]] = []
     seen: dict[bytes, list[int]] = {}
 
     def convert(rows: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
         split = [part for row in rows for part in labeled_of(row, table.dropped)]
-        answers = encoder.encode([part["prompt"] for part in split], [part["completion"] for part in split])
+        answers = encoder.encode_turns([part["prompt"] for part in split], [part["completion"] for part in split])
         kept = []
-        for part, (answer,) in zip(split, answers, strict=True):
+        for part, sides in zip(split, answers, strict=True):
+            if sides is None:
+                table.dropped[CHANGED] += 1
+                continue
+            (answer,) = sides
             if table.keep({"good" if part["label"] else "bad": answer}):
                 ids = answer.ids[: settings.max_length]
                 # As for pairs by what is trained on: the same response under the same prompt, once good and once bad.
@@ -122,15 +164,19 @@ def prepare_labeled(
                 times[part["label"]] += 1
                 table.identical += times[part["label"]] <= times[not part["label"]]
                 tails.append(ids[answer.start :])
-                kept.append({**part, "neighbor_ids": []})
+                silent.append([(begin - answer.start, end - answer.start) for begin, end in answer.others])
+                kept.append({**part, "neighbor_ids": [], **({OTHERS: answer.others} if answer.others else {})})
         return kept
 
     def arrange(table: pa.Table) -> pa.Table:
         order = fixed_order(table.num_rows, settings, seed)
         blocks = [order[i : i + together] for i in range(0, len(order), together)]
-        neighbors = [tails[block[i - 1]] for block in blocks for i in range(len(block))]
-        column = schema.get_field_index("neighbor_ids")
-        return table.take(order).set_column(column, schema.field(column), pa.array(neighbors, TOKENS))
+        table = table.take(order)
+        for name, values in (("neighbor_ids", tails), (f"neighbor_{OTHERS}", silent)):
+            column = schema.get_field_index(name)
+            neighbors = [values[block[i - 1]] for block in blocks for i in range(len(block))]
+            table = table.set_column(column, schema.field(column), pa.array(neighbors, schema.field(column).type))
+        return table
 
     needed = ("completion",)
     key = {"seed": seed, "together": together, "batch_size": settings.batch_size}
@@ -174,20 +220,23 @@ def prepare_chats(
 
     def convert(batch: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
         split = [chat for row in batch if (chat := chat_of(row, side, table.dropped))]
-        answers: list[Answer | None]
         if turns == "all":
-            answers = encoder.encode_all_turns([[*prompt, *response] for prompt, response in split])
-        else:
-            encoded = encoder.encode([prompt for prompt, _ in split], [response for _, response in split])
-            answers = [answer for (answer,) in encoded]
+            split = [_from_the_first_turn([*prompt, *response]) for prompt, response in split]
+        answers = encoder.encode_turns([prompt for prompt, _ in split], [response for _, response in split])
         kept = []
-        for answer in answers:
-            if answer is None:
-                table.dropped["template_changes_earlier_turns"] += 1
-            elif table.keep({"response": answer}):
+        for sides in answers:
+            if sides is None:
+                table.dropped[CHANGED] += 1
+            elif table.keep({"response": (answer := sides[0])}):
                 ids = answer.ids[: settings.max_length]
                 labels = [token if answer.has_loss(at) else -100 for at, token in enumerate(ids)]
                 kept.append({"input_ids": ids, "labels": labels})
         return kept
 
     return store_rows(rows, schema, ("response",), convert, encoder, settings, folder, **key)
+
+
+def _from_the_first_turn(chat: list[Message]) -> tuple[list[Message], list[Message]]:
+    """Split a chat before the assistant's first turn that answers something."""
+    first = next(at for at, turn in enumerate(chat) if at and turn["role"] == "assistant")
+    return chat[:first], chat[first:]

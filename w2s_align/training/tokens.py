@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_align.errors import UserError
@@ -35,18 +36,17 @@ class Answer:
     ids: list[int]
     """Prompt and response."""
     start: int
-    """Index of the first response token; everything from here on carries loss."""
-    earlier: tuple[tuple[int, int], ...] = ()
-    """Begin and end of the assistant's earlier turns that carry loss too."""
-
-    @property
-    def earlier_tokens(self) -> int:
-        """Number of the tokens before ``start`` that carry loss."""
-        return sum(end - begin for begin, end in self.earlier)
+    """Index of the first response token; everything from here on carries loss, but for what ``others`` says."""
+    others: tuple[tuple[int, int], ...] = ()
+    """Begin and end of what tools and the user say inside a response of several turns: read, not learned."""
 
     def has_loss(self, index: int) -> bool:
         """Say whether a token carries loss."""
-        return index >= self.start or any(begin <= index < end for begin, end in self.earlier)
+        return index >= self.start and not any(begin <= index < end for begin, end in self.others)
+
+    def others_before(self, limit: int | None) -> int:
+        """Return the number of tokens of others inside the response, of a row that is cut at ``limit``."""
+        return sum(max(0, min(end, limit or end) - begin) for begin, end in self.others)
 
 
 @dataclass
@@ -78,7 +78,7 @@ class ChatEncoder:
 
         Args:
             prompts: Messages up to the last user turn.
-            *sides: For each side, one answer (a list with the assistant turn) per prompt.
+            *sides: For each side, one answer (a list with the assistant's turn, or with several turns) per prompt.
 
         Returns:
             For each prompt one :class:`Answer` per side; all sides of a prompt share ``start``.
@@ -98,33 +98,51 @@ class ChatEncoder:
             rows.append(tuple(Answer(ids, start) for ids in side_ids))
         return rows
 
-    def encode_all_turns(self, chats: Sequence[list[Message]]) -> list[Answer | None]:
-        """Tokenize chats that end with the assistant's turn, with loss on each turn of the assistant.
+    def encode_turns(
+        self, prompts: Sequence[list[Message]], *sides: Sequence[list[Message]]
+    ) -> list[tuple[Answer, ...] | None]:
+        """Tokenize prompts with one or more responses each, which may hold several turns of the assistant.
+
+        Each turn of the assistant in a response carries loss; what users and tools say between them does not.
+
+        Args:
+            prompts: Messages up to the first turn that is learned.
+            *sides: For each side, one response per prompt: turns of which the first and the last are the assistant's.
 
         Returns:
-            For each chat an :class:`Answer`; None where the template renders an earlier turn differently once another
-            one follows (some remove earlier thoughts): what was said then is not what is read.
+            As for :meth:`encode`; None where the template renders an earlier turn differently once another one
+            follows (some remove earlier thoughts): what was said then is not what is read.
 
         Raises:
             UserError: As for :meth:`encode`.
         """
+        rows: list[tuple[Answer, ...] | None] = list(self.encode(prompts, *sides))
         places = [
-            (number, at)
-            for number, chat in enumerate(chats)
-            for at in range(1, len(chat))
-            if chat[at]["role"] == "assistant"
+            (number, which, at)
+            for which, side in enumerate(sides)
+            for number, response in enumerate(side)
+            for at in range(len(response))
+            if len(response) > 1 and response[at]["role"] == "assistant"
         ]
-        encoded = self.encode([chats[n][:at] for n, at in places], [chats[n][at : at + 1] for n, at in places])
-        turns: dict[int, list[Answer]] = {}
-        for (number, _), (answer,) in zip(places, encoded, strict=True):
-            turns.setdefault(number, []).append(answer)
-        found: list[Answer | None] = []
-        for number in range(len(chats)):
-            *before, last = turns[number]
-            same = all(last.ids[: len(turn.ids)] == turn.ids for turn in before)
-            spans = tuple((turn.start, len(turn.ids)) for turn in before)
-            found.append(Answer(last.ids, last.start, spans) if same else None)
-        return found
+        encoded = self.encode(
+            [[*prompts[n], *sides[which][n][:at]] for n, which, at in places],
+            [sides[which][n][at : at + 1] for n, which, at in places],
+        )
+        turns: dict[tuple[int, int], list[Answer]] = {}
+        for (number, which, _), (turn,) in zip(places, encoded, strict=True):
+            turns.setdefault((number, which), []).append(turn)
+        for (number, which), own in turns.items():
+            row = rows[number]
+            if row is None:
+                continue
+            whole = row[which]
+            if any(whole.ids[: len(turn.ids)] != turn.ids for turn in own):
+                rows[number] = None
+                continue
+            gaps = ((len(turn.ids), later.start) for turn, later in pairwise(own))
+            others = tuple((begin, end) for begin, end in gaps if end > begin)
+            rows[number] = (*row[:which], Answer(whole.ids, whole.start, others), *row[which + 1 :])
+        return rows
 
     def prompts(self, chats: Sequence[list[Message]]) -> list[list[int]]:
         """Tokenize prompts alone, up to where an answer begins.

@@ -18,7 +18,7 @@ from w2s_align.training.health import Health
 from w2s_align.training.method import Method
 from w2s_align.training.models import open_start
 from w2s_align.training.padding_free import without_padding
-from w2s_align.training.prepare import prepare_pairs
+from w2s_align.training.prepare import SIDES, prepare_pairs, silence
 from w2s_align.training.reference import Reference, weights_digest
 from w2s_align.training.settings import TrainSettings, one_of
 
@@ -220,17 +220,38 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
         disable_dropout=settings.disable_dropout,
         precompute_ref_log_probs=resources.precompute_ref_log_probs and not known,
         precompute_ref_batch_size=resources.precompute_ref_batch_size,
+        **({"remove_unused_columns": False} if plan.data.several_turns else {}),
     )
-    collator = None
-    if settings.too_long == "truncate":
+    collator: Any = None
+    if settings.too_long == "truncate" or plan.data.several_turns:
         pad = pad_id(arguments["processing_class"])
-        collator = DataCollatorForPreference(pad_token_id=pad, max_length=settings.max_length)
+        limit = settings.max_length if settings.too_long == "truncate" else None
+        collator = DataCollatorForPreference(pad_token_id=pad, max_length=limit)
+    if plan.data.several_turns:
+        collator = _AssistantOnly(collator)
     with without_padding("dpo_trainer", pairs=True, on=plan.padded_because is None):
         trainer = DPOTrainer(
             args=config, train_dataset=rows, eval_dataset=held_out, data_collator=collator, **arguments
         )
     reference.take(trainer)
     return trainer
+
+
+class _AssistantOnly:
+    """Takes the loss off what others say inside responses of several turns.
+
+    TRL's mask covers a response from its first token on; our columns say which parts of it are not the assistant's.
+    """
+
+    def __init__(self, pad: Any) -> None:
+        self.pad = pad
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = self.pad(rows)
+        # completion_mask: (2 * rows, length), chosen rows first
+        spans = [row.get(f"{side}_others") for side in SIDES for row in rows]
+        silence(batch["completion_mask"], spans)
+        return batch
 
 
 def _other_reference(plan: TrainingPlan, model: str) -> Any:

@@ -14,7 +14,7 @@ from w2s_align.errors import UserError
 from w2s_align.training.arguments import build_config, pad_id, trainer_arguments
 from w2s_align.training.health import Health
 from w2s_align.training.method import Inputs, Method
-from w2s_align.training.prepare import prepare_labeled
+from w2s_align.training.prepare import prepare_labeled, silence
 from w2s_align.training.reference import Reference
 from w2s_align.training.settings import TrainSettings
 
@@ -109,11 +109,22 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
         # TRL pairs rows with neighbors by the size of a forward pass; ours do not depend on it.
         if settings.loss == "kto":
             rows = [{**row, "KL_completion_ids": row["neighbor_ids"]} for row in rows]
-        return pad(rows)
+        batch: dict[str, Any] = pad(rows)
+        if plan.data.several_turns:
+            silence(batch["completion_mask"], [row["others"] for row in rows])
+            if settings.loss == "kto":
+                shifts = [len(row["prompt_ids"]) for row in rows]
+                silence(batch["KL_completion_mask"], [_moved(*found) for found in zip(rows, shifts, strict=True)])
+        return batch
 
     trainer = KTOTrainer(args=config, train_dataset=rows, data_collator=collate, **arguments)
     reference.take(trainer)
     return trainer
+
+
+def _moved(row: dict[str, Any], shift: int) -> list[tuple[int, int]]:
+    """Return what others say in the neighbor's response, which stands after this row's prompt."""
+    return [(begin + shift, end + shift) for begin, end in row["neighbor_others"] or ()]
 
 
 def _health(plan: TrainingPlan) -> Health:

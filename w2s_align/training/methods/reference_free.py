@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from w2s_align.errors import UserError
 from w2s_align.training.arguments import build_config, pad_id, trainer_arguments
 from w2s_align.training.method import Method
 from w2s_align.training.prepare import prepare_pairs
@@ -78,7 +79,14 @@ ReferenceFree: TypeAlias = SimPOSettings | CPOSettings | ORPOSettings
 
 
 def _prepare(pairs: Rows, encoder: ChatEncoder, settings: ReferenceFree, folder: Path, seed: int) -> TrainingData:
-    return prepare_pairs(pairs, encoder, settings, folder, tokens=True)
+    data = prepare_pairs(pairs, encoder, settings, folder, tokens=True)
+    if data.several_turns and isinstance(settings, ORPOSettings):
+        raise UserError(
+            f"{data.several_turns:,} pairs have responses of several turns, which orpo cannot learn from.",
+            "Its likelihood counts every token of a chat, also what tools and users say.",
+            "Use dpo, simpo or cpo, whose loss is on the assistant's turns alone.",
+        )
+    return data
 
 
 def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
@@ -145,6 +153,9 @@ class _Collator:
         for side in ("chosen", "rejected"):
             ids = [row[f"{side}_ids"] for row in rows]
             labels = [[-100] * row["start"] + row[f"{side}_ids"][row["start"] :] for row in rows]
+            for row, own in zip(rows, labels, strict=True):
+                for begin, end in row.get(f"{side}_others") or ():
+                    own[begin:end] = [-100] * len(own[begin:end])
             width = max(len(tokens) for tokens in ids)
             for name, values, fill in (
                 ("input_ids", ids, self.pad),
