@@ -136,3 +136,25 @@ def test_rows_steps_and_tokens_of_the_plan_are_those_of_the_run(tmp_path: Path) 
         if manifest["kind"] != "simpo":  # TRL counts no tokens there
             assert planned.tokens == (manifest["result"]["tokens"],) * 2, name
     assert kinds == {"judge", "dpo", "sft", "kto", "reward", "simpo"}
+
+
+def test_a_reference_that_is_another_model_takes_its_memory(tmp_path: Path) -> None:
+    text = """
+name: one
+steps:
+  pairs: {{kind: import_pairs, source: {file}}}
+  tuned: {{kind: dpo, model: Qwen/Qwen2.5-1.5B-Instruct, pairs: $pairs, learning_rate: 1e-6{more}}}
+"""
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
+
+    def memory(more: str) -> float:
+        recipe = recipe_from_text(text.format(file=file, more=more))
+        found = estimate(recipe.plan(tmp_path / "runs"), Store(tmp_path / "runs"), hardware("1xH100"))
+        return float(found.steps["tuned"].memory or 0)
+
+    other = find_shape("Qwen/Qwen2.5-0.5B-Instruct")
+    assert other is not None
+    beside = memory(", reference: Qwen/Qwen2.5-0.5B-Instruct") - memory("")
+    assert beside == pytest.approx(4.0 * other.parameters)
+    assert memory(", merge_start: false") < memory("") / 2  # an adapter goes on, not the whole model

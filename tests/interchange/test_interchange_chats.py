@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.interchange.chats import import_chats
+from w2s_align.interchange.to_trl import SFT
 
 USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 TOOL = {"role": "tool", "content": "4"}
@@ -54,3 +57,14 @@ def test_the_column_is_found_or_named(tmp_path: Path) -> None:
     assert import_chats(path, column="talk").counts["kept"] == 1
     with pytest.raises(UserError, match="gives no chat: 1 no list of messages"):
         import_chats(write(tmp_path, "text"))
+
+
+def test_chats_are_exported_with_a_card(tmp_path: Path) -> None:
+    from w2s_align.interchange.pair_export import CardFacts, export_chats
+
+    chats = [{"messages": [USER, ASSISTANT]}]
+    table = pa.Table.from_pylist(chats, schema=SFT)
+    (file,) = export_chats(table, tmp_path, CardFacts(name="Talks"), counts={"messages of the tool": 0})
+    assert pq.read_table(file).to_pylist() == chats
+    card = (tmp_path / "README.md").read_text()
+    assert "# Talks" in card and "| messages of the tool | 0 |" in card and "pretty_name: Talks" in card

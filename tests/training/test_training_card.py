@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 from w2s_align.errors import UserError
 from w2s_align.runs import Run, recipe_from_text
 from w2s_align.training import DPOSettings, train
-from w2s_align.training.reference import weights_digest
+from w2s_align.training.models import weights_digest
 
 PLAIN = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 1, "lr_scheduler_type": "constant", "warmup_steps": 0}
 TOKEN = "hf_" + "x" * 20

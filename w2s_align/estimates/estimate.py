@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.artifacts.artifact import Artifact
@@ -24,6 +25,7 @@ from w2s_align.steps.generate import Generate
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.meta_ranking import MetaRanking
 from w2s_align.steps.train import TrainStep
+from w2s_align.training.adapters import base_of, is_adapter
 
 if TYPE_CHECKING:
     from w2s_align.training.data import TrainingData
@@ -78,7 +80,11 @@ class _Estimator:
         sources = [source for place, source in inputs.items() if place.partition(".")[0] == option]
         counted = self._counted(config, inputs) if self._count else None
         rows = _together([self.found[source] for source in sources])
-        return estimate_training(config, rows, counted, self._shape(name, config.model), self._hardware)
+        named = getattr(config, "reference", None)
+        reference = self._shape(name, named, "reference") if named is not None else None
+        return estimate_training(
+            config, rows, counted, self._shape(name, config.model), self._hardware, reference=reference
+        )
 
     def _counted(self, config: Any, inputs: Mapping[str, str]) -> TrainingData | None:
         """Tokenize the data of a training as the training will; None while its data or its model is not there."""
@@ -87,7 +93,7 @@ class _Estimator:
         if len(data) < len(wanted):
             return None
         model = data.pop("model", None)
-        start = str(model.model) if model is not None else config.model
+        start = str(model.model) if model is not None else _without_adapter(config.model)
         if model is None and not looks_local(start) and not in_cache(start):
             return None
         return count_rows(config, data, start)
@@ -96,9 +102,17 @@ class _Estimator:
         item = self._planned[name]
         return self._store.find(item.node.config.kind, item.key)
 
-    def _shape(self, name: str, model: str) -> Shape | None:
-        """Return the shape of a model; of one that a step makes, that of the model it starts from."""
+    def _shape(self, name: str, model: str, place: str = "model") -> Shape | None:
+        """Return the shape of a model; of one that a step makes, that of the model it starts from; of an adapter that
+        of its base.
+
+        Args:
+            name: The node that reads the model.
+            model: What it names.
+            place: The option that names it.
+        """
         if not model.startswith("$"):
+            model = _without_adapter(model)
             shape = find_shape(model)
             if shape is None:
                 if model not in self.unknown and model.count("/") == 1:
@@ -109,7 +123,7 @@ class _Estimator:
             if missing and model not in self.unread and _hides(model):
                 self.unread.append(model)
             return shape
-        source = next((s for p, s in self._planned[name].node.inputs.items() if p.partition(".")[0] == "model"), None)
+        source = next((s for p, s in self._planned[name].node.inputs.items() if p.partition(".")[0] == place), None)
         if source is None:
             return None
         item, done = self._planned[source], self._done(source)
@@ -117,6 +131,11 @@ class _Estimator:
             return find_shape(str(done.model))
         started: Any = getattr(item.node.config, "model", None) or getattr(item.node.config, "like", None)
         return self._shape(source, started) if isinstance(started, str) else None
+
+
+def _without_adapter(model: str) -> str:
+    folder = Path(model).expanduser()
+    return base_of(folder) if is_adapter(folder) else model
 
 
 def _hides(model: str) -> bool:

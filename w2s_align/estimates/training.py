@@ -17,6 +17,7 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.estimates.costs import PROMPT_TOKENS, START, TRAINING_USE, Range, StepEstimate, answer_tokens
 from w2s_align.estimates.gpus import Hardware
 from w2s_align.families import Shape
+from w2s_align.training.adapters import lora_of
 from w2s_align.training.batching import RowSizes, held_out_rows, memory_setup, optimizer_steps, trained_tokens
 from w2s_align.training.layout import Layout, check_launch
 from w2s_align.training.memory import Setup, training_memory
@@ -35,7 +36,12 @@ MOST_GPUS = (16, 32, 64, 128)
 
 
 def estimate_training(
-    config: Any, rows: int | None, counted: TrainingData | None, shape: Shape | None, hardware: Hardware | None
+    config: Any,
+    rows: int | None,
+    counted: TrainingData | None,
+    shape: Shape | None,
+    hardware: Hardware | None,
+    reference: Shape | None = None,
 ) -> StepEstimate:
     """Estimate a training.
 
@@ -45,7 +51,10 @@ def estimate_training(
         counted: Its prepared rows, or None.
         shape: Shape of its model, or None when that is not known.
         hardware: The GPUs that it is to run on; None for the CPU of this machine.
+        reference: Shape of a reference that is another model than the start, where it is known.
     """
+    if not config.merge_start:  # it goes on with an adapter, whose rank only a local folder tells before the run
+        config = config.model_copy(update={"adapter": _adapter_of(config.model)})
     method: Method = config.method
     if rows is not None:
         rows *= method.rows_per_input
@@ -66,12 +75,13 @@ def estimate_training(
     wanted = _layout(config, hardware)
     there = wanted.processes if hardware is None else hardware.count
     layout = replace(wanted, processes=min(wanted.processes, there))
-    setup = _setup(config, shape, layout, sizes, found.rows, hardware)
+    beside = (reference or shape).parameters if getattr(config, "reference", None) else 0
+    setup = replace(_setup(config, shape, layout, sizes, found.rows, hardware), reference=beside)
     memory = training_memory(shape, setup)
     found.memory, found.parts = memory.total, asdict(memory)
     found.fits = memory.total <= FULL * _memory(hardware)
     if not found.fits:
-        found.advice = _ways_out(config, shape, layout, sizes, found.rows, hardware)
+        found.advice = _ways_out(config, shape, layout, sizes, found.rows, hardware, beside)
     if hardware is None:
         return found
     found.gpus = layout.processes
@@ -102,6 +112,11 @@ def count_rows(config: Any, inputs: Mapping[str, Artifact], start: str) -> Train
     rows, _ = config.rows(inputs)
     with tempfile.TemporaryDirectory() as folder:
         return method.prepare(rows, encoder, settings, Path(folder), config.seed or 0)
+
+
+def _adapter_of(model: str) -> Lora:
+    folder = Path(model).expanduser()
+    return lora_of(folder) if (folder / "adapter_config.json").is_file() else Lora()
 
 
 def _assumed(longest: int, sides: int) -> RowSizes:
@@ -145,14 +160,21 @@ def _memory(hardware: Hardware | None) -> float:
 
 
 def _ways_out(
-    config: Any, shape: Shape, layout: Layout, sizes: RowSizes, rows: int | None, hardware: Hardware | None
+    config: Any,
+    shape: Shape,
+    layout: Layout,
+    sizes: RowSizes,
+    rows: int | None,
+    hardware: Hardware | None,
+    reference: int,
 ) -> str:
     """Return up to three changes that make a training fit, those that change nothing in what is learned first."""
 
     def fits(changed: Any, where: Layout, on: Hardware | None) -> bool:
         cut = min(1.0, (changed.max_length or sizes.longest) / sizes.longest)
         then = replace(sizes, longest=int(sizes.longest * cut), largest=int(sizes.largest * cut))
-        return training_memory(shape, _setup(changed, shape, where, then, rows, on)).total <= FULL * _memory(on)
+        setup = replace(_setup(changed, shape, where, then, rows, on), reference=reference)
+        return training_memory(shape, setup).total <= FULL * _memory(on)
 
     found = []
     for words, changed, where in _changes(config, layout, sizes, hardware):

@@ -94,7 +94,38 @@ def export_pairs(
     if not pairs.num_rows:
         raise UserError("No pairs to write.", fix="Look at the counts of dropped rows for the reason.")
     table = pairs if format == "preference" else to_unpaired(pairs) if format == "unpaired" else to_sft(pairs, side)
-    folder = Path(folder)
+    card = dataset_card(pairs, facts or CardFacts(), audit, counts, split, format, table.num_rows)
+    return _write(table, Path(folder), split, card)
+
+
+def export_chats(
+    chats: pa.Table, folder: Path | str, facts: CardFacts | None = None, *, counts: Mapping[str, int] | None = None
+) -> list[Path]:
+    """Write chats and their card, in TRL's conversational format for supervised fine-tuning.
+
+    Args:
+        chats: One column, ``messages``.
+        folder: Where to write; made when it does not exist.
+        facts: Title, license and origin for the card.
+        counts: Shown on the card: numbers of rows by name.
+
+    Returns:
+        The Parquet files.
+    """
+    facts = facts or CardFacts()
+    parts = [
+        _header(facts, "sft", "train", chats.num_rows),
+        f"{chats.num_rows:,} chats, with what tools say in them, in TRL's conversational format: `messages`. TRL puts "
+        "the loss on every turn, unless `assistant_only_loss` is set and the template marks those of the assistant.\n",
+    ]
+    if counts:
+        lines = "\n".join(f"| {_cell(name)} | {number:,} |" for name, number in counts.items())
+        parts.append(f"## Rows\n\n| rows | number |\n|---|---|\n{lines}\n")
+    return _write(chats, Path(folder), "train", "\n".join(parts))
+
+
+def _write(table: pa.Table, folder: Path, split: str, card: str) -> list[Path]:
+    """Write rows as shards of Parquet, and their card."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     shards = -(-table.num_rows // SHARD_ROWS)
     files = []
@@ -102,7 +133,6 @@ def export_pairs(
         path = folder / "data" / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
         pq.write_table(table.slice(shard * SHARD_ROWS, SHARD_ROWS), path, row_group_size=ROW_GROUP_ROWS)
         files.append(path)
-    card = dataset_card(pairs, facts or CardFacts(), audit, counts, split, format, table.num_rows)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return files
 
@@ -141,6 +171,35 @@ def dataset_card(
         format: What the rows of the dataset are.
         rows: How many of them there are.
     """
+    models = sorted({*pairs["chosen_model"].unique().to_pylist(), *pairs["rejected_model"].unique().to_pylist()})
+    licenses = [f"| {_cell(model)} | {_cell(facts.generator_licenses.get(model, 'not stated'))} |" for model in models]
+    rules = ", ".join(sorted(pairs["rule"].unique().to_pylist()))
+    parts = [
+        _header(facts, format, split, rows),
+        f"{rows:,} {WHAT[format].format(rules=rules)}\n",
+        "```python\nfrom datasets import load_dataset\n\n"
+        f'data = load_dataset("path/to/this/folder", split="{split}")\n```\n',
+        "## Models that wrote the responses\n\n| model | license |\n|---|---|\n" + "\n".join(licenses) + "\n",
+    ]
+    if facts.made_by:
+        parts.append(f"## How it was made\n\n{facts.made_by}\n")
+    if several := several_turns(pairs):
+        share = f"{several:,} of {pairs.num_rows:,} pairs"
+        parts.append(
+            f"## Responses of several turns\n\n{share} have a response of several turns, with messages of users or "
+            "tools between those of the assistant. Learn the assistant's alone: TRL's trainers put the loss on "
+            "everything after the prompt.\n"
+        )
+    if audit:
+        parts.append(f"## Audit\n\n```text\n{str(audit).replace('```', '` ` `')}\n```\n")
+    if counts:
+        lines = "\n".join(f"| {_cell(name)} | {number:,} |" for name, number in counts.lines().items())
+        parts.append(f"## Rows\n\n| rows | number |\n|---|---|\n{lines}\n")
+    return "\n".join(parts)
+
+
+def _header(facts: CardFacts, format: Format, split: str, rows: int) -> str:
+    """Return the YAML header and the title of a card."""
     from huggingface_hub import DatasetCardData
 
     size = next((name for limit, name in _SIZES if rows < limit), "n>10M")
@@ -154,31 +213,7 @@ def dataset_card(
     }
     if facts.language:
         header["language"] = facts.language
-    models = sorted({*pairs["chosen_model"].unique().to_pylist(), *pairs["rejected_model"].unique().to_pylist()})
-    licenses = [f"| {_cell(model)} | {_cell(facts.generator_licenses.get(model, 'not stated'))} |" for model in models]
-    rules = ", ".join(sorted(pairs["rule"].unique().to_pylist()))
-    parts = [
-        f"---\n{DatasetCardData(**header).to_yaml()}\n---\n",
-        f"# {facts.name}\n",
-        f"{rows:,} {WHAT[format].format(rules=rules)}\n",
-        "```python\nfrom datasets import load_dataset\n\n"
-        f'data = load_dataset("path/to/this/folder", split="{split}")\n```\n',
-        "## Models that wrote the responses\n\n| model | license |\n|---|---|\n" + "\n".join(licenses) + "\n",
-    ]
-    if facts.made_by:
-        parts.append(f"## How it was made\n\n{facts.made_by}\n")
-    if several := several_turns(pairs):
-        parts.append(
-            f"## Responses of several turns\n\n{several:,} of {pairs.num_rows:,} pairs have a response of several turns, with messages of "
-            "users or tools between those of the assistant. Learn the assistant's alone: TRL's trainers put the loss "
-            "on everything after the prompt.\n"
-        )
-    if audit:
-        parts.append(f"## Audit\n\n```text\n{str(audit).replace('```', '` ` `')}\n```\n")
-    if counts:
-        lines = "\n".join(f"| {_cell(name)} | {number:,} |" for name, number in counts.lines().items())
-        parts.append(f"## Rows\n\n| rows | number |\n|---|---|\n{lines}\n")
-    return "\n".join(parts)
+    return f"---\n{DatasetCardData(**header).to_yaml()}\n---\n\n# {facts.name}\n"
 
 
 def _cell(text: str) -> str:

@@ -30,7 +30,7 @@ from w2s_align.training.methods import all_methods
 from w2s_align.training.plan import LATER
 from w2s_align.training.renamed import RENAMED
 from w2s_align.training.resources import TrainResources
-from w2s_align.training.settings import QuickTask
+from w2s_align.training.settings import QuickTask, check_goes_on
 
 if TYPE_CHECKING:
     from w2s_align.training import TrainingReport
@@ -89,6 +89,7 @@ class TrainStep(Step):
         if isinstance(value, list) and len(set(value)) < len(value):
             twice = next(one for one in value if value.count(one) > 1)
             raise UserError(f"{option} has {twice} twice.", fix="Use num_train_epochs to see rows more often.")
+        check_goes_on(self)  # type: ignore[arg-type]  # it has the fields of the method's settings
 
     def check_among(self, steps: Mapping[str, StepConfig]) -> None:
         """Refuse a quick task without gold answers."""
@@ -144,6 +145,18 @@ class TrainStep(Step):
         option = self.method.inputs.option
         return rows_of([found for place, found in inputs.items() if place.partition(".")[0] == option])
 
+    def _start(self, work: Work, merge: bool) -> str:
+        """Return the start model; of a step that trained an adapter, the adapter where training goes on with it."""
+        if merge or "model" not in work.inputs:
+            return work.model("model", self.model)
+        adapter = work.inputs["model"].path / "adapter"
+        if not adapter.is_dir():
+            raise UserError(
+                f"merge_start: false needs an adapter to start from, which {self.model} did not train.",
+                fix="Leave merge_start out, or train an adapter there: adapter: {r: 64}.",
+            )
+        return str(adapter)
+
     def run(self, work: Work) -> None:
         """Train, going on from the last checkpoint of an earlier try."""
         from w2s_align.training import train
@@ -162,7 +175,7 @@ class TrainStep(Step):
             options = options.model_copy(update={"reference": work.model("reference", reference)})
         rows, left_out = self.rows(work.inputs)
         report = train(
-            work.model("model", self.model),
+            self._start(work, options.merge_start),
             rows,
             work.out,
             options,

@@ -336,7 +336,11 @@ def _dataset(artifact: Artifact, start: int, rows: int) -> RenderableType:
 
 def _chats(artifact: Artifact, start: int, rows: int) -> RenderableType:
     total, shown = _slice(artifact, "chats", start, rows)
-    return Group(*(Panel(_chat(row["messages"])) for row in shown), _place(start, len(shown), total))
+    panels = (Panel(_chat(row["messages"])) for row in shown)
+    turns = ", ".join(f"{n} in {chats:,}" for n, chats in artifact.manifest["result"]["assistant_turns"].items())
+    roles = ", ".join(f"{role} {n:,}" for role, n in artifact.manifest["result"]["roles"].items())
+    facts = f"Turns of the assistant: {turns} chats. Messages: {roles}."
+    return Group(*panels, _place(start, len(shown), total), facts)
 
 
 def _chat(messages: list[dict[str, str]]) -> str:

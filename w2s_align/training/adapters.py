@@ -1,8 +1,10 @@
-"""Low-rank adapters: as a start that is merged first, while they train, and merged into what is saved."""
+"""Low-rank adapters: as a start that is merged first or goes on, while they train, and merged into what is saved."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,107 @@ def lora_config(lora: Lora, head: Head = LM_HEAD) -> Any:
     )
 
 
+def is_adapter(folder: Path) -> bool:
+    """Say whether a folder holds an adapter and no model."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def adapter_folder(model: str | os.PathLike[str]) -> Path | None:
+    """Return the folder of the adapter that a start is, fetched where it is one of the hub; None for a model.
+
+    Args:
+        model: A folder or a hub id.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder if is_adapter(folder) else None
+    from transformers.utils import cached_file
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    try:
+        if cached_file(str(model), "config.json", **quiet) or find_adapter_config_file(str(model)) is None:
+            return None
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(str(model), allow_patterns=["adapter_*"]))
+    except (OSError, ValueError):  # it does not exist, or may not be read: opening the model says so
+        return None
+
+
+def lora_of(adapter: Path) -> Lora:
+    """Return the settings of an adapter.
+
+    Args:
+        adapter: Its folder.
+
+    Raises:
+        UserError: It is another kind of adapter than LoRA.
+    """
+    found = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if found.get("peft_type", "LORA") != "LORA":
+        raise UserError(
+            f"The adapter {adapter} is of the kind {found['peft_type']}, not LoRA.",
+            "Training goes on with LoRA adapters alone.",
+            "Leave merge_start out: it is merged into its base.",
+        )
+    return Lora(
+        r=found["r"],
+        alpha=found["lora_alpha"],
+        dropout=found.get("lora_dropout") or 0.0,
+        target_modules=found["target_modules"],
+        use_rslora=found.get("use_rslora", False),
+        use_dora=found.get("use_dora", False),
+    )
+
+
+def open_base(adapter: Path, head: Head) -> StartModel:
+    """Open the base of an adapter as a start from which training goes on with the adapter.
+
+    Args:
+        adapter: Folder of the adapter.
+        head: What the model ends in.
+
+    Raises:
+        UserError: Its base is missing or is another one, or the training needs another head than the adapter's.
+    """
+    if head != LM_HEAD:
+        raise UserError(
+            "merge_start: false does not fit a training that gives the model another head.",
+            "The adapter was trained with the head of a language model.",
+            "Leave merge_start out: the adapter is merged into its base.",
+        )
+    start = open_start(base_of(adapter), head)
+    _check_fits(start, adapter)
+    return dataclasses.replace(start, adapter=str(adapter.resolve()))
+
+
+def adapter_on_base(start: StartModel, arguments: dict[str, Any]) -> Any:
+    """Return the base of a start with its adapter on it, ready to be trained.
+
+    Args:
+        start: A start with an adapter.
+        arguments: How the base is loaded.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    assert start.adapter is not None
+    base = AutoModelForCausalLM.from_pretrained(start.path, trust_remote_code=False, **arguments)
+    return PeftModel.from_pretrained(base, start.adapter, is_trainable=True)
+
+
+def resume_adapter(model: Any, checkpoint: Path) -> None:
+    """Load a checkpoint's adapter into a model that has a second one, its frozen reference.
+
+    transformers (5.14) loads the adapters in subfolders of a checkpoint, and then leaves the one beside them out.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"), adapter_name="default")
+
+
 def merge_start(adapter: Path, folder: Path) -> Path:
     """Make a start model of an adapter: its base, in the base's own precision, with the adapter merged into it.
 
@@ -42,6 +145,18 @@ def merge_start(adapter: Path, folder: Path) -> Path:
     """
     if (folder / "model").is_dir():
         return folder / "model"
+    start = open_start(base_of(adapter))
+    _check_fits(start, adapter)
+    save_model(merge_adapter(start, adapter), start, folder, start.dtype)
+    return folder / "model"
+
+
+def base_of(adapter: Path) -> str:
+    """Return the folder or the hub id of an adapter's base.
+
+    Raises:
+        UserError: Its configuration does not say.
+    """
     base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
         raise UserError(
@@ -49,10 +164,7 @@ def merge_start(adapter: Path, folder: Path) -> Path:
             "Its adapter_config.json has no base_model_name_or_path.",
             "Write the base's hub id or folder there, or merge it yourself and give the merged model.",
         )
-    start = open_start(base)
-    _check_fits(start, adapter)
-    save_model(merge_adapter(start, adapter), start, folder, start.dtype)
-    return folder / "model"
+    return str(base)
 
 
 def _check_fits(start: StartModel, adapter: Path) -> None:
@@ -108,18 +220,21 @@ def save_adapter(model: Any, start: StartModel, out: Path, state: dict[str, torc
     for config in model.peft_config.values():  # a merged start lives in the output folder; its source outlives it
         config.base_model_name_or_path = start.path
     # "auto" asks the hub for the base's vocabulary; the embeddings are not trained here.
-    model.save_pretrained(str(adapter), save_embedding_layers=False, **({"state_dict": state} if state else {}))
+    given: dict[str, Any] = {"state_dict": state} if state else {}
+    # The reference of a start that was an adapter is one more adapter on the model.
+    model.save_pretrained(str(adapter), save_embedding_layers=False, selected_adapters=["default"], **given)
     _check_moved(adapter)
 
 
 def merge_adapter(start: StartModel, adapter: Path) -> Any:
-    """Return the start model in float32 with an adapter merged into it.
+    """Return the start model, without its own adapter, in float32 with an adapter merged into it.
 
     It is never merged into the copy that it was trained on, which may be in lower precision or in 4 bits.
     """
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(start.load("float32"), str(adapter))
+    base = dataclasses.replace(start, adapter=None)
+    model = PeftModel.from_pretrained(base.load("float32"), str(adapter))
     return model.merge_and_unload(safe_merge=True)
 
 

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from w2s_align.errors import UserError
-from w2s_align.training.adapters import lora_config
+from w2s_align.training.adapters import adapter_on_base, lora_config
 from w2s_align.training.layout import on_cpu
 from w2s_align.training.plan import TrainingPlan
 
@@ -61,7 +61,7 @@ def trl_arguments(plan: TrainingPlan) -> dict[str, Any]:
     """Return the arguments that TRL's configuration classes add; ``TrainingArguments`` itself has none of them."""
     return {
         "max_length": None,  # rows were dropped or cut before, and counted
-        "model_init_kwargs": load_arguments(plan),
+        "model_init_kwargs": None if plan.start.adapter else load_arguments(plan),
         "dataset_num_proc": plan.resources.dataset_num_proc,
     }
 
@@ -150,10 +150,11 @@ def trainer_arguments(plan: TrainingPlan, callbacks: list[Any]) -> dict[str, Any
     # The trainer changes its tokenizer (pad token); the one that is saved stays as it was.
     tokenizer = AutoTokenizer.from_pretrained(plan.start.path, trust_remote_code=False)
     adapter = plan.settings.adapter
+    goes_on = plan.start.adapter is not None
     return {
-        "model": plan.start.path,
+        "model": adapter_on_base(plan.start, load_arguments(plan)) if goes_on else plan.start.path,
         "processing_class": tokenizer,
-        "peft_config": lora_config(adapter, plan.start.head) if adapter else None,
+        "peft_config": lora_config(adapter, plan.start.head) if adapter and not goes_on else None,
         "callbacks": callbacks,
     }
 

@@ -158,6 +158,7 @@ def memory_setup(
     dtype: str,
     save_dtype: str,
     trained: int | None = None,
+    reference: int = 0,
     cpu: bool = False,
 ) -> Setup:
     """Return what decides the memory of a training.
@@ -174,6 +175,7 @@ def memory_setup(
         dtype: Precision of the arithmetic.
         save_dtype: Precision of the saved model.
         trained: Trained weights of an adapter that is not on every linear layer.
+        reference: Weights of a model beside it, the reference.
         cpu: Whether it trains on a CPU.
     """
     packed = why_padded_family(method, family, resources) is None
@@ -200,4 +202,5 @@ def memory_setup(
         head=method.logits,
         cpu=cpu,
         save_dtype=save_dtype,
+        reference=reference,
     )

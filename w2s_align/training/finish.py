@@ -11,11 +11,10 @@ from w2s_align.files import installed_version
 from w2s_align.training.adapters import merge_adapter
 from w2s_align.training.card import write_card
 from w2s_align.training.health import Alarm, Health
-from w2s_align.training.models import save_model
+from w2s_align.training.models import save_model, weights_digest
 from w2s_align.training.plan import TrainingPlan
 from w2s_align.training.preflight import preflight
 from w2s_align.training.quick_eval import read_questions
-from w2s_align.training.reference import weights_digest
 from w2s_align.training.report import FILE, TrainingReport, ends_of_curve
 from w2s_align.training.verify import verify_model
 
@@ -73,7 +72,7 @@ def finish(plan: TrainingPlan) -> TrainingReport:
 
 def _from_adapter(plan: TrainingPlan) -> bool:
     """Say whether the start was an adapter, which was merged into its base first."""
-    return plan.start.path != plan.start.source
+    return plan.start.path != plan.start.source and plan.start.adapter is None
 
 
 def _describe(
@@ -127,4 +126,6 @@ def _describe(
 def _digests(plan: TrainingPlan) -> dict[str, str]:
     """Return what names the content of all that the weights were made of."""
     found = {"data": plan.data.tokens_digest, "start": weights_digest(plan.start.path)}
+    if plan.start.adapter is not None:
+        found["start_adapter"] = weights_digest(plan.start.adapter)
     return found | ({"quick_task": read_questions(plan).digest} if plan.settings.quick_task else {})

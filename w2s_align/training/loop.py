@@ -21,21 +21,28 @@ from typing import Any, TypeAlias
 
 from w2s_align.errors import UserError
 from w2s_align.files import write_json
-from w2s_align.training.adapters import merge_start, save_adapter
+from w2s_align.training.adapters import (
+    adapter_folder,
+    lora_of,
+    merge_start,
+    open_base,
+    resume_adapter,
+    save_adapter,
+)
 from w2s_align.training.checkpoints import last_checkpoint
 from w2s_align.training.finish import LOGITS, finish
 from w2s_align.training.formats import Rows
 from w2s_align.training.launch import launch_ranks
-from w2s_align.training.layout import find_layout
+from w2s_align.training.layout import Layout, find_layout
 from w2s_align.training.methods import method_of
-from w2s_align.training.models import open_start, save_model
+from w2s_align.training.models import Head, StartModel, open_start, save_model
 from w2s_align.training.plan import TrainingPlan, is_main, plan_training
 from w2s_align.training.preflight import check_rules, format_preflight, preflight
 from w2s_align.training.quick_eval import read_questions
 from w2s_align.training.quiet import quiet
 from w2s_align.training.report import FILE, TrainingReport
 from w2s_align.training.resources import TrainResources
-from w2s_align.training.settings import TrainSettings
+from w2s_align.training.settings import TrainSettings, check_goes_on
 from w2s_align.training.tokens import ChatEncoder
 from w2s_align.training.verify import probe_logits
 
@@ -59,7 +66,8 @@ def train(
     The class of the settings says what kind of training it is: ``DPOSettings``, ``SFTSettings``, ...
 
     Args:
-        model: Start model: a folder, a hub id, or the folder of an adapter, which is merged into its base first.
+        model: Start model: a folder or a hub id, of an adapter, too; that is merged into its base first, unless
+            ``merge_start`` is false.
         rows: Preference pairs, chats or labeled responses, as the kind of training takes them; see prepare.py.
         out: Output folder, for this training alone.
         settings: What changes the result.
@@ -76,8 +84,7 @@ def train(
     layout = find_layout(launch, resources)
     check_rules(settings, resources, layout)
     with quiet():
-        start = open_start(_merged(model, folder), method.head_for(settings))
-        start = dataclasses.replace(start, source=str(model))
+        start, settings = _open(model, folder, settings, method.head_for(settings), layout)
         encoder = ChatEncoder(start.tokenizer, start.stop_ids, settings.chat_template_kwargs, settings.template_check)
         data = method.prepare(rows, encoder, settings, folder / "cache", seed)
         plan = plan_training(method, start, data, folder, settings, resources, seed, layout)
@@ -99,11 +106,28 @@ def train(
         return finish(plan) if is_main() else _await(folder)
 
 
-def _merged(model: str | os.PathLike[str], folder: Path) -> str:
-    """Return a start model's path; an adapter is merged first, so that the reference is what training starts from."""
-    adapter = Path(model)
-    is_adapter = (adapter / "adapter_config.json").is_file() and not (adapter / "config.json").is_file()
-    return str(merge_start(adapter, folder / "start") if is_adapter else model)
+def _open(
+    model: str | os.PathLike[str], folder: Path, settings: TrainSettings, head: Head, layout: Layout
+) -> tuple[StartModel, TrainSettings]:
+    """Open a start model; an adapter is merged first, or its settings become those of the training."""
+    adapter = adapter_folder(model)
+    if settings.merge_start:
+        start = open_start(merge_start(adapter, folder / "start") if adapter else model, head)
+        return dataclasses.replace(start, source=str(model)), settings
+    check_goes_on(settings)
+    if adapter is None:
+        raise UserError(
+            f"merge_start: false needs an adapter to start from, which {model} is not.",
+            fix="Leave merge_start out, or give the folder or hub id of a LoRA adapter.",
+        )
+    if layout.shards_weights:
+        raise UserError(
+            f"merge_start: false cannot be combined with launch: {layout.name}.",
+            "A model with an adapter on it is not shared out among processes.",
+            "Use launch: single, ddp, zero1 or zero2, or leave merge_start out.",
+        )
+    start = dataclasses.replace(open_base(adapter, head), source=str(model))
+    return start, settings.model_copy(update={"adapter": lora_of(adapter)})
 
 
 def train_here(plan: TrainingPlan, progress: Progress | None = None) -> None:
@@ -129,6 +153,8 @@ def train_here(plan: TrainingPlan, progress: Progress | None = None) -> None:
         recorder.join(trainer)
         trainer.train_dataset = plan.whole_batches(trainer.train_dataset)
         _train_adapter_in_float32(trainer.model)
+        if checkpoint and "ref" in getattr(trainer.model, "peft_config", {}):
+            resume_adapter(trainer.model, checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         model = trainer.accelerator.unwrap_model(trainer.model)
         trained = probe_logits(model, plan.data.probes)

@@ -6,7 +6,9 @@ config) and ``adapter/``. What was saved is checked by verify.py.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,7 +57,7 @@ class StartModel:
 
     Attributes:
         path: Local folder, or the hub id, that its weights are loaded from.
-        source: What the user gave: the same, or the adapter that was merged into ``path``.
+        source: What the user gave: the same, or an adapter.
         head: What it ends in.
         tokenizer: Its tokenizer, with a chat template.
         generation_config: Its generation config; an empty one when it has none.
@@ -64,6 +66,8 @@ class StartModel:
         context: Longest sequence it was made for, in tokens; None when its config does not say.
         layers: Number of layers.
         width: Size of the hidden state.
+        adapter: Folder of the adapter on ``path`` that training goes on with; None where an adapter was merged into
+            ``path``, or none was given.
     """
 
     path: str
@@ -76,6 +80,7 @@ class StartModel:
     context: int | None
     layers: int
     width: int
+    adapter: str | None = None
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -86,11 +91,17 @@ class StartModel:
         return frozenset([*listed, *([eos] if isinstance(eos, int) else [])])
 
     def load(self, dtype: str = "float32", **kwargs: Any) -> PreTrainedModel:
-        """Load its weights on the CPU in evaluation mode.
+        """Load its weights on the CPU in evaluation mode, with its adapter merged into them.
 
         A score is read at the last token that is no padding: the configuration must name that token.
         """
-        model = load_model(self.path, dtype, self.head, **kwargs)
+        model = load_model(self.path, "float32" if self.adapter else dtype, self.head, **kwargs)
+        if self.adapter is not None:
+            import torch
+            from peft import PeftModel
+
+            merged: Any = PeftModel.from_pretrained(model, self.adapter).merge_and_unload(safe_merge=True)
+            model = merged.to(getattr(torch, dtype)).eval()
         if self.head.labels is not None and self.tokenizer.pad_token_id is not None:
             model.config.pad_token_id = self.tokenizer.pad_token_id
         return model
@@ -198,6 +209,30 @@ def load_model(
         str(path), dtype=dtype, trust_remote_code=False, **kwargs
     ).eval()
     return model
+
+
+def weights_digest(model: str | os.PathLike[str]) -> str:
+    """Return a digest of a model's weights and configuration: of the files' content, wherever they are.
+
+    The hub's cache names each large file after its SHA-256, so that it need not be read.
+
+    Args:
+        model: A folder, also of an adapter, or a hub id that the local cache holds.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(str(model), allow_patterns=["*.safetensors", "config.json"]))
+    digest = hashlib.sha256()
+    config = "config.json" if (folder / "config.json").is_file() else "adapter_config.json"
+    for file in sorted([*folder.glob("*.safetensors"), folder / config]):
+        stored = file.resolve().name
+        if not re.fullmatch(r"[0-9a-f]{64}", stored):
+            with file.open("rb") as content:
+                stored = hashlib.file_digest(content, "sha256").hexdigest()
+        digest.update(f"{file.name}\0{stored}\n".encode())
+    return digest.hexdigest()
 
 
 def save_model(

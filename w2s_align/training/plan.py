@@ -22,7 +22,7 @@ from w2s_align.training.counts import RowCounts
 from w2s_align.training.data import TrainingData
 from w2s_align.training.layout import Layout, on_cpu
 from w2s_align.training.method import Method
-from w2s_align.training.models import StartModel, open_start
+from w2s_align.training.models import StartModel, open_start, weights_digest
 from w2s_align.training.padding_free import why_padded
 from w2s_align.training.resources import TrainResources
 from w2s_align.training.settings import TrainSettings
@@ -34,7 +34,7 @@ EVALUATIONS = 10
 """Measurements of the held-out loss in a training by default: enough to see where it turns."""
 
 
-LATER: dict[str, Any] = {"reference": None, "turns": "last"}
+LATER: dict[str, Any] = {"reference": None, "turns": "last", "merge_start": True}
 """Options that came after the first version, with their defaults: where one is not used, it is no part of what makes a
 training this training, and older ones stay valid."""
 
@@ -122,10 +122,12 @@ class TrainingPlan:
         """Return what makes this training this training; another one must not go on from its checkpoints."""
         start = Path(self.start.path)
         files = sorted((f.name, f.stat().st_size) for f in start.glob("*.safetensors")) if start.is_dir() else []
+        adapter = self.start.adapter
         return {
             "method": self.method.name,
             "start": self.start.source,
             "start_files": [list(file) for file in files],
+            **({"start_adapter": weights_digest(adapter)} if adapter is not None else {}),
             "data": self.data.digest,
             # An option that came later is not there unless it is used: older trainings go on.
             "settings": {
@@ -146,6 +148,7 @@ class TrainingPlan:
                 "method": self.method.name,
                 "model": self.start.path,
                 "source": self.start.source,
+                "adapter": self.start.adapter,
                 "data": data,
                 "out": str(self.out.absolute()),
                 "settings": self.settings.model_dump(mode="json"),
@@ -170,7 +173,8 @@ class TrainingPlan:
         found = json.loads(file.read_text())
         method = methods[found["method"]]
         settings = method.settings.model_validate(found["settings"])
-        start = dataclasses.replace(open_start(found["model"], method.head_for(settings)), source=found["source"])
+        start = open_start(found["model"], method.head_for(settings))
+        start = dataclasses.replace(start, source=found["source"], adapter=found["adapter"])
         data = {**found["data"], "file": Path(found["data"]["file"]), "counts": RowCounts(**found["data"]["counts"])}
         return cls(
             method=method,

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from w2s_align.errors import UserError, missing_package
-from w2s_align.families.shapes import find_shape
+from w2s_align.families.shapes import Shape, find_shape
 from w2s_align.training.adapters import lora_config
 from w2s_align.training.batching import memory_setup
 from w2s_align.training.counts import RowCounts
@@ -199,11 +199,18 @@ def estimate_memory(plan: TrainingPlan, trained: int) -> dict[str, int | None]:
         dtype=plan.dtype,
         save_dtype=plan.save_dtype,
         trained=trained,
+        reference=_reference_parameters(plan, shape),
         cpu=on_cpu(plan.resources),
     )
     memory = training_memory(shape, setup)
     parts = {name: int(size) for name, size in asdict(memory).items()}
     return {**parts, "estimate": int(memory.total), "device": device}
+
+
+def _reference_parameters(plan: TrainingPlan, start: Shape) -> int:
+    """Return the weights of a reference that is another model than the start; 0 where it is the start."""
+    named = getattr(plan.settings, "reference", None)
+    return (find_shape(named) or start).parameters if named is not None else 0
 
 
 def _base_dtype(plan: TrainingPlan) -> str:

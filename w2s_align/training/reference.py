@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.errors import UserError
+from w2s_align.training.models import weights_digest
 from w2s_align.training.plan import TrainingPlan, is_main
 
 if TYPE_CHECKING:
@@ -143,27 +142,6 @@ def reference_key(plan: TrainingPlan, family: dict[str, Any]) -> str:
         "arithmetic": plan.dtype,
         "base": "4 bits" if adapter and adapter.load_in_4bit else plan.dtype if adapter else "float32",
     }
+    if plan.start.adapter is not None:
+        material["adapter"] = weights_digest(plan.start.adapter)
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def weights_digest(model: str | os.PathLike[str]) -> str:
-    """Return a digest of a model's weights and configuration: of the files' content, wherever they are.
-
-    The hub's cache names each large file after its SHA-256, so that it need not be read.
-
-    Args:
-        model: A folder, or a hub id that the local cache holds.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(str(model), allow_patterns=["*.safetensors", "config.json"]))
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
-        stored = file.resolve().name
-        if not re.fullmatch(r"[0-9a-f]{64}", stored):
-            with file.open("rb") as content:
-                stored = hashlib.file_digest(content, "sha256").hexdigest()
-        digest.update(f"{file.name}\0{stored}\n".encode())
-    return digest.hexdigest()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from w2s_align.errors import did_you_mean
+from w2s_align.errors import UserError, did_you_mean
 from w2s_align.records import Settings
 from w2s_align.training.renamed import RENAMED
 
@@ -132,6 +132,9 @@ class TrainSettings(Settings):
     """Arguments of the student's chat template, e.g. {enable_thinking: false}."""
     adapter: Lora | None = None
     """Train a low-rank adapter in place of all parameters."""
+    merge_start: bool = True
+    """Merge a start that is an adapter into its base first. false: go on with the adapter itself, whose rank and
+    layers stay, on its own base; dpo and kto take the adapter as it started for their reference."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the arithmetic: auto is bfloat16 on an accelerator that has it, else float32. The trained weights
     and the optimizer are float32 in every case, so that small learning rates still move them."""
@@ -209,3 +212,17 @@ class TrainSettings(Settings):
         Raises:
             UserError: With the sizes that do not.
         """
+
+
+def check_goes_on(settings: TrainSettings) -> None:
+    """Refuse options of a new adapter where training goes on with one.
+
+    Raises:
+        UserError: Both are given.
+    """
+    if not settings.merge_start and settings.adapter is not None:
+        raise UserError(
+            "merge_start: false and adapter are given.",
+            "Training goes on with the adapter that the start is, whose rank and layers are its own.",
+            "Leave one of the two out.",
+        )

@@ -16,10 +16,10 @@ from w2s_align.errors import UserError
 from w2s_align.training.arguments import build_config, pad_id, trainer_arguments
 from w2s_align.training.health import Health
 from w2s_align.training.method import Method
-from w2s_align.training.models import open_start
+from w2s_align.training.models import open_start, weights_digest
 from w2s_align.training.padding_free import without_padding
 from w2s_align.training.prepare import SIDES, prepare_pairs, silence
-from w2s_align.training.reference import Reference, weights_digest
+from w2s_align.training.reference import Reference
 from w2s_align.training.settings import TrainSettings, one_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class DPOSettings(TrainSettings):
     """Temperature of discopop (arXiv 2406.08414)."""
     reference: str | None = None
     """Another reference than the start model: a hub id, a folder, or $step of a model with the same tokenizer, e.g.
-    the base before a first round of tuning. It takes the memory of its weights, which estimates do not count."""
+    the base before a first round of tuning. It takes the memory of its weights."""
     disable_dropout: bool = True
     """Switch off all dropout, the adapter's included, so that policy and reference agree at the start."""
 

@@ -117,7 +117,8 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
         shared |= {"loss_type": settings.loss, "cpo_alpha": settings.nll_weight}
         config = build_config(CPOConfig, plan, label_smoothing=settings.label_smoothing, **shared)
     # These trainers load a model wherever there is room, which several processes must not do.
-    config.model_init_kwargs.setdefault("device_map", None)
+    if config.model_init_kwargs is not None:
+        config.model_init_kwargs.setdefault("device_map", None)
     arguments = trainer_arguments(plan, callbacks)
     rows, held_out = plan.split()
     return trainer(
