@@ -25,10 +25,9 @@ from w2s_align.training.formats import responses_as_chats
 from w2s_align.training.health import Health
 from w2s_align.training.layout import Layout
 from w2s_align.training.methods import all_methods
-from w2s_align.training.models import load_model, open_start
+from w2s_align.training.models import load_model, open_start, weights_digest
 from w2s_align.training.plan import plan_training
 from w2s_align.training.preflight import format_preflight, preflight
-from w2s_align.training.models import weights_digest
 from w2s_align.training.reference import reference_key
 from w2s_align.training.tokens import ChatEncoder
 from w2s_align.training.verify import probe_logits

@@ -74,7 +74,7 @@ def test_a_model_is_pushed_with_its_recipe_data_arms_and_numbers(recipe, tmp_pat
     command = [sys.executable, "-m", "w2s_align.cli", "run", "recipe.yaml"]
     home = {"HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        command, env=os.environ | environment | home, capture_output=True, text=True, timeout=300, cwd=tmp_path
+        command, env=os.environ | environment | home, capture_output=True, text=True, timeout=1200, cwd=tmp_path
     )
     assert done.returncode == 0, done.stdout + done.stderr
     repository = hub.repositories["me/student"]
