@@ -157,6 +157,17 @@ class TrainStep(Step):
             )
         return str(adapter)
 
+    def settings_here(self, work: Work, options: Any) -> Any:
+        """Return settings whose models are folders and hub ids.
+
+        Args:
+            work: The step at work.
+            options: The settings, which may name models of other steps.
+        """
+        if (reference := getattr(options, "reference", None)) is not None:
+            return options.model_copy(update={"reference": work.model("reference", reference)})
+        return options
+
     def run(self, work: Work) -> None:
         """Train, going on from the last checkpoint of an earlier try."""
         from w2s_align.training import train
@@ -171,8 +182,7 @@ class TrainStep(Step):
             options = options.model_copy(
                 update={"quick_task": options.quick_task.model_copy(update={"prompts": prompts})}
             )
-        if (reference := getattr(options, "reference", None)) is not None:
-            options = options.model_copy(update={"reference": work.model("reference", reference)})
+        options = self.settings_here(work, options)
         rows, left_out = self.rows(work.inputs)
         report = train(
             self._start(work, options.merge_start),

@@ -50,7 +50,8 @@ def held_out_rows(settings: TrainSettings, rows: int) -> int:
 
 def optimizer_steps(settings: TrainSettings, rows: int) -> int:
     """Return the optimizer steps of a training on ``rows``, of which the last batch of an epoch is filled up."""
-    return settings.max_steps or math.ceil(settings.num_train_epochs * math.ceil(rows / settings.batch_size))
+    batches = math.ceil(rows * settings.responses_per_prompt / settings.batch_size)
+    return settings.max_steps or math.ceil(settings.num_train_epochs * batches)
 
 
 def held_out_choice(settings: TrainSettings, rows: int) -> set[int]:
@@ -83,16 +84,19 @@ def trained_tokens(settings: TrainSettings, row_tokens: Sequence[int], seed: int
     apart = held_out_choice(settings, len(row_tokens))
     if shuffled:
         rows = [tokens for i, tokens in enumerate(row_tokens) if i not in apart]
-        rows += [rows[i % len(rows)] for i in range(-len(rows) % settings.batch_size)]
+        rows += [
+            rows[i % len(rows)] for i in range(-len(rows) % (settings.batch_size // settings.responses_per_prompt))
+        ]
     else:
         rows = [row_tokens[i] for i in fixed_order(len(row_tokens), settings, seed)]
-    epochs, rest = divmod(optimizer_steps(settings, len(rows)) * settings.batch_size, len(rows))
+    each = settings.responses_per_prompt
+    epochs, rest = divmod(optimizer_steps(settings, len(rows)) * settings.batch_size // each, len(rows))
     order: Sequence[int] = range(rest)
     if shuffled and rest:
         import torch  # accelerate's SeedableRandomSampler draws the order of epoch e with seed + e
 
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + epochs)).tolist()[:rest]
-    return epochs * sum(rows) + sum(rows[i] for i in order)
+    return each * (epochs * sum(rows) + sum(rows[i] for i in order))
 
 
 def recomputes(resources: TrainResources, parameters: int) -> bool:

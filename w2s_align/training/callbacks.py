@@ -82,6 +82,7 @@ class Recorder(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Start the metrics file from what the checkpoint knows, and remember some weights."""
         self._saved_at = time.monotonic()
+        self.tokens = state.num_input_tokens_seen
         self._main = state.is_world_process_zero
         if self._main:
             self.file.write_text("".join(_line(row) for row in self.rows))
@@ -102,9 +103,10 @@ class Recorder(TrainerCallback):
         """
         if not logs or "loss" not in logs:  # the summary after the last step
             return
-        row = {"step": state.global_step, **{name: float(value) for name, value in logs.items()}}
+        row = {"step": state.global_step, **{name: float(v) for name, v in logs.items() if v is not None}}
         if "num_tokens" in row:
-            # TRL counts from the start of the process; a count per step is the same after a resume.
+            # A count per step is the same after a resume. (TRL counts from the start of the process, or, where the
+            # student writes the responses, from what the checkpoint knew.)
             row["tokens"], self.tokens = row["num_tokens"] - self.tokens, row.pop("num_tokens")
         row = self.health.normalized(row)
         logs.update(

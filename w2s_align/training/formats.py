@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.records import MESSAGES, Message, as_label, is_response, shared_turns
+from w2s_align.records import MESSAGES, Message, Prompt, as_label, is_response, shared_turns
 
 Source: TypeAlias = str | os.PathLike[str] | pa.Table
 """One set of rows: a Parquet file, a folder of them, or an Arrow table."""
@@ -41,7 +41,7 @@ def read_rows(
     Args:
         source: One of :func:`sources_of`.
         needed: Columns that pairs must have; ``("response",)`` stands for one of the SFT formats, ``("label",)`` for
-            items with classes.
+            items with classes, ``("messages",)`` for prompts alone.
 
     Raises:
         UserError: The source is missing, not Parquet, or lacks a column.
@@ -74,6 +74,8 @@ def _columns(names: list[str], needed: tuple[str, ...]) -> list[str]:
         formats = [["messages"], ["prompt", "completion"], *formats]
     if needed == ("label",):
         formats = [["prompt", "target"], ["prompt", "label"]]
+    if needed == ("messages",):
+        formats = [list(Prompt.SCHEMA.names), ["messages"], ["prompt"]]
     if needed == ("completion",):
         formats = [["prompt", "completion", "label"], *formats]
     for columns in formats:

@@ -79,8 +79,13 @@ class TrainingPlan:
     @property
     def counts(self) -> RowCounts:
         """What becomes of all rows; of an epoch's, some come twice to fill up its last batch."""
-        repeated = -self.rows % self.settings.batch_size
+        repeated = -self.rows % self.rows_per_batch
         return dataclasses.replace(self.data.counts, held_out=self.held_out, repeated=repeated)
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows of the data in a batch; fewer than its size where each counts several times."""
+        return self.settings.batch_size // self.settings.responses_per_prompt
 
     @property
     def steps(self) -> int:
@@ -115,7 +120,7 @@ class TrainingPlan:
 
         Any number of processes and any micro batch then see the same rows in the same steps.
         """
-        spare = -len(rows) % self.settings.batch_size
+        spare = -len(rows) % self.rows_per_batch
         return rows.select([*range(len(rows)), *(i % len(rows) for i in range(spare))]) if spare else rows
 
     def identity(self) -> dict[str, Any]:

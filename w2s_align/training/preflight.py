@@ -78,6 +78,7 @@ def check_rules(settings: TrainSettings, resources: TrainResources, layout: Layo
             "No process holds the whole model, and each token of an answer would gather it again.",
             "Use ddp or zero2, or follow held-out rows: held_out.",
         )
+    settings.check_rollouts(resources, layout)
     for name in resources.report_to:
         _check_tracker(name)
 

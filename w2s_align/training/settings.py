@@ -17,7 +17,9 @@ from w2s_align.records import Settings
 from w2s_align.training.renamed import RENAMED
 
 if TYPE_CHECKING:
+    from w2s_align.training.layout import Layout
     from w2s_align.training.models import Head
+    from w2s_align.training.resources import TrainResources
 
 SCHEDULERS = (
     "linear",
@@ -202,9 +204,21 @@ class TrainSettings(Settings):
         return False
 
     @property
+    def responses_per_prompt(self) -> int:
+        """Times that a row counts in a batch: responses that the student writes to a prompt, for methods with groups."""
+        return 1
+
+    @property
     def rows_together(self) -> int | None:
         """Rows that the method needs in one forward pass over all processes, or None when it does not care."""
         return None
+
+    def check_rollouts(self, resources: TrainResources, layout: Layout) -> None:
+        """Refuse what cannot write responses with the weights in training.
+
+        Raises:
+            UserError: With what to use instead.
+        """
 
     def check_micro_batch(self, micro_batch_size: int, processes: int) -> None:
         """Refuse micro batches that would change the method.
