@@ -2,8 +2,8 @@
 
 The target of a prefix is the softmax of ``z(anchor) + sum over contrasts of alpha * (z(plus) - z(minus))``. The same
 target decodes (proxy tuning, arXiv 2401.08565; contrastive decoding) and teaches (weak-to-strong on-policy
-distillation, arXiv 2607.26246). Formulas and sources: docs/methods/on_policy.md. Imports no torch; the arithmetic is in
-fused_logits.py.
+distillation, arXiv 2607.26246). Formulas and sources: docs/methods/on_policy.md. Imports no torch; the arithmetic is
+in fused_logits.py.
 """
 
 from __future__ import annotations
@@ -36,6 +36,40 @@ class Fusion(Settings):
     plausibility: float | None = Field(0.1, gt=0, lt=1)
     """Only tokens that the model itself finds at least this likely, relative to its most likely one, are shifted: the
     differences of other tokens are noise, which at alpha above 1 makes nonsense likely. null shifts all."""
+
+    def models(self) -> dict[str, str]:
+        """Return the models of the contrasts by the place that names them."""
+        return contrast_models(self.contrasts)
+
+    def with_models(self, models: Mapping[str, str]) -> Fusion:
+        """Return the same fusion with other models in the same places."""
+        return self.model_copy(update={"contrasts": replace_models(self.contrasts, models)})
+
+
+def contrast_models(contrasts: Sequence[Contrast]) -> dict[str, str]:
+    """Return the models of contrasts by the place that names them, e.g. ``contrasts.0.plus``."""
+    return {
+        f"contrasts.{number}.{side}": getattr(contrast, side)
+        for number, contrast in enumerate(contrasts)
+        for side in ("plus", "minus")
+    }
+
+
+def replace_models(contrasts: Sequence[Contrast], models: Mapping[str, str]) -> list[Contrast]:
+    """Return contrasts with other models in the same places.
+
+    Args:
+        contrasts: The contrasts.
+        models: New models, by the places of :func:`contrast_models`.
+    """
+    return [
+        contrast.model_copy(
+            update={
+                side: models.get(f"contrasts.{number}.{side}", getattr(contrast, side)) for side in ("plus", "minus")
+            }
+        )
+        for number, contrast in enumerate(contrasts)
+    ]
 
 
 def check_vocabularies(vocabularies: Mapping[str, Mapping[str, int]]) -> None:

@@ -11,10 +11,11 @@ import re
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from w2s_align.errors import UserError, did_you_mean
+from w2s_align.families.fusion import Fusion
 from w2s_align.records import SECRET, Settings
 
 EngineName: TypeAlias = Literal["vllm", "transformers", "openai", "ray"]
@@ -111,6 +112,24 @@ class Engine(Settings):
     audit: Literal["refuse", "warn"] = "refuse"
     """What to do if the first rendered prompts look wrong (two BOS, no generation prompt, not a prefix of prompt +
     response)."""
+
+    fusion: Fusion | None = None
+    """Draw tokens from the model's logits shifted by contrasts of other models of its vocabulary, with the
+    transformers engine: {contrasts: [{plus: $weak, minus: $weaker}]} (docs/methods/decoding_time_fusion.md)."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out fusion where there is none, so that answers of before it keep their keys."""
+        found: dict[str, Any] = dump(self)
+        if found.get("fusion") is None:
+            found.pop("fusion", None)
+        return found
+
+    @model_validator(mode="after")
+    def _fusion_has_its_engine(self) -> Engine:
+        if self.fusion is not None and self.name != "transformers":
+            raise ValueError(f"fusion needs the transformers engine, and name is {self.name}; set name: transformers")
+        return self
 
     @model_validator(mode="after")
     def _what_only_a_server_has(self) -> Engine:

@@ -49,7 +49,9 @@ ResponsesRef: TypeAlias = Annotated[str, Reads(("responses",))]
 ScoresRef: TypeAlias = Annotated[str, Reads(("scores",))]
 PairsRef: TypeAlias = Annotated[str, Reads(("pairs",))]
 ResultsRef: TypeAlias = Annotated[str, Reads(("results",))]
-ModelRef: TypeAlias = Annotated[str, Reads(("model",), literal=True)]
+MODEL = Reads(("model",), literal=True)
+"""A model: a hub id, a folder, or $step."""
+ModelRef: TypeAlias = Annotated[str, MODEL]
 
 
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]

@@ -27,6 +27,7 @@ from w2s_align.evaluation.task import (
     load_task,
     setting_lines,
 )
+from w2s_align.families.fusion import Fusion
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import NAME, ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
 from w2s_align.records import Score, record_columns
@@ -40,7 +41,7 @@ from w2s_align.steps.gold import check_gold
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
 from w2s_align.steps.preference import Preference
-from w2s_align.steps.score import MODEL, open_scorer, scorer_identity, scorer_models
+from w2s_align.steps.score import NAMED_MODEL, open_scorer, scorer_identity, scorer_models
 from w2s_align.steps.step import Step
 from w2s_align.steps.tables import labeled
 from w2s_align.steps.task import TaskStep, check_task
@@ -78,6 +79,9 @@ class Evaluate(Step):
     sampling: dict[str, Sampling] = {}
     """Settings by name, e.g. {greedy: {temperature: 0, max_tokens: 512}, sampled: {temperature: 1, n: 4, ...}}.
     The verdict is about the first, or about `greedy` where there is one. Default with tasks: what each task says."""
+    fusion: dict[str, Fusion] = {}
+    """Arms whose logits are shifted by contrasts of other models while they write, without training:
+    {fused: {contrasts: [{plus: $weak, minus: $weaker}]}}, with fused: $student among the arms."""
     scorer: str | ScorerSettings = "auto"
     """Answer check of `prompts`: its name, or {name: ..., options}. auto: the one that fits each prompt's task."""
     best_of: list[str | ScorerSettings] = []
@@ -202,6 +206,9 @@ class Evaluate(Step):
                 raise UserError(f"{name!r} cannot name an arm or a setting.", fix="Use letters, digits, - and _.")
         if self.baseline is not None and self.baseline not in self.arms:
             raise UserError(f"baseline: {self.baseline} is not an arm.", fix=did_you_mean(self.baseline, self.arms))
+        for name in self.fusion:
+            if name not in self.arms:
+                raise UserError(f"fusion: {name} is not an arm.", fix=did_you_mean(name, self.arms))
         if not self.roles:
             return
         if self.baseline is None:
@@ -221,6 +228,8 @@ class Evaluate(Step):
         """Return the definitions of the tasks in place of their names, and not where their data lie."""
         definitions = {name: task.content() for name, task in self.definitions().items()}
         own = super().content()
+        if not own["fusion"]:  # an option that came later is not there unless it is used: older results stay valid
+            del own["fusion"]
         own["judging"].pop("gamed")  # where the file lies; its content is part of the identity
         return {**own, "tasks": definitions, "suite": None, "data_dir": None, "judge_resources": None}
 
@@ -233,7 +242,7 @@ class Evaluate(Step):
         yield from super().references()
         for place, scorer in self._scorers().items():
             for field, value in scorer_models(scorer).items():
-                yield Reference((*place.split("."), field), value, MODEL)
+                yield Reference((*place.split("."), field), value, NAMED_MODEL)
 
     def identity(self) -> dict[str, Any]:
         """Return the content of the scorers' models that no step made."""
@@ -265,18 +274,18 @@ class Evaluate(Step):
         for place, model, sampling in asked if judged else ():
             for task in judged:
                 drawn = sampling or Sampling(**task.sampling.model_dump())
-                answers = self._generation(model, Place(task=task.name).reference, drawn)
+                answers = self._generation(place.arm, model, Place(task=task.name).reference, drawn)
                 found[replace(place, task=task.name, compared=True)] = answers
         for place, model, sampling in asked:
             if self.prompts is not None and sampling is not None:
                 own = replace(place, task="prompts" if tasks else "")
-                found[own] = self._generation(model, self.prompts, sampling)
+                found[own] = self._generation(place.arm, model, self.prompts, sampling)
             for name, task in tasks.items():
                 scored = replace(place, task=name)
                 found[scored] = (
                     self._judged(scored, members)
                     if task.kind == "judged"
-                    else self._asked(model, choices[name], task, sampling)
+                    else self._asked(place.arm, model, choices[name], task, sampling)
                 )
         return {str(place): step for place, step in found.items()}
 
@@ -295,7 +304,7 @@ class Evaluate(Step):
             resources=self.judge_resources or self.resources,
         )
 
-    def _asked(self, model: str, choice: TaskChoice, task: Task, sampling: Sampling | None) -> StepConfig:
+    def _asked(self, arm: str, model: str, choice: TaskChoice, task: Task, sampling: Sampling | None) -> StepConfig:
         more: dict[str, Any] = {"revision": self.engine.revision, "dtype": self.engine.dtype, "seed": self.seed}
         if task.kind == "lm_eval":
             return LmEvalStep(
@@ -310,14 +319,15 @@ class Evaluate(Step):
         if task.kind == "likelihood":
             return Likelihood(model=model, prompts=Place(task=task.name).reference, **more)
         drawn = sampling or Sampling(**task.sampling.model_dump())
-        return self._generation(model, Place(task=task.name).reference, drawn)
+        return self._generation(arm, model, Place(task=task.name).reference, drawn)
 
-    def _generation(self, model: str, prompts: str, sampling: Sampling) -> Generate:
+    def _generation(self, arm: str, model: str, prompts: str, sampling: Sampling) -> Generate:
+        fused = {"name": "transformers", "fusion": self.fusion[arm]} if arm in self.fusion else {}
         return Generate(
             model=model,
             prompts=prompts,
             sampling=sampling,
-            engine=self.engine,
+            engine=self.engine.model_copy(update=fused),
             seed=self.seed,
             resources=self.resources,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from w2s_align.artifacts.identity import model_identity, model_name
 from w2s_align.artifacts.keys import digest
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
-from w2s_align.recipe.schema import ArtifactType, Machines, PromptsRef, Reads, Resources, Seed
+from w2s_align.recipe.schema import MODEL, ArtifactType, Machines, PromptsRef, Reads, Reference, Resources, Seed
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -93,6 +93,17 @@ class Generate(Step):
 
             server_address(self.resources)
 
+    def references(self) -> Iterator[Reference]:
+        """Yield what is generated from, and the models of a fusion."""
+        yield from super().references()
+        for place, model in self._fused().items():
+            yield Reference(tuple(place.split(".")), model, MODEL)
+
+    def _fused(self) -> dict[str, str]:
+        """Return the models of a fusion by the place that names them."""
+        fusion = self.engine.fusion
+        return {} if fusion is None else {f"engine.fusion.{place}": model for place, model in fusion.models().items()}
+
     def claims(self) -> Resources:
         """Return the GPUs of all engines; one core and no GPU where a server has the model."""
         if self.engine.name == "openai":
@@ -117,6 +128,7 @@ class Generate(Step):
         found: dict[str, Any] = {"engine": name, "version": engine_version(name)}
         if not self.model.startswith("$") and self.engine.api != "chat":  # with it, only the model's name is known
             found["model"] = model_identity(self.model, self.engine.revision)
+        found |= {place: model_identity(model) for place, model in self._fused().items() if not model.startswith("$")}
         return found
 
     def process(self) -> str | None:
@@ -135,7 +147,7 @@ class Generate(Step):
             out=work.out,
             model_name=work.sources.get("model", model_name(self.model)),
             seed=self.seed or 0,
-            engine=self.engine,
+            engine=self._engine_here(work),
             resources=self.resources,
             engines=shared_engines(),
             progress=work.progress,
@@ -172,6 +184,15 @@ class Generate(Step):
             tokens_per_second=round(result.tokens_per_second, 1),
             truncated_share=result.truncated_share,
         )
+
+    def _engine_here(self, work: Work) -> Engine:
+        """Return the engine with the folders of a fusion's models."""
+        if self.engine.fusion is None:
+            return self.engine
+        here = {
+            place.removeprefix("engine.fusion."): work.model(place, model) for place, model in self._fused().items()
+        }
+        return self.engine.model_copy(update={"fusion": self.engine.fusion.with_models(here)})
 
     def _where_cut(self, result: Generation) -> str:
         context = result.engine["max_model_len"]

@@ -17,7 +17,7 @@ from w2s_align.steps.gold import check_gold
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
-MODEL = Reads(("model",), literal=True, named=True)
+NAMED_MODEL = Reads(("model",), literal=True, named=True)
 """A scorer's model: a hub id, a folder, or $step. Its name stands in the scores, e.g. ``reward:<name>``."""
 
 
@@ -52,7 +52,7 @@ class ScoreStep(Step):
         """Yield the responses, and the models that the scorer asks."""
         yield from super().references()
         for field, value in scorer_models(self.scorer).items():
-            yield Reference(("scorer", field), value, MODEL)
+            yield Reference(("scorer", field), value, NAMED_MODEL)
 
     def identity(self) -> dict[str, Any]:
         """Return the content of models that no step made, and the versions of what runs them."""

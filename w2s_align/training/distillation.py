@@ -1,8 +1,8 @@
 """TRL's distillation trainer with a target that it cannot compute itself: masked, or over the top tokens alone.
 
 TRL's loss compares whole vocabularies tile by tile and knows no mask (TRL 1.16). Everything else of the trainer, from
-the responses that the student writes to launches and checkpoints, stays as it is: the one method that computes a loss of
-responses is replaced. Imports torch and TRL: import it late.
+the responses that the student writes to launches and checkpoints, stays as it is: the one method that computes a loss
+of responses is replaced. Imports torch and TRL: import it late.
 """
 
 from __future__ import annotations

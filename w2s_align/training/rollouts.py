@@ -53,7 +53,7 @@ class RolloutSettings(TrainSettings):
     """Temperature that responses are drawn at."""
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
     """What writes the responses. On GPUs vLLM is faster, in the same process or as a server started by `trl
-    vllm-serve`; its other options go into trl: {vllm_...: ...}. The two vLLM ways are TRL's and were never run here."""
+    vllm-serve`; its other options go into trl: {vllm_...: ...}. Both vLLM ways are TRL's and were never run here."""
 
     @field_validator("too_long")
     @classmethod
@@ -86,8 +86,8 @@ def prepare_prompts(
         encoder: The student's tokenizer and template.
         settings: Lengths, and what to do beyond them.
         folder: See :func:`~w2s_align.training.arrow_file.store_rows`.
-        records: Keep each prompt's whole row, with its gold answer, for rewards. Without, what is stored does not depend
-            on gold answers.
+        records: Keep each prompt's whole row, with its gold answer, for rewards. Without, what is stored does not
+            depend on gold answers.
 
     Raises:
         UserError: A column is missing, or no prompt is left.

@@ -205,7 +205,7 @@ class TrainSettings(Settings):
 
     @property
     def responses_per_prompt(self) -> int:
-        """Times that a row counts in a batch: responses that the student writes to a prompt, for methods with groups."""
+        """Times that a row counts in a batch: the responses that the student writes to a prompt."""
         return 1
 
     @property

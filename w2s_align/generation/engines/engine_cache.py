@@ -17,7 +17,7 @@ from w2s_align.generation.engines.installed import resolve_engine_name
 from w2s_align.generation.models import ModelFiles
 from w2s_align.generation.settings import Engine, EngineResources
 
-LOADING = ("name", "dtype", "max_model_len", "quantization", "kv_cache_dtype", "trust_remote_code")
+LOADING = ("name", "dtype", "max_model_len", "quantization", "kv_cache_dtype", "trust_remote_code", "fusion")
 """Options of ``Engine`` that need the model to be loaded again when they change."""
 
 

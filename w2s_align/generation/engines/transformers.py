@@ -77,6 +77,11 @@ class TransformersEngine:
             raise UserError(
                 f"{model.name} does not fit into the memory of {self.device}.", fix="Use a smaller model."
             ) from error
+        self._fused = None
+        if engine.fusion is not None:
+            from w2s_align.generation.engines.fused import FusedMembers
+
+            self._fused = FusedMembers(engine.fusion, model, self.dtype, self.device)
         # generate() fills options that a call leaves out from generation_config.json: leave nothing there.
         self._model.generation_config = GenerationConfig()
         own_context = self._model.config.get_text_config().max_position_embeddings
@@ -109,6 +114,7 @@ class TransformersEngine:
             [[0] * (longest - len(r.token_ids)) + [1] * len(r.token_ids) for r in requests], device=self.device
         )
         draw = DrawPerRow(sampling, requests)
+        processors = [draw] if self._fused is None else [self._fused.processor(mask), draw]
         ends = StopAtText(self._tokenizer, requests, sampling.stop)
         try:
             output = self._model.generate(
@@ -120,7 +126,7 @@ class TransformersEngine:
                     eos_token_id=list(stop_token_ids) or None,
                     pad_token_id=pad,
                 ),
-                logits_processor=LogitsProcessorList([draw]),
+                logits_processor=LogitsProcessorList(processors),
                 stopping_criteria=StoppingCriteriaList([ends] if sampling.stop else []),
             )
         except torch.OutOfMemoryError as error:
@@ -160,7 +166,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Free the model's memory."""
-        self._model = None
+        self._model = self._fused = None
         gc.collect()
         if self.device != "cpu":
             torch.accelerator.empty_cache()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from w2s_align.families.fusion import Contrast, check_vocabularies
+from w2s_align.families.fusion import Contrast, check_vocabularies, contrast_models, replace_models
 from w2s_align.training.arguments import build_config, load_arguments
 from w2s_align.training.method import Inputs, Method
 from w2s_align.training.models import open_start
@@ -46,8 +46,8 @@ class DistillSettings(RolloutSettings):
     contrasts: list[Contrast] = []
     """Pairs of models whose differences shift the target: [{plus: $weak, minus: $weaker, alpha: 1}]."""
     plausibility: float | None = Field(0.1, gt=0, lt=1)
-    """The contrasts shift only tokens that the anchor finds at least this likely, relative to its most likely one. null
-    shifts all, and then TRL's own loss is used."""
+    """The contrasts shift only tokens that the anchor finds at least this likely, relative to its most likely one.
+    null shifts all, and then TRL's own loss is used."""
     top_k: int | None = Field(None, gt=0)
     """Compare only the target's so many most likely tokens (32 in arXiv 2607.26246). Default: all."""
     divergence: Literal["reverse_kl", "forward_kl", "jsd"] = "reverse_kl"
@@ -58,26 +58,18 @@ class DistillSettings(RolloutSettings):
     def _has_a_target(self) -> DistillSettings:
         if self.teacher is None and not self.contrasts:
             raise ValueError(
-                "there is nothing to learn: the student's own start is the target. Give contrasts: [{plus: ..., minus: "
-                "...}], or a teacher"
+                "there is nothing to learn: the student's own start is the target. Give contrasts: "
+                "[{plus: ..., minus: ...}], or a teacher"
             )
         return self
 
     def models(self) -> dict[str, str]:
         """Return the frozen models by the place that names them."""
-        found = {} if self.teacher is None else {"teacher": self.teacher}
-        for number, contrast in enumerate(self.contrasts):
-            found |= {f"contrasts.{number}.plus": contrast.plus, f"contrasts.{number}.minus": contrast.minus}
-        return found
+        return ({} if self.teacher is None else {"teacher": self.teacher}) | contrast_models(self.contrasts)
 
     def with_models(self, models: dict[str, str]) -> DistillSettings:
         """Return these settings with other models in the same places."""
-        contrasts = [
-            c.model_copy(
-                update={side: models.get(f"contrasts.{number}.{side}", getattr(c, side)) for side in ("plus", "minus")}
-            )
-            for number, c in enumerate(self.contrasts)
-        ]
+        contrasts = replace_models(self.contrasts, models)
         return self.model_copy(update={"teacher": models.get("teacher", self.teacher), "contrasts": contrasts})
 
     def advice(self) -> list[str]:
@@ -85,8 +77,8 @@ class DistillSettings(RolloutSettings):
         strong = [c.alpha for c in self.contrasts if abs(c.alpha) > 1]
         if strong and self.plausibility is None:
             return [
-                f"alpha {strong[0]:g} without plausibility: beyond 1 the shift makes tokens likely that no model would "
-                "write (docs/methods/on_policy.md)."
+                f"alpha {strong[0]:g} without plausibility: beyond 1 the shift makes tokens likely that no model "
+                "would write (docs/methods/on_policy.md)."
             ]
         return []
 
