@@ -25,7 +25,7 @@ DOMAIN: dict[str, set[str]] = {
     "lab": set(),
     "families": {"lab"},
     "generation": {"families"},
-    "scoring": {"generation", "lab"},
+    "scoring": {"families", "generation", "lab"},
     "pairing": {"scoring"},
     "responses": {"pairing", "scoring"},
     "interchange": {"lab", "pairing"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 
 
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 def quiet() -> Iterator[None]:
     """Silence progress bars and usage pings of the libraries for a while, and give them back as they were."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Said on every import of an on-policy trainer, also where vLLM writes nothing; docs/upstream.md says it once.
+    warnings.filterwarnings("ignore", message="TRL currently supports vLLM versions")
     import datasets
     import transformers
     from datasets.utils import logging as datasets_logging

@@ -100,7 +100,7 @@ class LogprobScorer(Scorer):
 
         def score_batch(prompts: pa.Table, responses: pa.Table) -> list[Assessment]:
             rows = zip(prompts["messages"].to_pylist(), responses["text"].to_pylist(), strict=True)
-            spans = [_span(tokenizer, messages, text, longest) for messages, text in rows]
+            spans = [span_of(tokenizer, messages, text, longest) for messages, text in rows]
             good = [span for span in spans if not isinstance(span, str)]
             sums = model(good)
             if reference is not None:
@@ -118,7 +118,7 @@ class LogprobScorer(Scorer):
         yield score_batch
 
 
-def _span(tokenizer: Any, messages: list[dict[str, str]], text: str, longest: int) -> Span | str:
+def span_of(tokenizer: Any, messages: list[dict[str, str]], text: str, longest: int) -> Span | str:
     """Return the tokens of a chat and where its answer begins, or why it cannot be scored."""
     chat = [*messages, {"role": "assistant", "content": text}]
     ids = list(tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"])
