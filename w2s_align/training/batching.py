@@ -69,7 +69,8 @@ def fixed_order(rows: int, settings: TrainSettings, seed: int) -> list[int]:
     """
     order = list(range(rows))
     random.Random(seed).shuffle(order)
-    return order + [order[i % len(order)] for i in range(-len(order) % settings.batch_size)]
+    each = settings.batch_size // settings.responses_per_prompt
+    return order + [order[i % len(order)] for i in range(-len(order) % each)]
 
 
 def trained_tokens(settings: TrainSettings, row_tokens: Sequence[int], seed: int, *, shuffled: bool) -> int:

@@ -20,6 +20,7 @@ from w2s_align.errors import UserError
 from w2s_align.records import MESSAGES
 from w2s_align.training.arguments import trainer_arguments
 from w2s_align.training.arrow_file import store_rows
+from w2s_align.training.batching import fixed_order
 from w2s_align.training.health import WINDOW, Health
 from w2s_align.training.layout import Layout, on_cpu
 from w2s_align.training.resources import TrainResources
@@ -77,15 +78,19 @@ class RolloutSettings(TrainSettings):
 
 
 def prepare_prompts(
-    rows: Rows, encoder: ChatEncoder, settings: RolloutSettings, folder: Path, *, records: bool = False
+    rows: Rows, encoder: ChatEncoder, settings: RolloutSettings, folder: Path, seed: int, *, records: bool = False
 ) -> TrainingData:
-    """Check prompts, and store those that leave room for a response.
+    """Check prompts, and store those that leave room for a response, in the order in which they are asked.
+
+    Every epoch has the same order: the sampler of TRL's trainers shuffles with a generator that goes on from epoch to
+    epoch, which a checkpoint does not know (TRL 1.16, docs/upstream.md).
 
     Args:
         rows: Prompts.
         encoder: The student's tokenizer and template.
         settings: Lengths, and what to do beyond them.
         folder: See :func:`~w2s_align.training.arrow_file.store_rows`.
+        seed: Seed of the order.
         records: Keep each prompt's whole row, with its gold answer, for rewards. Without, what is stored does not
             depend on gold answers.
 
@@ -105,7 +110,11 @@ def prepare_prompts(
             if table.keep({RESPONSE: Answer(ids + room, len(ids))})
         ]
 
-    data = store_rows(rows, schema, ("messages",), convert, encoder, settings, folder, room=len(room))
+    def arrange(stored: pa.Table) -> pa.Table:
+        return stored.take(fixed_order(len(stored), settings, seed))
+
+    key = {"room": len(room), "seed": seed, "batch": settings.batch_size // settings.responses_per_prompt}
+    data = store_rows(rows, schema, ("messages",), convert, encoder, settings, folder, arrange, **key)
     preview = [{**row, "tokens": row["tokens"] - len(room), "last": []} for row in data.preview]
     for row in preview:
         row["first"] = [token for token in row["first"] if not token[1]]
@@ -170,6 +179,7 @@ def rollout_arguments(plan: TrainingPlan) -> dict[str, Any]:
     assert isinstance(settings, RolloutSettings)
     vllm = {} if settings.rollouts == "transformers" else {"vllm_mode": settings.rollouts.removeprefix("vllm_")}
     return {
+        "shuffle_dataset": False,
         "max_completion_length": settings.max_completion_length,
         "temperature": settings.temperature,
         "chat_template_kwargs": settings.chat_template_kwargs or None,

@@ -84,7 +84,7 @@ class DistillSettings(RolloutSettings):
 
 
 def _prepare(rows: Rows, encoder: ChatEncoder, settings: DistillSettings, folder: Path, seed: int) -> TrainingData:
-    return prepare_prompts(rows, encoder, settings, folder)
+    return prepare_prompts(rows, encoder, settings, folder, seed)
 
 
 def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
@@ -135,6 +135,7 @@ METHODS = (
         inputs=Inputs("prompts", ("prompts",), "Prompts that the student responds to in training."),
         health=rollout_health,
         sides=1,
+        shuffled=False,
         frozen_passes=3,
     ),
 )

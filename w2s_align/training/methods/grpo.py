@@ -126,7 +126,7 @@ def prepare_rewarded(
     rows: Rows, encoder: ChatEncoder, settings: RewardedSettings, folder: Path, seed: int
 ) -> TrainingData:
     """Store prompts with what their rewards are made of; see :func:`~w2s_align.training.rollouts.prepare_prompts`."""
-    return prepare_prompts(rows, encoder, settings, folder, records=True)
+    return prepare_prompts(rows, encoder, settings, folder, seed, records=True)
 
 
 def rewarded_trainer(trainer: Any, config: Any, plan: TrainingPlan, callbacks: list[Any], **own: Any) -> Any:
@@ -186,6 +186,7 @@ METHODS = (
         inputs=PROMPTS,
         health=rollout_health,
         sides=1,
+        shuffled=False,
     ),
     Method(
         name="rloo",
@@ -197,6 +198,7 @@ METHODS = (
         inputs=PROMPTS,
         health=rollout_health,
         sides=1,
+        shuffled=False,
         frozen_passes=1,
     ),
 )

@@ -87,6 +87,7 @@ METHODS = (
         inputs=PROMPTS,
         health=rollout_health,
         sides=1,
+        shuffled=False,
         logits="whole",
         frozen_passes=2,
     ),
