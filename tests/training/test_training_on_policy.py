@@ -108,7 +108,7 @@ def test_a_mask_that_keeps_everything_trains_as_trl_does(student, weak, tmp_path
 def test_distillation_moves_the_student_towards_its_target_and_leaves_the_teachers(student, weak, tmp_path):
     plus, minus = weak
     before = [load_file(f"{model}/model.safetensors") for model in weak]
-    changes = {"contrasts": [{"plus": plus, "minus": minus}], "max_steps": 30, "learning_rate": 5e-3}
+    changes = {"contrasts": [{"plus": plus, "minus": minus}], "max_steps": 25, "learning_rate": 3e-3, "batch_size": 32}
     report = train(student, prompts(), tmp_path, DistillSettings(**STEPS | changes))
     losses = [row["loss"] for row in metrics(tmp_path)]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
@@ -139,7 +139,7 @@ train(student, rows, out, made, seed=1, resources=TrainResources(save_every=2),
 """
 
 
-@pytest.mark.parametrize("kind", ["distill", "grpo"])
+@pytest.mark.parametrize("kind", ["distill", pytest.param("grpo", marks=pytest.mark.slow)])
 def test_a_killed_training_ends_as_an_undisturbed_one(student, weak, tmp_path, kind):
     import pyarrow.parquet as pq
 
@@ -212,6 +212,19 @@ def test_oprd_trains_and_without_strength_it_is_grpo(student, weak, tmp_path, di
     first, other = metrics(tmp_path / "plain")[0], metrics(tmp_path / "none")[0]
     factor = 4 * STEPS["max_completion_length"] / (4 * first["completions/mean_length"])
     assert other["grad_norm"] == pytest.approx(factor * first["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", ["ddp", "zero2"])
+@pytest.mark.parametrize("kind", ["distill", "grpo"])
+def test_two_processes_train_together(student, weak, tmp_path, kind, launch):
+    plus, minus = weak
+    own = {"contrasts": [{"plus": plus, "minus": minus}]} if kind == "distill" else {"num_generations": 2}
+    own |= {} if kind == "distill" else {"reward": "feature:chars"}
+    made = {"distill": DistillSettings, "grpo": GRPOSettings}[kind](**STEPS | own)
+    report = train(student, prompts(), tmp_path, made, resources=TrainResources(processes=2), launch=launch)
+    assert report.steps == 2 and report.batch["processes"] == 2
+    assert report.tokens == sum(row["tokens"] for row in metrics(tmp_path)) > 0
 
 
 def reward(scorer, answers, completions, length=None):

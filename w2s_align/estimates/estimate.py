@@ -80,11 +80,11 @@ class _Estimator:
         sources = [source for place, source in inputs.items() if place.partition(".")[0] == option]
         counted = self._counted(config, inputs) if self._count else None
         rows = _together([self.found[source] for source in sources])
-        named = getattr(config, "reference", None)
-        reference = self._shape(name, named, "reference") if named is not None else None
-        return estimate_training(
-            config, rows, counted, self._shape(name, config.model), self._hardware, reference=reference
-        )
+        shape = self._shape(name, config.model)
+        beside = {model: place for place, model in config.frozen_models().items()}  # each counts once
+        shapes = [shape if model is None else self._shape(name, model, place) for model, place in beside.items()]
+        frozen = sum(found.parameters for one in shapes if (found := one or shape) is not None)
+        return estimate_training(config, rows, counted, shape, self._hardware, frozen)
 
     def _counted(self, config: Any, inputs: Mapping[str, str]) -> TrainingData | None:
         """Tokenize the data of a training as the training will; None while its data or its model is not there."""
@@ -123,7 +123,8 @@ class _Estimator:
             if missing and model not in self.unread and _hides(model):
                 self.unread.append(model)
             return shape
-        source = next((s for p, s in self._planned[name].node.inputs.items() if p.partition(".")[0] == place), None)
+        inputs = self._planned[name].node.inputs.items()
+        source = next((s for p, s in inputs if place in (p, p.partition(".")[0])), None)
         if source is None:
             return None
         item, done = self._planned[source], self._done(source)

@@ -41,7 +41,7 @@ def estimate_training(
     counted: TrainingData | None,
     shape: Shape | None,
     hardware: Hardware | None,
-    reference: Shape | None = None,
+    frozen: int = 0,
 ) -> StepEstimate:
     """Estimate a training.
 
@@ -51,7 +51,7 @@ def estimate_training(
         counted: Its prepared rows, or None.
         shape: Shape of its model, or None when that is not known.
         hardware: The GPUs that it is to run on; None for the CPU of this machine.
-        reference: Shape of a reference that is another model than the start, where it is known.
+        frozen: Weights of the frozen models beside the trained one.
     """
     if not config.merge_start:  # it goes on with an adapter, whose rank only a local folder tells before the run
         config = config.model_copy(update={"adapter": _adapter_of(config.model)})
@@ -68,20 +68,20 @@ def estimate_training(
             found.tokens = (number, number)
         else:
             seen = found.steps * config.batch_size * method.sides
-            low, high = (p + a for p, a in zip(PROMPT_TOKENS, answer_tokens(sizes.longest), strict=True))
+            written = getattr(config, "max_completion_length", sizes.longest)
+            low, high = (p + a for p, a in zip(PROMPT_TOKENS, answer_tokens(written), strict=True))
             found.tokens = (seen * min(low, sizes.longest), seen * min(high, sizes.longest))
     if shape is None:
         return found
     wanted = _layout(config, hardware)
     there = wanted.processes if hardware is None else hardware.count
     layout = replace(wanted, processes=min(wanted.processes, there))
-    beside = (reference or shape).parameters if getattr(config, "reference", None) else 0
-    setup = replace(_setup(config, shape, layout, sizes, found.rows, hardware), reference=beside)
+    setup = _setup(config, shape, layout, sizes, found.rows, hardware, frozen)
     memory = training_memory(shape, setup)
     found.memory, found.parts = memory.total, asdict(memory)
     found.fits = memory.total <= FULL * _memory(hardware)
     if not found.fits:
-        found.advice = _ways_out(config, shape, layout, sizes, found.rows, hardware, beside)
+        found.advice = _ways_out(config, shape, layout, sizes, found.rows, hardware, frozen)
     if hardware is None:
         return found
     found.gpus = layout.processes
@@ -136,7 +136,13 @@ def _layout(config: Any, hardware: Hardware | None) -> Layout:
 
 
 def _setup(
-    config: Any, shape: Shape, layout: Layout, sizes: RowSizes, rows: int | None, hardware: Hardware | None
+    config: Any,
+    shape: Shape,
+    layout: Layout,
+    sizes: RowSizes,
+    rows: int | None,
+    hardware: Hardware | None,
+    frozen: int,
 ) -> Setup:
     return memory_setup(
         config.method,
@@ -150,6 +156,7 @@ def _setup(
         dtype=config.dtype if config.dtype != "auto" else "bfloat16" if hardware else "float32",
         save_dtype=config.save_dtype if config.save_dtype != "auto" else shape.dtype,
         cpu=hardware is None,
+        frozen=frozen,
     )
 
 
@@ -166,14 +173,14 @@ def _ways_out(
     sizes: RowSizes,
     rows: int | None,
     hardware: Hardware | None,
-    reference: int,
+    frozen: int,
 ) -> str:
     """Return up to three changes that make a training fit, those that change nothing in what is learned first."""
 
     def fits(changed: Any, where: Layout, on: Hardware | None) -> bool:
         cut = min(1.0, (changed.max_length or sizes.longest) / sizes.longest)
         then = replace(sizes, longest=int(sizes.longest * cut), largest=int(sizes.largest * cut))
-        setup = replace(_setup(changed, shape, where, then, rows, on), reference=reference)
+        setup = _setup(changed, shape, where, then, rows, on, frozen)
         return training_memory(shape, setup).total <= FULL * _memory(on)
 
     found = []

@@ -41,6 +41,8 @@ LEARNING_RATE = 1e-3
 """Learning rate of each training: at the published ones, three steps would not show in weights stored as bfloat16."""
 MEMORY = 4 * 1024**3
 """Bytes of memory that a core of this machine must have for a step of its own."""
+ROLLOUT_TOKENS = 16
+"""Tokens of the responses that a training lets its model write: they are written token by token in every step."""
 PROCESSES = 2
 """Processes of a training that the recipe launches on several GPUs."""
 
@@ -318,6 +320,8 @@ class _Change:
         if config.held_out >= 1:
             raw["held_out"] = min(config.held_out, HELD_OUT)
             self.changes.append(f"at most {HELD_OUT} rows held out")
+        if hasattr(config, "max_completion_length"):
+            self._rollouts(config, raw)
         for option in ("num_train_epochs", "early_stopping", "stop_on_alarm"):
             raw.pop(option, None)
         if isinstance(raw.get("quick_task"), dict):
@@ -338,6 +342,20 @@ class _Change:
             self.changes.append(
                 f"{PROCESSES} processes on the CPU in place of one for each GPU; micro batches by length"
             )
+
+    def _rollouts(self, config: Any, raw: Raw) -> None:
+        """Shorten the responses that a training lets its model write."""
+        raw["max_completion_length"] = min(config.max_completion_length, ROLLOUT_TOKENS)
+        raw.pop("rollouts", None)
+        group = config.responses_per_prompt
+        raw["batch_size"] = min(config.batch_size, 2 * PROCESSES * group)
+        self.changes.append(
+            f"responses in training of at most {ROLLOUT_TOKENS} tokens, by transformers, few in a batch"
+        )
+        if hasattr(config, "reward"):  # no answer of a stand-in is right, so that no group would have a signal
+            raw["reward"] = "feature:chars"
+            raw.pop("reward_weights", None)
+            self.changes.append("rewards by length in place of the recipe's")
 
     def _lab_model(self, config: Any, raw: Raw) -> None:
         raw["steps"] = min(config.steps, 30)

@@ -163,7 +163,7 @@ def memory_setup(
     dtype: str,
     save_dtype: str,
     trained: int | None = None,
-    reference: int = 0,
+    frozen: int = 0,
     cpu: bool = False,
 ) -> Setup:
     """Return what decides the memory of a training.
@@ -180,7 +180,7 @@ def memory_setup(
         dtype: Precision of the arithmetic.
         save_dtype: Precision of the saved model.
         trained: Trained weights of an adapter that is not on every linear layer.
-        reference: Weights of a model beside it, the reference.
+        frozen: Weights of the frozen models beside it.
         cpu: Whether it trains on a CPU.
     """
     packed = why_padded_family(method, family, resources) is None
@@ -207,5 +207,5 @@ def memory_setup(
         head=method.logits,
         cpu=cpu,
         save_dtype=save_dtype,
-        reference=reference,
+        frozen=frozen * (4.0 if dtype == "float32" or (method.frozen_as_trained and adapter is None) else 2.0),
     )

@@ -23,7 +23,7 @@ POSITIONS = 512
 """Positions whose logits are in memory together: 512 x 151,936 in float32 are 311 MB a tensor."""
 
 
-class MaskedDistillationTrainer(DistillationTrainer):  # type: ignore[misc]
+class MaskedDistillationTrainer(DistillationTrainer):
     """Distills a :class:`~w2s_align.training.fused_teacher.FusedTeacher` with its mask.
 
     Args:

@@ -46,7 +46,7 @@ class Setup:
             ``none`` for a reward model.
         cpu: The device is a CPU.
         save_dtype: Precision of the saved model, or None to leave its verification out.
-        reference: Weights of a frozen model beside the trained one, as the reference of dpo may be.
+        frozen: Bytes of the frozen models beside the trained one: a reference, teachers.
     """
 
     tokens: float
@@ -66,7 +66,7 @@ class Setup:
     head: Literal["tiles", "whole", "none"] = "tiles"
     cpu: bool = False
     save_dtype: str | None = None
-    reference: int = 0
+    frozen: float = 0.0
 
     @property
     def half(self) -> bool:
@@ -136,7 +136,7 @@ def _moments(shape: Shape, s: Setup) -> list[TrainingMemory]:
     weights = held.weights
     if s.rank is not None:
         weights += everything * (FOUR_BITS if s.four_bits else s.size) / share
-    weights += s.reference * (4.0 if s.rank is None else s.size) / share
+    weights += s.frozen / share
     if share > 1:  # the embedding, or a layer, of all processes together
         weights += s.size * max(shape.embedding_parameters, shape.layer_parameters)
     dense = 0.0 if s.rank is not None else 4.0 * shape.embedding_parameters  # gradient of the head, or the embedding

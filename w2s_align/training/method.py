@@ -70,6 +70,8 @@ class Method:
         logits: Memory of the output head: ``tiles`` where log-probabilities are computed tile by tile, ``whole`` where
             all logits are kept, ``none`` without such a head.
         library: Distribution that its trainer comes from.
+        frozen_as_trained: Whether frozen models are loaded in the precision of trained weights, where all are trained;
+            otherwise in that of the arithmetic.
         frozen_passes: Forward passes of frozen models (a reference, a teacher) for each row of a training.
     """
 
@@ -88,6 +90,7 @@ class Method:
     padding_free: bool = False
     logits: Literal["tiles", "whole", "none"] = "tiles"
     library: str = "trl"
+    frozen_as_trained: bool = False
     frozen_passes: int = 0
 
     def head_for(self, settings: TrainSettings) -> Head:

@@ -12,7 +12,7 @@ import torch
 from trl.experimental.online_dpo import OnlineDPOTrainer
 
 
-class OnlinePairsTrainer(OnlineDPOTrainer):  # type: ignore[misc]
+class OnlinePairsTrainer(OnlineDPOTrainer):
     """Online DPO without ties: their responses are masked, so that their loss is a constant."""
 
     def __init__(self, **arguments: Any) -> None:

@@ -15,7 +15,7 @@ from w2s_align.training.distillation import POSITIONS
 from w2s_align.training.oprd_gradient import oprd_surrogate, unit_direction
 
 
-class OPRDTrainer(GRPOTrainer):  # type: ignore[misc]
+class OPRDTrainer(GRPOTrainer):
     """GRPO whose gradient is amplified along what set a teacher apart from its reference.
 
     Args:

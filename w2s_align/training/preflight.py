@@ -200,7 +200,7 @@ def estimate_memory(plan: TrainingPlan, trained: int) -> dict[str, int | None]:
         dtype=plan.dtype,
         save_dtype=plan.save_dtype,
         trained=trained,
-        reference=_reference_parameters(plan, shape),
+        frozen=_frozen_parameters(plan, shape),
         cpu=on_cpu(plan.resources),
     )
     memory = training_memory(shape, setup)
@@ -208,10 +208,10 @@ def estimate_memory(plan: TrainingPlan, trained: int) -> dict[str, int | None]:
     return {**parts, "estimate": int(memory.total), "device": device}
 
 
-def _reference_parameters(plan: TrainingPlan, start: Shape) -> int:
-    """Return the weights of a reference that is another model than the start; 0 where it is the start."""
-    named = getattr(plan.settings, "reference", None)
-    return (find_shape(named) or start).parameters if named is not None else 0
+def _frozen_parameters(plan: TrainingPlan, start: Shape) -> int:
+    """Return the weights of the frozen models beside the trained one, each counted once."""
+    named = set(plan.settings.frozen_models().values())
+    return sum(((find_shape(model) if model else None) or start).parameters for model in named)
 
 
 def _base_dtype(plan: TrainingPlan) -> str:

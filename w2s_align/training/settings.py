@@ -203,6 +203,11 @@ class TrainSettings(Settings):
         """Whether everything but the head stays as it is."""
         return False
 
+    def frozen_models(self) -> dict[str, str | None]:
+        """Return the frozen models that are in memory beside the trained one, by the option that names each; None
+        stands for a copy of the start."""
+        return {}
+
     @property
     def responses_per_prompt(self) -> int:
         """Times that a row counts in a batch: the responses that the student writes to a prompt."""

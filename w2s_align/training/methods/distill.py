@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from w2s_align.errors import UserError
 from w2s_align.families.fusion import Contrast, check_vocabularies, contrast_models, replace_models
 from w2s_align.training.arguments import build_config, load_arguments
+from w2s_align.training.layout import Layout
 from w2s_align.training.method import Inputs, Method
 from w2s_align.training.models import open_start
+from w2s_align.training.resources import TrainResources
 from w2s_align.training.rollouts import (
     RolloutSettings,
     prepare_prompts,
@@ -67,10 +70,28 @@ class DistillSettings(RolloutSettings):
         """Return the frozen models by the place that names them."""
         return ({} if self.teacher is None else {"teacher": self.teacher}) | contrast_models(self.contrasts)
 
+    def frozen_models(self) -> dict[str, str | None]:
+        """Return the members of the target, the start among them where it is the anchor."""
+        return {**({} if self.teacher else {"anchor": None}), **self.models()}
+
     def with_models(self, models: dict[str, str]) -> DistillSettings:
         """Return these settings with other models in the same places."""
         contrasts = replace_models(self.contrasts, models)
         return self.model_copy(update={"teacher": models.get("teacher", self.teacher), "contrasts": contrasts})
+
+    def check_rollouts(self, resources: TrainResources, layout: Layout) -> None:
+        """Refuse a launch that would take the members of the target apart.
+
+        Raises:
+            UserError: With what to use instead.
+        """
+        super().check_rollouts(resources, layout)
+        if layout.shards_weights:
+            raise UserError(
+                f"distill cannot be combined with launch: {layout.name}.",
+                "The heads of the target's models are read outside of their forward pass, where none is whole.",
+                "Use ddp or zero2, with an adapter where memory is short.",
+            )
 
     def advice(self) -> list[str]:
         """Return sentences about settings that are allowed but rarely meant."""

@@ -113,6 +113,10 @@ class DPOSettings(TrainSettings):
             raise ValueError("use_weighting cannot be combined with aot losses, which sort the pairs of a batch.")
         return self
 
+    def frozen_models(self) -> dict[str, str | None]:
+        """Return a reference that is another model than the start."""
+        return {} if self.reference is None else {"reference": self.reference}
+
     @property
     def losses(self) -> list[str]:
         """The names in ``loss`` as a list."""
@@ -293,6 +297,7 @@ METHODS = (
         trainer=_trainer,
         health=_health,
         padding_free=True,
+        frozen_as_trained=True,
         frozen_passes=1,
     ),
 )

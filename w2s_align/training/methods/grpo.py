@@ -74,6 +74,10 @@ class RewardedSettings(RolloutSettings):
             raise ValueError("held_out has no loss to follow here; follow the accuracy: quick_task: {prompts: ...}")
         return self
 
+    def frozen_models(self) -> dict[str, str | None]:
+        """Return the copy of the start that a pull towards it needs; an adapter is switched off instead."""
+        return {"reference": None} if getattr(self, "beta", 0) and self.adapter is None else {}
+
     @property
     def rewards(self) -> list[str | ScorerSettings]:
         """The scorers as a list."""

@@ -44,6 +44,10 @@ class OPRDSettings(RewardedSettings):
         """Return the frozen models by the place that names them."""
         return {"teacher": self.teacher, "teacher_start": self.teacher_start}
 
+    def frozen_models(self) -> dict[str, str | None]:
+        """Return the teacher and what it was."""
+        return {**self.models()}
+
     def with_models(self, models: dict[str, str]) -> OPRDSettings:
         """Return these settings with other models in the same places."""
         return self.model_copy(update=models)
