@@ -78,6 +78,11 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_model(tmp_path_factory.mktemp("models") / "other", seed=1)
 
 
+@pytest.fixture(scope="session")
+def third_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("models") / "third", seed=2)
+
+
 @pytest.fixture
 def model_copy(tiny_model: Path, tmp_path: Path) -> Path:
     """The tiny model in a folder that a test may damage."""
