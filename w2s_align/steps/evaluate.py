@@ -29,7 +29,7 @@ from w2s_align.evaluation.task import (
 )
 from w2s_align.families.fusion import Fusion
 from w2s_align.generation.settings import Engine, Sampling
-from w2s_align.recipe.schema import NAME, ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
+from w2s_align.recipe.schema import MODEL, NAME, ArtifactType, PromptsRef, Reads, Reference, Resources, StepConfig
 from w2s_align.records import Score, record_columns
 from w2s_align.scoring.scorers import ScorerSettings
 from w2s_align.steps.arms import check_arms
@@ -238,8 +238,11 @@ class Evaluate(Step):
         return {"scorer": self.scorer, **{f"best_of.{index}": scorer for index, scorer in enumerate(self.best_of)}}
 
     def references(self) -> Iterator[Reference]:
-        """Yield what every step reads, and the models that scorers ask."""
+        """Yield what every step reads, the models that scorers ask, and those of fused arms."""
         yield from super().references()
+        for arm, fusion in self.fusion.items():
+            for place, model in fusion.models().items():
+                yield Reference(("fusion", arm, *place.split(".")), model, MODEL)
         for place, scorer in self._scorers().items():
             for field, value in scorer_models(scorer).items():
                 yield Reference((*place.split("."), field), value, NAMED_MODEL)
