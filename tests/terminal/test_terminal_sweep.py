@@ -83,3 +83,28 @@ def test_a_mistake_is_said_once_and_before_anything_runs(folder: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("tuned.stps is not an option of lab_model") <= 2
     assert "Did you mean steps?" in done.stderr and "1 of 2" not in done.stderr
+
+
+BUDGETS = """\
+budgets: [4]
+weak_prices: [1]
+shares: [1, 0.5, 0]
+weak: [student.steps]
+exact: [tuned.steps]
+no_exact: {tuned: null, scores.arms.tuned: $student}
+"""
+
+
+def test_budgets_are_listed_with_their_costs_and_end_in_a_frontier(folder: Path) -> None:
+    (folder / "budgets.yaml").write_text(BUDGETS)
+    command = ("sweep", "swept.yaml", "tuned.seed=9", "--file", "budgets.yaml")
+    listed = w2s(*command, "--list", cwd=folder)
+    assert listed.returncode == 0, listed.stderr
+    assert "3 points. Without --list they are run." in listed.stdout and "1 of 3" not in listed.stderr
+    done = w2s(*command, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 3: 2 weak, 2 exact (a weak label costs 1)" in done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    assert "3 purchases of labels. Where a weak label costs 1, the frontier of tuned is: " in said
+    page = folder / done.stdout.split("Page: ")[1].split()[0]
+    assert "Budgets of labels" in page.read_text()
