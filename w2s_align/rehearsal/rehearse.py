@@ -247,9 +247,16 @@ class _Change:
         """Leave vLLM to the steps that generate: starting it for every arm would take longer than all the rest."""
         if (raw.get("engine") or {}).get("name", "auto") == "auto":
             raw["engine"] = {**(raw.get("engine") or {}), "name": "transformers"}
-            self.changes.append("answers for evaluations and judges by transformers, not by the recipe's engine")
+            self.changes.append(
+                "answers for evaluations, judges and debates by transformers, not by the recipe's engine"
+            )
 
     def _generate(self, config: Any, raw: Raw) -> None:
+        self._sampling(raw["sampling"])
+
+    def _debate(self, config: Any, raw: Raw) -> None:
+        self._quick_engine(raw)
+        raw["sampling"] = raw.get("sampling") or {"temperature": 1}
         self._sampling(raw["sampling"])
 
     def _judge(self, config: Any, raw: Raw) -> None:
