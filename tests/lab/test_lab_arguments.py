@@ -1,4 +1,4 @@
-"""Arguments of the lab's debaters: the truth as it is, a lie in as few digits as it takes, and chats to learn them from."""
+"""Arguments of the lab's debaters: the truth as it is, a lie in as few digits as it takes, and the chats."""
 
 from __future__ import annotations
 

@@ -55,7 +55,12 @@ AROUND = """\
     verdicts: {"1": +, "0": "-"}
     turns: 2
     sampling: {temperature: 1, max_tokens: 6}
-    wording: {opening: "{item} {side}", reply: "{item} {transcript} {side}", turn: "{side}{text}", between: " ", shown: "{item} {transcript}"}
+    wording:
+      opening: "{item} {side}"
+      reply: "{item} {transcript} {side}"
+      turn: "{side}{text}"
+      between: " "
+      shown: "{item} {transcript}"
     engine: {name: transformers}
   talks_second: {<<: *talks, items: $second}
   offers: {<<: *talks, items: $second, turns: 1, form: market_making, against: [$labels]}
