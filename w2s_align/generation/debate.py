@@ -51,13 +51,13 @@ class Wording(Settings):
     )
     """The first turn. {item} is the item, {side} what its verdict says."""
     reply: str = (
-        "{item}\n\nA debate is held about this. So far:\n\n{transcript}\n\nYou are {speaker}. Argue that {side}: point "
-        "out what is wrong in what the other side said, in a few sentences."
+        "{item}\n\nA debate is held about this. So far:\n\n{transcript}\n\nYou are {speaker}. Argue that {side}: "
+        "point out what is wrong in what the other side said, in a few sentences."
     )
     """A later turn of a debate. {transcript} is what was said so far."""
     more: str = (
-        "{item}\n\nYou have to convince a judge that {side}. So far you said:\n\n{transcript}\n\nGive one more argument, "
-        "in a few sentences."
+        "{item}\n\nYou have to convince a judge that {side}. So far you said:\n\n{transcript}\n\nGive one more "
+        "argument, in a few sentences."
     )
     """A later turn of a single debater."""
     turn: str = "{speaker} (for: {side}): {text}"

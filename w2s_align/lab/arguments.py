@@ -2,8 +2,8 @@
 
 The question is whether the tens column carries. A debater quotes the tens column to make its point: ``4+9+1=14``. Who
 argues for the truth quotes it as it is. Who argues for the other verdict has to quote other digits, the fewest that
-make its point, and is right in the rest. So a quote can be checked by a reader who sees something of the digits, however badly,
-and not by one who does not see them.
+make its point, and is right in the rest. So a quote can be checked by a reader who sees something of the digits,
+however badly, and not by one who does not see them.
 
 A turn is the side, ``+`` (it carries) or ``-``, and the quote; the recipe w2sg/debate_lab has the wording of a debate
 in this form. Everything but the drawing of items is plain Python.
