@@ -80,6 +80,8 @@ class _Estimator:
         sources = [source for place, source in inputs.items() if place.partition(".")[0] == option]
         counted = self._counted(config, inputs) if self._count else None
         rows = _together([self.found[source] for source in sources])
+        if rows is not None and getattr(config, "side", None) == "both":
+            rows *= 2  # each response of a pair is a row
         return estimate_training(config, rows, counted, self._shape(name, config.model), self._hardware)
 
     def _counted(self, config: Any, inputs: Mapping[str, str]) -> TrainingData | None:
