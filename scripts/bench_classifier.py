@@ -6,9 +6,9 @@ Same model (width 96, 2 layers, random weights), items, batch and number of step
     w2s       train with ClassifierSettings on gold labels: recording, checks and saving included
     labels    label_items on 10,000 items
 
-Prints seconds on the clock and of the processor; on a machine that others use the latter count. "Steps" is what is spent
-in Trainer.train, which both call: what grows with the items. The rest is once for each training: w2s encodes rows into
-a file, and opens the saved model again to compare it with the trained one.
+Prints seconds on the clock and of the processor; on a machine that others use the latter count. "Steps" is what is
+spent in Trainer.train, which both call: what grows with the items. The rest is once for each training: w2s encodes rows
+into a file, and opens the saved model again to compare it with the trained one.
 
     python scripts/bench_classifier.py [--items 4000] [--rounds 3]
 """
@@ -118,9 +118,8 @@ def main() -> None:
     for mode, rows in found.items():
         fastest, step = min(clock for clock, _ in rows), 1000 * min(in_steps[mode]) / steps
         print(f"{mode:6} {fastest:7.1f} s, {best[mode]:7.1f} s of the processor, {step:.1f} ms of it a step")
-    print(
-        f"plain / w2s, steps: {min(in_steps['plain']) / min(in_steps['w2s']):.2f}; whole: {best['plain'] / best['w2s']:.2f}"
-    )
+    ratio = min(in_steps["plain"]) / min(in_steps["w2s"])
+    print(f"plain / w2s, by the processor: {ratio:.2f} in the steps, {best['plain'] / best['w2s']:.2f} as a whole")
     print(f"labels of {LABELED:,} items: {clock:.1f} s, {processor:.1f} s of the processor")
 
 
