@@ -7,8 +7,8 @@ Same model (width 96, 2 layers, random weights), items, batch and number of step
     labels    label_items on 10,000 items
 
 Prints seconds on the clock and of the processor; on a machine that others use the latter count. "Steps" is what is
-spent in Trainer.train, which both call: what grows with the items. The rest is once for each training: w2s encodes rows
-into a file, and opens the saved model again to compare it with the trained one.
+spent in Trainer.train, which both call: what grows with the items. The rest is once for each training: w2s encodes
+rows into a file, and opens the saved model again to compare it with the trained one.
 
     python scripts/bench_classifier.py [--items 4000] [--rounds 3]
 """
