@@ -203,6 +203,11 @@ class _Change:
         raw |= {"limit": limit, "seed": seed, "resources": {"cpus": 1}}
         self.changes.append(f"at most {ITEMS} items of each source")
 
+    def _half(self, config: Any, raw: Raw) -> None:
+        if not 1 / 4 <= config.share <= 3 / 4:
+            raw["share"] = 0.5  # the smaller part of a few items would be too small to pick from
+            self.changes.append("halves in place of parts of very different sizes")
+
     def _pick(self, config: Any, raw: Raw) -> None:
         raw["number"] = min(config.number, ITEMS // 8)
         self.changes.append(f"at most {ITEMS // 8} picked items")
