@@ -180,9 +180,10 @@ def test_debaters_of_the_lab_are_taught_what_the_recipe_asks() -> None:
 @pytest.mark.parametrize(
     ("wording", "said"),
     [
-        ({"opening": "{item} {sid}"}, "may name {item}, {side}"),
-        ({"opening": "{item}"}, "opening must name {side}"),
-        ({"shown": "{item}"}, "shown must name {transcript}"),
+        ({"opening": "{item} {sid}"}, "may name {side}, {item}, {speaker} in braces"),
+        ({"opening": "{item}"}, "must name {side}"),
+        ({"shown": "{item}"}, "must name {transcript}"),
+        ({"turn": "{item}{text}"}, "may name {text}, {side}, {speaker}"),
         ({"turn": "{side}: {text"}, "in braces"),
     ],
 )

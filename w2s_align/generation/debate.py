@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from w2s_align.errors import UserError
 from w2s_align.generation.generate import generate
@@ -39,8 +39,14 @@ NO_ARGUMENT = "(no argument)"
 CUT = " ..."
 """Ends a turn that was cut for the reader."""
 
-PARTS = ("item", "side", "speaker", "text", "transcript")
-"""What the wording of a debate may name in braces."""
+PARTS = {
+    "opening": ("side", "item", "speaker"),
+    "reply": ("transcript", "side", "item", "speaker"),
+    "more": ("transcript", "side", "item", "speaker"),
+    "turn": ("text", "side", "speaker"),
+    "shown": ("transcript", "item"),
+}
+"""What each template of a debate's wording may name in braces; the first it must."""
 
 
 class Wording(Settings):
@@ -67,22 +73,17 @@ class Wording(Settings):
     shown: str = "{item}\n\nArguments about this:\n\n{transcript}"
     """Item and transcript as the reader sees them."""
 
-    @field_validator("opening", "reply", "more", "turn", "shown")
+    @field_validator(*PARTS)
     @classmethod
-    def _names_parts(cls, text: str) -> str:
+    def _names_parts(cls, text: str, info: ValidationInfo) -> str:
+        parts = PARTS[str(info.field_name)]
         try:
-            text.format(**dict.fromkeys(PARTS, ""))
-        except (KeyError, IndexError, ValueError):
-            raise ValueError(f"{text!r} may name {', '.join(f'{{{part}}}' for part in PARTS)} in braces") from None
+            text.format(**dict.fromkeys(parts, ""))
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise ValueError(f"{text!r} may name {', '.join(f'{{{part}}}' for part in parts)} in braces") from None
+        if f"{{{parts[0]}}}" not in text:
+            raise ValueError(f"{text!r} must name {{{parts[0]}}}")
         return text
-
-    @model_validator(mode="after")
-    def _shows_what_is_needed(self) -> Wording:
-        needed = {"opening": "{side}", "reply": "{transcript}", "turn": "{text}", "shown": "{transcript}"}
-        for name, part in needed.items():
-            if part not in getattr(self, name):
-                raise ValueError(f"{name} must name {part}")
-        return self
 
 
 class DebateSettings(Settings):

@@ -7,6 +7,7 @@ launchers as the real one. What had to be changed is listed, and so is what a re
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -135,10 +136,18 @@ class _Change:
     models: dict[tuple[str, bool], str] = field(default_factory=dict)
     """Stand-ins, by the model and whether it is asked as a reward model."""
     added: dict[str, Raw] = field(default_factory=dict)
+    at_work: str = ""
+    """Name of the step that is being changed."""
     changes: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def named(self) -> set[str]:
+        """The models of single seeds that the recipe names: ``$step@seed``."""
+        return set(re.findall(r"\$[\w-]+@\d+", json.dumps(self.document.data)))
 
     def step(self, name: str, raw: Raw) -> Raw:
         """Return what stands in for a step."""
+        self.at_work = name
         values = {"seed": self.document.data.get("seed", 0), **raw}
         config = CATALOGUE[raw["kind"]].model_validate(values, context={"folder": self.document.folder})
         self._models(config, raw)
@@ -336,8 +345,9 @@ class _Change:
             raw["quick_task"] |= {"max_tokens": TOKENS, "scorer": "exact"}
             self.changes.append(f"quick tasks with answers of at most {TOKENS} tokens, compared as text")
         if raw.get("seeds"):
-            raw["seeds"] = raw["seeds"][:1]
-            self.changes.append("the first of several training seeds")
+            one_by_one = [seed for seed in raw["seeds"] if f"${self.at_work}@{seed}" in self.named]
+            raw["seeds"] = one_by_one or raw["seeds"][:1]
+            self.changes.append("the first of several training seeds, where a recipe does not name each")
         raw["resources"]["device"] = "cpu"
         if isinstance(raw.get("adapter"), dict) and raw["adapter"].pop("load_in_4bit", False):
             self.changes.append("a frozen base in full precision in place of 4 bits")
