@@ -24,7 +24,7 @@ from w2s_align.terminal.plan_view import number
 
 RECIPES = shipped_recipes()
 FOLDERS = ("delta_learning", "tulu3", "olmo3", "small")
-CLASSIFIERS = ("w2sg/qwen05b_llama8b", "w2sg/sciq_gpt2")
+CLASSIFIERS = ("w2sg/budget", "w2sg/debate_qwen", "w2sg/qwen05b_llama8b", "w2sg/sciq_gpt2")
 """Published experiments on weak labels."""
 PUBLISHED = [name for name in RECIPES if name.split("/")[0] in FOLDERS or name in CLASSIFIERS]
 SWEEPS = sorted(str(path.relative_to(recipes_folder())) for path in recipes_folder().rglob("*.sweep.yaml"))
@@ -41,7 +41,7 @@ MACHINES = {
 """What a recipe asks for, where it is not 8xH100."""
 UNCOUNTED = ("delta_learning/ultrafeedback_weak_3b", "delta_learning/ultrafeedback_weak_8b")
 """Recipes over a dataset whose number of rows was not found."""
-TAGS = ("R", "N", "T", "C", "OI", "O3", "TRL", "OAI", "EAI", "B", "PEFT", "ours")
+TAGS = ("R", "N", "T", "C", "OI", "O3", "TRL", "OAI", "EAI", "SE", "D", "B", "PEFT", "ours")
 """Sources of settings; each recipe explains its own at the top."""
 SOURCE = re.compile(rf"\[({'|'.join(TAGS)})\b[^\]]*\]")
 
@@ -259,6 +259,14 @@ ELEUTHER = {
     **{"batch_size": 32, "num_train_epochs": 3, "lr_scheduler_type": "cosine", "warmup_steps": 40, "adapter.r": 8},
     **{"weight_decay": 0.1, "adam_beta2": 0.95, "new_head": "small", "evaluate_every": 25, "hard_labels": False},
 }
+SCALABLE = {
+    **{"batch_size": 32, "lr_scheduler_type": "cosine", "warmup_steps": 40, "weight_decay": 0.01, "adam_beta2": 0.95},
+    **{"adapter.r": 8, "adapter.target_modules": "all-linear", "new_head": "small", "template": "plain"},
+}
+STAGE = {
+    **{**SCALABLE, "max_steps": 938, "held_out": 0.2, "evaluate_every": 50, "early_stopping": 4},
+    **{"learning_rate": 8e-5},
+}
 SECTIONS = {"source": "scottgeng00/delta_learning_num_sections", "limit": 16384, **EVERYTHING}
 SECTIONS_DPO = {**AUTHORS, "model": LLAMA_3B}
 SECTIONS_SFT = {**AUTHORS_SFT, "model": LLAMA_3B, "learning_rate": 1e-6}
@@ -272,6 +280,26 @@ SETTINGS: Table = {
         **weak_labels("Qwen/Qwen1.5-0.5B", "meta-llama/Meta-Llama-3-8B", (5e-4, 8e-5), **ELEUTHER),
         "items": {"limit": 11_000, "balance": "exact"},
         "test": {"limit": 5_000, "balance": "exact"},
+    },
+    "w2sg/budget": {  # 5.2, 5.3, 5.5
+        "weak": {**SCALABLE, "model": "Qwen/Qwen1.5-0.5B", "learning_rate": 5e-4, "num_train_epochs": 3},
+        "sequential_first": {**STAGE, "model": "meta-llama/Meta-Llama-3-8B", "labels": "$labels"},
+        "sequential": {**STAGE, "model": "$sequential_first", "labels": None, "items": "$exact_items"},
+        "unsure_items": {"by": "uncertainty", "temperature": 0},
+        "uncertain": {**STAGE, "model": "$sequential_first", "labels": None, "items": "$unsure_items"},
+        "logconf_first": {**STAGE, "loss": "logconf", "alpha": 0.5, "alpha_warmup": 200, "max_length": 403},
+        "logconf": {**STAGE, "loss": "xent", "model": "$logconf_first"},
+        "test": {"limit": 1000},
+    },
+    "w2sg/debate_qwen": {  # 2.1
+        "talks": {"turns": 3, "seeds": (1, 2, 3, 4), "form": "debate", "model": QWEN.format("14B")},
+        "reader_4": {"items": "$talks@4", "labels": None, "model": QWEN.format("7B")},
+        "together": {"labels": ["$labels_1", "$labels_2", "$labels_3", "$labels_4"], "weights": "mean"},
+        "debate": {"items": "$second", "labels": "$together", "loss": "xent", "model": QWEN.format("14B")},
+        "advice": {"form": "consultancy"},
+        "offers": {"form": "market_making", "against": ["$said_1", "$said_2"]},
+        "offers_second": {"form": "market_making", "against": "$labels"},
+        "ceiling": {"labels": None, "items": "$second"},
     },
     "delta_learning/qwen3b_over_1b5": post_training(QWEN.format("3B"), QWEN.format("1.5B"), 150_000, 5e-8, 5, 1e-6, 1),
     "delta_learning/llama3b_over_1b": post_training(LLAMA_3B, LLAMA_1B, 100_000, 7e-8, 5, 1e-6, 1),
@@ -461,7 +489,8 @@ def test_a_published_recipe_has_its_arms(name: str) -> None:
     scores: Any = recipe.nodes["scores"].config
     roles = set(scores.roles.values())
     if name in CLASSIFIERS:
-        assert roles == {"teacher", "treatment", "ceiling"} and scores.arms["weak"] == "$weak"
+        assert roles >= {"teacher", "treatment"} and scores.arms["weak"] == "$weak"
+        assert "ceiling" in roles or "There is no ceiling" in recipe.text
         return
     if name in CONTROLS:
         assert roles >= CONTROLS[name]
@@ -512,3 +541,17 @@ def test_the_ceiling_of_the_readme_fits_the_small_recipes(tmp_path: Path) -> Non
         planned = load_recipe(path, overrides).plan(tmp_path)
         pairs: Any = planned["gold_pairs"].node.config
         assert pairs.rule == "correctness" and planned["ceiling@1"].node.inputs == {"pairs": "gold_pairs"}
+
+
+def test_the_grid_of_budgets_is_that_of_the_public_code() -> None:  # 5.1
+    points = read_points(recipes_folder() / "w2sg/budget.sweep.yaml")
+    assert {point.group.rpartition(" ")[2] for point in points} == {"0.5", "0.1", "0.01"}
+    bought = {
+        (point.values.get("weak_items.number", 0), point.values.get("exact_items.number", 0))
+        for point in points
+        if point.group.endswith(" 0.1")
+    }
+    assert {(2050, 819), (9730, 51), (38920, 204), (0, 4096), (0, 8192), (10240, 0)} <= bought
+    assert len(bought) == 34 and (40960, 0) not in bought  # the pool is smaller; two shares of 16 buy 160 weak labels
+    mixed = next(p.values for p in points if p.name == "520 weak, 204 exact")
+    assert mixed["weak_pool.share"] == mixed["exact_pool.share"] == pytest.approx(520 / 724)

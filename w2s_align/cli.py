@@ -303,18 +303,25 @@ def sweep(
     paired: Annotated[
         bool, typer.Option("--paired", help="Zip the value lists instead of taking their product.")
     ] = False,
-    file: Annotated[Path | None, typer.Option(help="YAML list of points: - {dpo.beta: 5, ...}.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="YAML list of points, - {dpo.beta: 5, ...}, or budgets of labels.")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the points and what they cost; run nothing.")] = False,
     data_dir: DataDir = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
     """Run a recipe once per combination of values, sharing artifacts; then show a table, a plot and the best."""
     from w2s_align.recipe.sweep import sweep_points
     from w2s_align.terminal.catalogue import find_recipe
-    from w2s_align.terminal.show import show_sweep
+    from w2s_align.terminal.show import list_points, show_sweep
     from w2s_align.terminal.sweep import load_sweep
 
     points, overrides = sweep_points(values or [], file, paired=paired)
-    show_sweep(load_sweep(find_recipe(recipe), points, overrides), runs_dir)
+    loaded = load_sweep(find_recipe(recipe), points, overrides)
+    if listed:
+        list_points(loaded)
+    else:
+        show_sweep(loaded, runs_dir)
 
 
 @app.command()

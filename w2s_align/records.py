@@ -32,6 +32,8 @@ MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])
 """Arrow type of a chat: one struct a turn, as TRL and datasets store it."""
 PROBABILITIES = pa.list_(pa.struct([("label", pa.string()), ("p", pa.float64())]))
 """Arrow type of class probabilities: a list of structs, which polars and datasets read, where a map is not."""
+VIEWS = "views"
+"""Entry of ``Prompt.meta`` with the other texts of an item, as messages by name."""
 
 
 class ClassProbability(TypedDict):

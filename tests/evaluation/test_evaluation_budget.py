@@ -1,4 +1,4 @@
-"""Budgets of labels: the golden grid, the golden frontier, and errors without structure."""
+"""Budgets of labels: the golden frontier, and errors without structure."""
 
 from __future__ import annotations
 
@@ -6,43 +6,9 @@ import random
 
 import pytest
 
-from w2s_align.evaluation.budget import frontier, purchases, shuffled_errors
-
-GOLDEN = {  # (weak, exact) at a weak price of .1, for shares .8, .6, .4, .2, .05
-    16: [(40, 12), (70, 9), (100, 6), (130, 3), (160, 0)],
-    64: [(130, 51), (260, 38), (390, 25), (520, 12), (610, 3)],
-    256: [(520, 204), (1030, 153), (1540, 102), (2050, 51), (2440, 12)],
-    1024: [(2050, 819), (4100, 614), (6150, 409), (8200, 204), (9730, 51)],
-    4096: [(8200, 3276), (16390, 2457), (24580, 1638), (32770, 819), (38920, 204)],
-}
-
-
-def test_the_golden_grid():
-    found = purchases(GOLDEN, 0.1)
-    for budget, wanted in GOLDEN.items():
-        assert [(p.weak, p.exact) for p in found if p.budget == budget] == wanted
-    assert [(p.weak, p.exact) for p in purchases([256], 0.5)] == [
-        (104, 204),
-        (206, 153),
-        (308, 102),
-        (410, 51),
-        (488, 12),
-    ]
-
-
-@pytest.mark.parametrize("price", [0.01, 0.1, 0.5])
-def test_no_purchase_exceeds_its_budget_and_none_leaves_a_weak_label_unbought(price):
-    for found in purchases([16, 64, 256, 512, 1024, 4096], price, (0, 0.05, 0.5, 1)):
-        assert found.budget - price < found.cost(price) <= found.budget + 1e-6
-
-
-def test_end_points_and_the_number_of_items():
-    first, last = purchases([64], 0.1, (0, 1))
-    assert (first.weak, first.exact, last.weak, last.exact) == (640, 0, 0, 64)
-    assert [p.exact for p in purchases([16, 64], 0.1, (1,), most_exact=20)] == [16]
-    for wrong in ({"price": 0}, {"budgets": [0]}, {"shares": [1.2]}):
-        with pytest.raises(ValueError):
-            purchases(**{"budgets": [16], "price": 0.1} | wrong)
+from w2s_align.errors import UserError
+from w2s_align.evaluation.budget import frontier, shuffled_errors, with_shuffled_errors
+from w2s_align.records import Prompt, Score, from_table, to_table
 
 
 def test_the_golden_frontier():
@@ -67,3 +33,25 @@ def test_shuffled_errors_keep_the_error_rate_and_lose_the_structure():
     wrong = [item for item in gold if (made[item] > 0.5) != gold[item]]
     early = sum(int(item[1:]) < 600 for item in wrong) / len(wrong)
     assert 0.25 < early < 0.35  # before all of them were among the first 600
+
+
+def test_labels_with_shuffled_errors_keep_their_probabilities_of_being_wrong_and_leave_out_what_has_no_gold() -> None:
+    items = [Prompt.of(f"item {i}", answer=None if i == 5 else "yes" if i % 2 else "no") for i in range(6)]
+    weak = [0.1, 0.8, 0.7, 0.4, 0.2, 0.9]
+    rows = [
+        Score(item.id, 0, "m", "label", max(p, 1 - p), answer="yes" if p > 0.5 else "no",
+              probabilities=[{"label": "no", "p": 1 - p}, {"label": "yes", "p": p}])
+        for item, p in zip(items, weak, strict=True)
+    ]  # fmt: skip
+    made = from_table(Score, with_shuffled_errors(to_table(rows, Score), to_table(items, Prompt), 1))
+    assert [row.prompt_id for row in made] == [item.id for item in items[:5]]
+    gold = {item.id: item.answer for item in items}
+
+    def errors(labels: list[Score]) -> list[float]:
+        right = [{e["label"]: e["p"] for e in row.probabilities or ()}[gold[row.prompt_id]] for row in labels]
+        return [round(1 - p, 9) for p in right]
+
+    assert sorted(errors(made)) == sorted(errors(rows[:5])) and errors(made) != errors(rows[:5])
+    assert all(row.value == max(e["p"] for e in row.probabilities or ()) for row in made)
+    with pytest.raises(UserError, match="errors of these labels are not known"):
+        with_shuffled_errors(to_table(rows[5:], Score), to_table(items, Prompt), 1)

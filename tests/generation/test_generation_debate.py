@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -25,7 +26,9 @@ from w2s_align.generation.debate import (
     fit_turns,
     with_transcript,
 )
-from w2s_align.records import Prompt, from_table, to_table
+from w2s_align.lab import argument_chats, carry_items
+from w2s_align.records import VIEWS, Prompt, from_table, to_table
+from w2s_align.runs import load_recipe
 
 VERDICTS = {"1": "the answer is correct", "0": "the answer is incorrect"}
 ITEMS = [
@@ -144,3 +147,46 @@ def test_turns_are_cut_to_the_readers_context_and_the_item_never(tiny_model: Pat
 def test_what_is_no_debate_is_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         DebateSettings.model_validate(given)
+
+
+LAB = load_recipe(Path(__file__).parents[2] / "recipes/w2sg/debate_lab.yaml").recipe.nodes["talks@1"].config
+LAB_SETTINGS = DebateSettings.model_validate(LAB.model_dump(include=set(DebateSettings.model_fields)))
+
+
+def test_a_wording_of_ones_own_is_asked_and_shown_and_every_view_has_the_transcript() -> None:
+    (item,) = carry_items(2, 0, "train", draws=2)[:1]
+    turns = [Turn("A", "1", "4+9+1=14"), Turn("B", "0", "")]
+    shown = with_transcript(item, turns, LAB_SETTINGS)
+    said = f"\n+4+9+1=14\n-{NO_ARGUMENT}"
+    for before, after in [
+        (item.messages, shown.messages),
+        *((item.meta[VIEWS][v], m) for v, m in shown.meta[VIEWS].items()),
+    ]:
+        assert after == [before[0], {"role": "user", "content": before[1]["content"] + said}]
+    assert set(shown.meta[VIEWS]) == {"noisy", "noisy_2", "blind"} and shown.meta["debate"] == ["1", "0"]
+    assert with_transcript(ITEMS[0], turns, LAB_SETTINGS).meta == {"debate": ["1", "0"]}
+
+
+def test_debaters_of_the_lab_are_taught_what_the_recipe_asks() -> None:
+    """The source lab/arguments and the wording of w2sg/debate_lab have to be the same."""
+    for chat in argument_chats(40, 0):
+        item = Prompt.of([chat[0], {"role": "assistant", "content": "\n".join(chat[1]["content"].split("\n")[:2])}])
+        lines = chat[1]["content"].split("\n")[2:]
+        turns = [Turn("A", "1" if line[0] == "+" else "0", line[1:]) for line in lines[:-1]]
+        asked = _question(item, "A", "1" if lines[-1] == "+" else "0", turns, LAB_SETTINGS)
+        assert asked.messages == chat[:2]
+
+
+@pytest.mark.parametrize(
+    ("wording", "said"),
+    [
+        ({"opening": "{item} {sid}"}, "may name {side}, {item}, {speaker} in braces"),
+        ({"opening": "{item}"}, "must name {side}"),
+        ({"shown": "{item}"}, "must name {transcript}"),
+        ({"turn": "{item}{text}"}, "may name {text}, {side}, {speaker}"),
+        ({"turn": "{side}: {text"}, "in braces"),
+    ],
+)
+def test_a_wording_that_leaves_out_what_is_needed_is_refused(wording: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        DebateSettings.model_validate({"verdicts": VERDICTS, "wording": wording})

@@ -22,13 +22,14 @@ from w2s_align.terminal.catalogue import shipped_recipes
 
 RECIPES = shipped_recipes()
 FOLDERS = ("delta_learning", "tulu3", "olmo3", "small", "w2sg")
-PUBLISHED = [name for name in RECIPES if name.split("/")[0] in FOLDERS and name != "w2sg/lab"]
+OF_THE_HUB = [name for name, path in RECIPES.items() if "kind: lab_model" not in path.read_text(encoding="utf-8")]
+PUBLISHED = [name for name in OF_THE_HUB if name.split("/")[0] in FOLDERS]
 NAMES = [read_document(RECIPES[name]).data["name"] for name in PUBLISHED]
 REPRESENTATIVE = "delta_learning/ladder_sft"
 """Two models by vLLM, pairs, and a training on two processes."""
 CHANGED = {
     *("kind", "model", "pairs", "data", "learning_rate", "max_steps", "num_train_epochs", "seed", "seeds", "launch"),
-    *("resources", "dtype", "adapter", "held_out"),
+    *("resources", "dtype", "adapter", "held_out", "early_stopping"),
 }
 """Options of a training that a rehearsal may change, and says so."""
 

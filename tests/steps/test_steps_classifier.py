@@ -32,10 +32,42 @@ steps:
   test:   {{kind: prompts, source: lab/carry, split: test, limit: 60}}
   first:  {{kind: half, items: $items, half: first, apart_from: $test}}
   second: {{kind: half, items: $items, half: second, apart_from: $test}}
-  weak:   {{kind: classifier, model: $small, items: $first, {FAST}}}
+  weak:   &weak {{kind: classifier, model: $small, items: $first, {FAST}}}
   labels: {{kind: label, model: $weak, items: $second}}
   xent:   &student {{kind: classifier, model: $strong, items: $second, labels: $labels, {FAST}, seeds: [1, 2]}}
   logconf: {{<<: *student, loss: logconf, seeds: [1]}}
+"""
+AROUND = """\
+  # bootstrapping: the student labels the same items for the next one
+  relabeled: {kind: label, model: $xent@1, items: $second, own_items: mark}
+  chain: {<<: *student, labels: $relabeled, seeds: [1]}
+  # a budget: the first stage on weak labels, and the items of which it is least sure
+  sure:  {kind: pick, items: $second, labels: $labels, by: confidence, temperature: 0.5, number: 24}
+  stage: {<<: *student, items: $sure, seeds: [1]}
+  doubt: {kind: label, model: $stage@1, items: $second, own_items: mark}
+  doubted: {kind: pick, items: $second, labels: $doubt, by: uncertainty, number: 8}
+  again_doubted: {kind: label, model: $weak, items: $doubted}
+  # debate, and market-making against the weak labels
+  talks: &talks
+    kind: debate
+    model: $strong
+    items: $first
+    verdicts: {"1": +, "0": "-"}
+    turns: 2
+    sampling: {temperature: 1, max_tokens: 6}
+    wording:
+      opening: "{item} {side}"
+      reply: "{item} {transcript} {side}"
+      turn: "{side}{text}"
+      between: " "
+      shown: "{item} {transcript}"
+    engine: {name: transformers}
+  talks_second: {<<: *talks, items: $second}
+  offers: {<<: *talks, items: $second, turns: 1, form: market_making, against: [$labels]}
+  reader: {<<: *weak, items: $talks}
+  read:   {kind: label, model: $reader, items: $talks_second}
+  mean:   {kind: ensemble, labels: [$labels, $read]}
+  told:   {<<: *student, labels: $mean, seeds: [1]}
 """
 EVALUATED = """\
   ceiling: {<<: *student, labels: null, seeds: [1]}
@@ -67,7 +99,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """The whole recipe, with gold answers everywhere."""
     root = tmp_path_factory.mktemp("weak_labels")
     items = write_items(root / "items.jsonl")
-    return root, recipe_from_text(RECIPE % items + EVALUATED).run(root / "runs")
+    return root, recipe_from_text(RECIPE % items + AROUND + EVALUATED).run(root / "runs")
 
 
 def prompts(artifact: Artifact) -> list[Prompt]:
@@ -117,7 +149,7 @@ def test_without_gold_answers_of_the_second_half_the_files_are_the_same(done, tm
     _, run = done
     gold = {p.id for p in prompts(run.artifact("first"))}
     bare = write_items(tmp_path / "items.jsonl", gold)
-    other = recipe_from_text(RECIPE % bare).run(tmp_path / "runs")
+    other = recipe_from_text(RECIPE % bare + AROUND).run(tmp_path / "runs")
     assert all(p.answer is None for p in prompts(other.artifact("second")))
     assert other.artifact("labels").key != run.artifact("labels").key  # made again, not found
     for step, file in (
@@ -126,6 +158,14 @@ def test_without_gold_answers_of_the_second_half_the_files_are_the_same(done, tm
         ("xent@1", "model/model.safetensors"),
         ("xent@2", "metrics.jsonl"),
         ("logconf@1", "model/model.safetensors"),
+        ("relabeled", "data/scores.parquet"),
+        ("chain@1", "model/model.safetensors"),
+        ("stage@1", "model/model.safetensors"),
+        ("again_doubted", "data/scores.parquet"),
+        ("talks_second", "data/turns.parquet"),
+        ("offers", "data/turns.parquet"),
+        ("read", "data/scores.parquet"),
+        ("told@1", "model/model.safetensors"),
     ):
         assert (run.artifact(step).path / file).read_bytes() == (other.artifact(step).path / file).read_bytes(), step
 

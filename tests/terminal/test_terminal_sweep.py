@@ -83,3 +83,28 @@ def test_a_mistake_is_said_once_and_before_anything_runs(folder: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("tuned.stps is not an option of lab_model") <= 2
     assert "Did you mean steps?" in done.stderr and "1 of 2" not in done.stderr
+
+
+BUDGETS = """\
+budgets: [4, 6]
+weak_prices: [1]
+shares: [0]
+weak: [tuned.steps]
+exact: [student.steps]
+"""
+
+
+def test_budgets_are_listed_with_their_costs_and_end_in_a_frontier(folder: Path) -> None:
+    """Nothing is run: the first sweep has made both points."""
+    (folder / "budgets.yaml").write_text(BUDGETS)
+    command = ("sweep", "swept.yaml", "--file", "budgets.yaml")
+    listed = w2s(*command, "--list", cwd=folder)
+    assert listed.returncode == 0, listed.stderr
+    assert "2 points. Without --list they are run." in listed.stdout and "1 of 2" not in listed.stderr
+    done = w2s(*command, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2: 6 weak, 0 exact (a weak label costs 1)" in done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    assert "2 purchases of labels. Where a weak label costs 1, the frontier of tuned is: 4 weak, 0 exact (0%" in said
+    (page,) = (file for file in folder.rglob("report.html") if "Budgets of labels" in file.read_text())
+    assert f"Page: {page.relative_to(folder)}" in done.stdout

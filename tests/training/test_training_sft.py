@@ -18,15 +18,16 @@ def metrics(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("side", ["chosen", "rejected"])
+@pytest.mark.parametrize("side", ["chosen", "rejected", "both"])
 def test_the_loss_is_the_cross_entropy_of_the_response(tiny, student, tmp_path, side):
     rows = tiny.pairs(4)
-    report = train(student, rows, tmp_path, settings(side=side))
+    sides = ["chosen", "rejected"] if side == "both" else [side]
+    report = train(student, rows, tmp_path, settings(side=side, batch_size=4 * len(sides)))
     model, tokenizer = load_model(student), open_start(student).tokenizer
     total, tokens = 0.0, 0
-    for row in rows:
+    for row, one in ((row, one) for row in rows for one in sides):
         start = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
-        ids = tokenizer.apply_chat_template(row["prompt"] + row[side], return_dict=True)["input_ids"]
+        ids = tokenizer.apply_chat_template(row["prompt"] + row[one], return_dict=True)["input_ids"]
         labels = torch.tensor([[-100] * len(start) + ids[len(start) :]])
         with torch.no_grad():
             mean = model(input_ids=torch.tensor([ids]), labels=labels).loss

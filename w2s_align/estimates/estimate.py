@@ -21,6 +21,7 @@ from w2s_align.estimates.gpus import Hardware
 from w2s_align.estimates.rows import estimate_rows
 from w2s_align.estimates.training import count_rows, estimate_training
 from w2s_align.families import Shape, find_shape, in_cache, shipped_shapes
+from w2s_align.steps.debate import DebateStep
 from w2s_align.steps.generate import Generate
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.meta_ranking import MetaRanking
@@ -62,8 +63,9 @@ class _Estimator:
             self.found[name] = _finished(done)
         elif isinstance(config, TrainStep):
             self.found[name] = self._training(name, config)
-        elif isinstance(config, Generate | JudgeStep | MetaRanking):
-            asked = self._sources(name, "prompts" if isinstance(config, Generate) else "responses")
+        elif isinstance(config, Generate | JudgeStep | MetaRanking | DebateStep):
+            place = {Generate: "prompts", DebateStep: "items"}.get(type(config), "responses")
+            asked = self._sources(name, place)
             shape = None if config.engine.name == "openai" else self._shape(name, config.model)
             exact = all(one.exact for one in asked)
             self.found[name] = estimate_generation(config, _together(asked), exact, shape, self._hardware)
@@ -80,6 +82,8 @@ class _Estimator:
         sources = [source for place, source in inputs.items() if place.partition(".")[0] == option]
         counted = self._counted(config, inputs) if self._count else None
         rows = _together([self.found[source] for source in sources])
+        if rows is not None and getattr(config, "side", None) == "both":
+            rows *= 2  # each response of a pair is a row
         shape = self._shape(name, config.model)
         beside = {model: place for place, model in config.frozen_models().items()}  # each counts once
         shapes = [shape if model is None else self._shape(name, model, place) for model, place in beside.items()]

@@ -12,6 +12,7 @@ from w2s_align.estimates.costs import GENERATION_USE, PROMPT_TOKENS, START, Rang
 from w2s_align.estimates.gpus import Hardware
 from w2s_align.families import Shape
 from w2s_align.generation.memory import generation_memory
+from w2s_align.steps.debate import DebateStep
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.meta_ranking import MetaRanking
 
@@ -75,7 +76,12 @@ def _advice(shape: Shape, memory: float, spread: int, longest: int, count: int) 
 
 
 def _requests_per_row(config: Any) -> int:
-    """Return the requests per row: a judge gets one per aspect, or per other response; references take two each."""
+    """Return the requests per row.
+
+    A judge gets one per aspect, or per other response; references take two each, a debate takes its turns.
+    """
+    if isinstance(config, DebateStep):
+        return config.turns
     if isinstance(config, MetaRanking):
         return 2 * config.comparisons
     if not isinstance(config, JudgeStep) or config.mode == "verdict":

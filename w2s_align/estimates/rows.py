@@ -42,7 +42,7 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
         return (None if whole.rows is None else round(share * whole.rows)), False
     if config.kind == "pick":
         return config.number, True
-    if config.kind == "label":
+    if config.kind in ("label", "shuffle_errors"):
         return sources("items")[0].rows, False
     if config.kind == "items":
         form = config.definition()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from w2s_align.evaluation.arms import Answers, Arm, ArmRun
-    from w2s_align.evaluation.budget import frontier, purchases, shuffled_errors
+    from w2s_align.evaluation.budget import frontier, shuffled_errors, with_shuffled_errors
     from w2s_align.evaluation.calibration import calibration_error, fit_temperature
     from w2s_align.evaluation.compare import evaluate_arms
     from w2s_align.evaluation.conclusion import Verdict, verdict
@@ -50,7 +50,6 @@ _MODULE_OF = {
     "confidence": "conflict_tax",
     "deception": "conflict_tax",
     "frontier": "budget",
-    "purchases": "budget",
     "shuffled_errors": "budget",
     "fit_temperature": "calibration",
     "length_controlled_win_rate": "length_control",
@@ -84,6 +83,7 @@ _MODULE_OF = {
     "performance_gap_recovered": "metrics",
     "sign_flip_test": "statistics",
     "wilson": "statistics",
+    "with_shuffled_errors": "budget",
 }
 __all__ = [
     "Answers",
@@ -119,13 +119,13 @@ __all__ = [
     "pass_at_k",
     "performance_gap_recovered",
     "prefer",
-    "purchases",
     "run_lm_eval",
     "shuffled_errors",
     "sign_flip_test",
     "task_problems",
     "verdict",
     "wilson",
+    "with_shuffled_errors",
 ]
 
 

@@ -1,75 +1,25 @@
-"""Label quantity against quality: what a budget buys, and which purchases no cheaper one beats.
+"""Label quantity against quality: which purchases of labels no cheaper one beats, and errors without their structure.
 
-Plain values in, plain values out. Source: Balancing Label Quantity and Quality (arXiv 2410.13215) and its public code;
+Source: Balancing Label Quantity and Quality (arXiv 2410.13215) and its public code;
 docs/methods/label_budget.md has check values.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-SHARES = (0.8, 0.6, 0.4, 0.2, 0.05)
-"""Shares of a budget that the public code spends on exact labels."""
+from w2s_align.errors import UserError
+from w2s_align.records import Score, from_table, record_columns, to_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 LEAST_GAIN = 0.002
 """Accuracy by which a point must beat all cheaper ones to be on the frontier."""
 NEARBY = 0.05
 """Share of its cost within which no better point may lie."""
-
-
-@dataclass(frozen=True)
-class Purchase:
-    """What a budget is spent on.
-
-    Attributes:
-        budget: The budget, in prices of an exact label.
-        share: Share of it that is spent on exact labels.
-        weak: Number of weak labels.
-        exact: Number of exact labels.
-    """
-
-    budget: float
-    share: float
-    weak: int
-    exact: int
-
-    def cost(self, price: float) -> float:
-        """Return what it costs.
-
-        Args:
-            price: Price of a weak label.
-        """
-        return self.exact + self.weak * price
-
-
-def purchases(
-    budgets: Iterable[float], price: float, shares: Sequence[float] = SHARES, *, most_exact: int | None = None
-) -> list[Purchase]:
-    """Return what budgets buy: int(share budget) exact labels, and weak ones for the rest.
-
-    Args:
-        budgets: Budgets, in prices of an exact label.
-        price: Price of a weak label.
-        shares: Shares of a budget that are spent on exact labels.
-        most_exact: Purchases of more exact labels than there are items are left out.
-
-    Raises:
-        ValueError: A price, budget or share is out of range.
-    """
-    if not price > 0 or any(not 0 <= share <= 1 for share in shares):
-        raise ValueError("a price is above 0, and a share lies between 0 and 1")
-    found = []
-    for budget in budgets:
-        if not budget > 0:
-            raise ValueError(f"a budget of {budget} buys nothing")
-        for share in shares:
-            exact = int(share * budget)
-            # What is left may be 12.999...96 prices for 13: rounding must not cost a label.
-            weak = int((budget - exact) / price + 1e-9)
-            if most_exact is None or exact <= most_exact:
-                found.append(Purchase(budget, share, weak, exact))
-    return found
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -106,3 +56,47 @@ def shuffled_errors(weak: Mapping[str, float], gold: Mapping[str, int], seed: in
     errors = [abs(weak[item] - gold[item]) for item in items]
     random.Random(seed).shuffle(errors)
     return {item: gold[item] + e if gold[item] == 0 else gold[item] - e for item, e in zip(items, errors, strict=True)}
+
+
+def with_shuffled_errors(labels: pa.Table, items: pa.Table, seed: int) -> pa.Table:
+    """Return labels of two classes with their errors at other items; see :func:`shuffled_errors`.
+
+    Args:
+        labels: Rows of ``Score.SCHEMA`` with probabilities.
+        items: Their items, with gold answers.
+        seed: Seed of the permutation.
+
+    Returns:
+        Rows of ``Score.SCHEMA``, of the items that have both a label and a gold answer.
+
+    Raises:
+        UserError: There are none, or not two classes.
+    """
+    gold = dict(zip(items["id"].to_pylist(), items["answer"].to_pylist(), strict=True))
+    rows = [row for row in from_table(Score, record_columns(Score, labels)) if row.probabilities]
+    rows = [row for row in rows if gold.get(row.prompt_id) is not None]
+    classes = [entry["label"] for entry in rows[0].probabilities or ()] if rows else []
+    if len(classes) != 2 or not {gold[row.prompt_id] for row in rows} <= set(classes):
+        raise UserError(
+            "The errors of these labels are not known."
+            if not rows
+            else f"The classes of the labels are {', '.join(classes)}, those of the items may be others.",
+            "An error is how far the probability of the second of two classes is from the gold answer.",
+            "Give labels of two classes, and their items with gold answers.",
+        )
+    weak = {row.prompt_id: _of(row, classes[1]) for row in rows}
+    made = shuffled_errors(weak, {item: int(gold[item] == classes[1]) for item in weak}, seed)
+    found = []
+    for row in rows:
+        p = min(1.0, max(0.0, made[row.prompt_id]))
+        both = {classes[0]: 1 - p, classes[1]: p}
+        best = max(both, key=lambda name: both[name])
+        listed = [{"label": name, "p": both[name]} for name in classes]
+        label = Score(row.prompt_id, row.sample, row.model, row.scorer, both[best], answer=best, probabilities=listed)  # type: ignore[arg-type]
+        found.append(label)
+    return to_table(found, Score)
+
+
+def _of(row: Score, name: str) -> float:
+    """Return the probability of a class."""
+    return next(entry["p"] for entry in row.probabilities or () if entry["label"] == name)

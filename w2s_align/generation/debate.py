@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from w2s_align.errors import UserError
 from w2s_align.generation.generate import generate
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
-from w2s_align.records import Message, Prompt, Settings, from_table, to_table
+from w2s_align.records import VIEWS, Message, Prompt, Settings, from_table, to_table
 
 if TYPE_CHECKING:
     from w2s_align.generation.engines.engine_cache import EngineCache
@@ -39,24 +39,51 @@ NO_ARGUMENT = "(no argument)"
 CUT = " ..."
 """Ends a turn that was cut for the reader."""
 
-OPENING = """{item}
+PARTS = {
+    "opening": ("side", "item", "speaker"),
+    "reply": ("transcript", "side", "item", "speaker"),
+    "more": ("transcript", "side", "item", "speaker"),
+    "turn": ("text", "side", "speaker"),
+    "shown": ("transcript", "item"),
+}
+"""What each template of a debate's wording may name in braces; the first it must."""
 
-A debate is held about this. Argue that {side}. Give your strongest argument, in a few sentences."""
-REPLY = """{item}
 
-A debate is held about this. So far:
+class Wording(Settings):
+    """What debaters are asked and readers see: our own words, for the paper's were not found."""
 
-{transcript}
+    opening: str = (
+        "{item}\n\nA debate is held about this. Argue that {side}. Give your strongest argument, in a few sentences."
+    )
+    """The first turn. {item} is the item, {side} what its verdict says."""
+    reply: str = (
+        "{item}\n\nA debate is held about this. So far:\n\n{transcript}\n\nYou are {speaker}. Argue that {side}: "
+        "point out what is wrong in what the other side said, in a few sentences."
+    )
+    """A later turn of a debate. {transcript} is what was said so far."""
+    more: str = (
+        "{item}\n\nYou have to convince a judge that {side}. So far you said:\n\n{transcript}\n\nGive one more "
+        "argument, in a few sentences."
+    )
+    """A later turn of a single debater."""
+    turn: str = "{speaker} (for: {side}): {text}"
+    """A turn in a transcript; {text} is what was said."""
+    between: str = "\n\n"
+    """What stands between two turns."""
+    shown: str = "{item}\n\nArguments about this:\n\n{transcript}"
+    """Item and transcript as the reader sees them."""
 
-You are {speaker}. Argue that {side}: point out what is wrong in what the other side said, in a few sentences."""
-MORE = """{item}
-
-You have to convince a judge that {side}. So far you said:
-
-{transcript}
-
-Give one more argument, in a few sentences."""
-"""What debaters are asked: our own wording, for the paper's was not found."""
+    @field_validator(*PARTS)
+    @classmethod
+    def _names_parts(cls, text: str, info: ValidationInfo) -> str:
+        parts = PARTS[str(info.field_name)]
+        try:
+            text.format(**dict.fromkeys(parts, ""))
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise ValueError(f"{text!r} may name {', '.join(f'{{{part}}}' for part in parts)} in braces") from None
+        if f"{{{parts[0]}}}" not in text:
+            raise ValueError(f"{text!r} must name {{{parts[0]}}}")
+        return text
 
 
 class DebateSettings(Settings):
@@ -70,6 +97,8 @@ class DebateSettings(Settings):
     answer is incorrect"}."""
     turns: int = Field(3, ge=1)
     """Turns of a transcript: A, B, A in a debate of three."""
+    wording: Wording = Wording()
+    """What debaters are asked and the reader sees, as templates."""
 
     @field_validator("verdicts")
     @classmethod
@@ -182,16 +211,25 @@ def debate(
 
 
 def with_transcript(item: Prompt, turns: Sequence[Turn], settings: DebateSettings) -> Prompt:
-    """Return an item as a reader sees it: with its own id, gold answer and group, and the transcript behind it."""
-    text = f"{item.messages[-1]['content']}\n\nArguments about this:\n\n{as_text(turns, settings)}"
-    sides = [turn.verdict for turn in turns[:2]]
-    return replace(item, messages=_last_replaced(item, text), meta={**item.meta, "debate": sides})
+    """Return an item as a reader sees it: with its id, gold answer and group, a transcript behind it and its views."""
+    transcript = as_text(turns, settings)
+
+    def shown(messages: Sequence[Message]) -> list[Message]:
+        text = settings.wording.shown.format(item=messages[-1]["content"], transcript=transcript)
+        return _last_replaced(messages, text)
+
+    meta: dict[str, Any] = {**item.meta, "debate": [turn.verdict for turn in turns[:2]]}
+    if views := item.meta.get(VIEWS):
+        meta[VIEWS] = {name: shown(messages) for name, messages in views.items()}
+    return replace(item, messages=shown(item.messages), meta=meta)
 
 
 def as_text(turns: Sequence[Turn], settings: DebateSettings) -> str:
-    """Return a transcript as text, one turn a paragraph."""
-    return "\n\n".join(
-        f"{turn.speaker} (for: {settings.verdicts[turn.verdict]}): {turn.text or NO_ARGUMENT}" for turn in turns
+    """Return a transcript as text, one turn a paragraph unless the wording says otherwise."""
+    said = [(turn, turn.text or NO_ARGUMENT) for turn in turns]
+    return settings.wording.between.join(
+        settings.wording.turn.format(speaker=turn.speaker, side=settings.verdicts[turn.verdict], text=text)
+        for turn, text in said
     )
 
 
@@ -280,18 +318,19 @@ def _turn_seed(seed: int, number: int) -> int:
 
 
 def _question(item: Prompt, speaker: str, side: str, so_far: Sequence[Turn], settings: DebateSettings) -> Prompt:
-    template = OPENING if not so_far else REPLY if settings.form == "debate" else MORE
+    wording = settings.wording
+    template = wording.opening if not so_far else wording.reply if settings.form == "debate" else wording.more
     text = template.format(
         item=item.messages[-1]["content"],
         side=settings.verdicts[side],
         speaker=speaker,
         transcript=as_text(so_far, settings),
     )
-    return Prompt.of(_last_replaced(item, text), task=item.task)
+    return Prompt.of(_last_replaced(item.messages, text), task=item.task)
 
 
-def _last_replaced(item: Prompt, text: str) -> list[Message]:
-    return [*item.messages[:-1], {"role": "user", "content": text}]
+def _last_replaced(messages: Sequence[Message], text: str) -> list[Message]:
+    return [*messages[:-1], {"role": "user", "content": text}]
 
 
 def _overall(progress: Progress, number: int, turns: int, done: int, total: int, note: str = "") -> None:

@@ -18,10 +18,16 @@ from w2s_align.errors import UserError
 from w2s_align.interchange.columns import cell, find_columns
 from w2s_align.interchange.pair_layouts import ROLES_WITH_TOOLS
 from w2s_align.interchange.readers import ROW_FILES, Broken, broken_in_words, hub_dataset, numbered_rows
+from w2s_align.lab import ARGUMENTS, argument_chats
 from w2s_align.records import MESSAGES, Message, valid_unicode
 
 CHATS: dict[str, tuple[str, ...]] = {"messages": ("messages", "conversations", "conversation", "chat", "dialog")}
 """The column of the chat, under the names by which it is found."""
+
+LAB_CHATS = 4000
+"""Chats of lab/arguments, where no limit is given."""
+LAB_SEED = 0
+"""Seed of lab/arguments: a source of chats is a fixed set of rows."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def import_chats(
     """Read chats.
 
     Args:
-        source: A file, or the id of a dataset on the hub.
+        source: A file, the id of a dataset on the hub, or lab/arguments.
         column: The column of the chat, where it has none of the usual names.
         split: Split of a dataset on the hub.
         config_name: Configuration of a dataset on the hub.
@@ -67,7 +73,10 @@ def import_chats(
     """
     path = Path(source).expanduser()
     rows: Iterable[tuple[str, dict[str, Any] | Broken]]
-    if path.suffix in ROW_FILES or path.exists():
+    if str(source) == ARGUMENTS:
+        made = argument_chats(limit or LAB_CHATS, LAB_SEED)
+        rows = ((f"row {number}", {"messages": chat}) for number, chat in enumerate(made, start=1))
+    elif path.suffix in ROW_FILES or path.exists():
         rows = numbered_rows(path)
     else:
         hub = hub_dataset(str(source), config_name, split, revision=revision)

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from w2s_align.lab.arguments import NAME as ARGUMENTS
+from w2s_align.lab.arguments import argument_chats
 from w2s_align.lab.carry import NAME as CARRY
 from w2s_align.lab.carry import best_supervisors, carry_items, check_options
 from w2s_align.lab.settings import LabModel, LabResources
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
     from w2s_align.lab.train import LabTraining, train_lab_model
 
 __all__ = [
+    "ARGUMENTS",
     "CARRY",
     "TASKS",
     "LabModel",
     "LabResources",
     "LabTraining",
     "Split",
+    "argument_chats",
     "best_supervisors",
     "build_tokenizer",
     "carry_items",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from w2s_align.errors import UserError
 from w2s_align.lab.tasks import Characters, Numbers, Split, draw_different, find_task, texts_of
-from w2s_align.records import Prompt
+from w2s_align.records import VIEWS, Prompt
 
 NAME = "lab/carry"
 """Name of the source, and of the task of its items."""
@@ -72,7 +72,7 @@ def carry_items(n: int, seed: int, split: Split, *, noise: float = NOISE, draws:
             answer=str(int(carry)),
             task=NAME,
             group=f"{min(a, b)},{max(a, b)}",
-            meta={"views": {name: texts[row] for name, texts in chats.items()}},
+            meta={VIEWS: {name: texts[row] for name, texts in chats.items()}},
         )
         for row, (chat, carry, a, b) in enumerate(zip(_chats(questions, work), carries, first, second, strict=True))
     ]

@@ -1,6 +1,7 @@
 """``step.field=value`` on the command line: sets one value of a recipe before it is checked.
 
-The value is read as YAML (``5e-8``, ``[a, b]``, ``null``). ``name=...`` and ``seed=...`` set the recipe's own fields.
+The value is read as YAML (``5e-8``, ``[a, b]``, ``null``). ``name=...`` and ``seed=...`` set the recipe's own fields,
+``step=null`` leaves out a step.
 """
 
 from __future__ import annotations
@@ -46,8 +47,13 @@ def _apply(document: Document, text: str) -> Problem | None:
         if not isinstance(steps, dict) or keys[0] not in steps:
             known = [*(steps if isinstance(steps, dict) else ()), *TOP_LEVEL]
             return Problem(f"{keys[0]} is not a step of this recipe.", fix=did_you_mean(keys[0], known), where=where)
+        if len(keys) == 1 and parsed is None:
+            document.data["steps"] = {name: step for name, step in steps.items() if name != keys[0]}
+            document.overridden["steps", keys[0]] = text
+            return None
         if len(keys) == 1:
-            return Problem(f"{text} sets a whole step.", fix=f"Name an option: {keys[0]}.field=value.", where=where)
+            fix = f"Name an option: {keys[0]}.field=value. {keys[0]}=null leaves the step out."
+            return Problem(f"{text} sets a whole step.", fix=fix, where=where)
         place = ("steps", *keys)
     target = document.data
     for depth, key in enumerate(place[:-1]):

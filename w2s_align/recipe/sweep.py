@@ -2,6 +2,7 @@
 
     dpo.beta=0.05,0.1,0.5 dpo.learning_rate=1e-5,1e-4        every combination (six runs), or paired (zip)
     - {dpo.beta: 5, dpo.learning_rate: 5e-7}                 one item of a file, for anything that is not a grid
+    budgets: [16, 64]                                        a file of budgets of labels; see budget.py
 
 Reads texts or a YAML file; writes nothing.
 """
@@ -20,6 +21,7 @@ from typing import Any
 import yaml
 
 from w2s_align.errors import Problem, UserError
+from w2s_align.recipe.budget import parse_budget
 
 LONGEST_SLUG = 48
 """Characters of the values in a run's name: folders stay readable, and a digest tells long ones apart."""
@@ -31,9 +33,15 @@ class Point:
 
     Attributes:
         values: Value of every swept option, by ``step.field``.
+        name: What it is called; by default its values.
+        cost: What it costs, where it is a purchase of labels.
+        group: Points whose costs are compared with each other.
     """
 
     values: Mapping[str, Any]
+    name: str = ""
+    cost: float | None = None
+    group: str = ""
 
     @property
     def overrides(self) -> list[str]:
@@ -42,7 +50,12 @@ class Point:
 
     @property
     def label(self) -> str:
-        """The values as a person reads them: ``beta=0.1, learning_rate=1e-05``; whole paths where two end alike."""
+        """The name, or the values as a person reads them: ``beta=0.1, learning_rate=1e-05``.
+
+        Paths are whole where two end alike.
+        """
+        if self.name:
+            return f"{self.name} ({self.group})" if self.group else self.name
         last = [path.rpartition(".")[2] for path in self.values]
         names = [path if last.count(name) > 1 else name for path, name in zip(self.values, last, strict=True)]
         return ", ".join(f"{name}={value}" for name, value in zip(names, self.values.values(), strict=True))
@@ -118,10 +131,10 @@ def sweep_points(
 
 
 def read_points(path: Path) -> list[Point]:
-    """Return the points that a YAML file lists, each a mapping from ``step.field`` to a value.
+    """Return the points of a YAML file: a list of mappings from ``step.field`` to a value, or budgets of labels.
 
     Raises:
-        UserError: The file cannot be read, or is not such a list.
+        UserError: The file cannot be read, or is neither.
     """
     try:
         listed = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -129,11 +142,28 @@ def read_points(path: Path) -> list[Point]:
         raise UserError(f"Cannot read the sweep {path}: {error}.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}.") from None
+    if isinstance(listed, dict) and "budgets" in listed:
+        return _purchases(listed, path.name)
     if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) and item for item in listed):
         raise UserError(
             f"{path} is not a sweep.", fix="Write a list, each item like - {dpo.beta: 0.1, dpo.learning_rate: 1e-4}."
         )
     return _different([Point({str(name): _number(value) for name, value in item.items()}) for item in listed])
+
+
+def _purchases(listed: Mapping[str, Any], name: str) -> list[Point]:
+    """Return a point for each purchase at each price of a weak label."""
+    budget = parse_budget(listed, name)
+    return [
+        Point(
+            budget.values(one),
+            name=f"{one.weak:,} weak, {one.exact:,} exact",
+            cost=one.cost(price),
+            group=f"a weak label costs {price:g}",
+        )
+        for price in budget.weak_prices
+        for one in budget.bought(price)
+    ]
 
 
 def _number(value: Any) -> Any:

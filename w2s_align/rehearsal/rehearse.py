@@ -7,6 +7,7 @@ launchers as the real one. What had to be changed is listed, and so is what a re
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -137,10 +138,18 @@ class _Change:
     models: dict[tuple[str, bool], str] = field(default_factory=dict)
     """Stand-ins, by the model and whether it is asked as a reward model."""
     added: dict[str, Raw] = field(default_factory=dict)
+    at_work: str = ""
+    """Name of the step that is being changed."""
     changes: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def named(self) -> set[str]:
+        """The models of single seeds that the recipe names: ``$step@seed``."""
+        return set(re.findall(r"\$[\w-]+@\d+", json.dumps(self.document.data)))
 
     def step(self, name: str, raw: Raw) -> Raw:
         """Return what stands in for a step."""
+        self.at_work = name
         values = {"seed": self.document.data.get("seed", 0), **raw}
         config = CATALOGUE[raw["kind"]].model_validate(values, context={"folder": self.document.folder})
         self._models(config, raw)
@@ -205,6 +214,11 @@ class _Change:
         raw |= {"limit": limit, "seed": seed, "resources": {"cpus": 1}}
         self.changes.append(f"at most {ITEMS} items of each source")
 
+    def _half(self, config: Any, raw: Raw) -> None:
+        if not 1 / 4 <= config.share <= 3 / 4:
+            raw["share"] = 0.5  # the smaller part of a few items would be too small to pick from
+            self.changes.append("halves in place of parts of very different sizes")
+
     def _pick(self, config: Any, raw: Raw) -> None:
         raw["number"] = min(config.number, ITEMS // 8)
         self.changes.append(f"at most {ITEMS // 8} picked items")
@@ -249,9 +263,16 @@ class _Change:
         """Leave vLLM to the steps that generate: starting it for every arm would take longer than all the rest."""
         if (raw.get("engine") or {}).get("name", "auto") == "auto":
             raw["engine"] = {**(raw.get("engine") or {}), "name": "transformers"}
-            self.changes.append("answers for evaluations and judges by transformers, not by the recipe's engine")
+            self.changes.append(
+                "answers for evaluations, judges and debates by transformers, not by the recipe's engine"
+            )
 
     def _generate(self, config: Any, raw: Raw) -> None:
+        self._sampling(raw["sampling"])
+
+    def _debate(self, config: Any, raw: Raw) -> None:
+        self._quick_engine(raw)
+        raw["sampling"] = raw.get("sampling") or {"temperature": 1}
         self._sampling(raw["sampling"])
 
     def _judge(self, config: Any, raw: Raw) -> None:
@@ -328,8 +349,9 @@ class _Change:
             raw["quick_task"] |= {"max_tokens": TOKENS, "scorer": "exact"}
             self.changes.append(f"quick tasks with answers of at most {TOKENS} tokens, compared as text")
         if raw.get("seeds"):
-            raw["seeds"] = raw["seeds"][:1]
-            self.changes.append("the first of several training seeds")
+            one_by_one = [seed for seed in raw["seeds"] if f"${self.at_work}@{seed}" in self.named]
+            raw["seeds"] = one_by_one or raw["seeds"][:1]
+            self.changes.append("the first of several training seeds, where a recipe does not name each")
         raw["resources"]["device"] = "cpu"
         if isinstance(raw.get("adapter"), dict) and raw["adapter"].pop("load_in_4bit", False):
             self.changes.append("a frozen base in full precision in place of 4 bits")

@@ -13,15 +13,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from w2s_align.errors import UserError, did_you_mean
-from w2s_align.records import Message, Prompt, from_table
+from w2s_align.records import VIEWS, Message, Prompt, from_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 CONFIG = "w2s_items"
 """Entry of a classifier's configuration that says how it reads items."""
-VIEWS = "views"
-"""Entry of ``Prompt.meta`` with the other texts of an item, as messages by name."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from w2s_align.steps.prompts import Prompts
 from w2s_align.steps.report import ReportStep
 from w2s_align.steps.score import ScoreStep
 from w2s_align.steps.select import Select
+from w2s_align.steps.shuffle_errors import ShuffleErrors
 from w2s_align.steps.stand_in_model import StandInModel
 from w2s_align.steps.step import Step
 from w2s_align.steps.task import TaskStep
@@ -55,6 +56,7 @@ CATALOGUE: dict[str, type[Step]] = {
             JudgeStep,
             Label,
             Ensemble,
+            ShuffleErrors,
             MetaRanking,
             Combine,
             BestOf,

@@ -18,6 +18,7 @@ from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, ScoresRef, Seed
 from w2s_align.steps.asking import AskingStep
 from w2s_align.steps.generate import GenerateResources
+from w2s_align.steps.tables import join_tables
 from w2s_align.steps.work import Work
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class DebateStep(AskingStep, DebateSettings):
     """The debater: a hub id, a folder, or $step."""
     items: PromptsRef
     """What is argued about. Gold answers are not read."""
-    against: ScoresRef | None = None
-    """Labels of a naive weak model: market_making argues for the other class."""
+    against: ScoresRef | Annotated[list[ScoresRef], Field(min_length=1)] | None = None
+    """Labels of a naive weak model, which was not trained on the items: market_making argues for the other class."""
     seeds: list[Seed] | None = Field(None, min_length=1)
     """One transcript of every item for each of these seeds: $debate@1, $debate@2."""
     sampling: Sampling = Sampling(temperature=1, max_tokens=128)
@@ -81,7 +82,7 @@ class DebateStep(AskingStep, DebateSettings):
             items,
             DebateSettings.model_validate(self.model_dump(include=set(DebateSettings.model_fields))),
             sampling=self.sampling,
-            against=_labels(work.inputs["against"].table()) if self.against else None,
+            against=_labels(work) if self.against else None,
             out=work.out / "asked",
             model_name=work.sources.get("model", model_name(self.model)),
             seed=self.seed or 0,
@@ -129,9 +130,11 @@ class DebateStep(AskingStep, DebateSettings):
         return to_table([item for item, _ in kept], Prompt), sum(cut for _, cut in kept)
 
 
-def _labels(scores: pa.Table) -> dict[str, str]:
+def _labels(work: Work) -> dict[str, str]:
     """Return the most probable class of every labeled item."""
     found = {}
+    given = [artifact.table() for place, artifact in work.inputs.items() if place.partition(".")[0] == "against"]
+    scores = join_tables(given)
     for key, row in zip(scores["prompt_id"].to_pylist(), scores["probabilities"].to_pylist(), strict=True):
         if row:
             found[key] = max(row, key=lambda one: one["p"])["label"]

@@ -23,7 +23,7 @@ class ImportChats(Step):
 
     kind: Literal["import_chats"] = "import_chats"
     source: str
-    """A file (.jsonl, .json, .parquet) or a dataset id on the hub, with a column of messages."""
+    """A file (.jsonl, .json, .parquet) or a dataset id on the hub, with a column of messages; or lab/arguments."""
     column: str | None = None
     """Column of the messages. Default: messages, conversations, conversation, chat or dialog."""
     split: str = "train"
@@ -63,6 +63,8 @@ class ImportChats(Step):
     def identity(self) -> dict[str, Any]:
         """Return the digest of a local file, or the revision of a hub dataset."""
         path = Path(self.source).expanduser()
+        if self.source.startswith("lab/"):
+            return {}
         return (
             {"file": file_digest(path)}
             if path.is_file()

@@ -26,6 +26,7 @@ from w2s_align.terminal.run_view import run_view
 if TYPE_CHECKING:
     from w2s_align.evaluation import Results
     from w2s_align.evaluation.run_comparison import RunComparison
+    from w2s_align.recipe.sweep import Point
     from w2s_align.reporting.article import Article
     from w2s_align.terminal.compare import RunToCompare
     from w2s_align.terminal.sweep import SweepPoint
@@ -101,7 +102,7 @@ def show_sweep(sweep: Sequence[SweepPoint], runs_dir: Path) -> None:
 
     finished, problems = run_sweep(sweep, runs_dir)
     done = {item.point.label for item, _ in finished}
-    failed = [item.point.values for item in sweep if item.point.label not in done]
+    failed = [item.point for item in sweep if item.point.label not in done]
     with_results = [(item, run) for item, run in finished if _has_evaluation(run)]
     console = open_console(highlight=False)
     if len(with_results) > 1:
@@ -113,8 +114,19 @@ def show_sweep(sweep: Sequence[SweepPoint], runs_dir: Path) -> None:
         raise UserError.all([Problem(p.what, p.why, p.fix, f"{label}: {p.where}") for label, p in problems])
 
 
+def list_points(sweep: Sequence[SweepPoint]) -> None:
+    """Print the points of a sweep with the values that each sets, and what it costs; run nothing."""
+    table = Table("point", "cost", "values")
+    for item in sweep:
+        cost = "" if item.point.cost is None else f"{item.point.cost:,.6g}"
+        table.add_row(printable(item.point.label), cost, printable(" ".join(item.point.overrides)))
+    console = open_console(highlight=False)
+    console.print(table)
+    console.print(f"{len(sweep)} points. Without --list they are run.")
+
+
 def _show_points(
-    console: Console, points: Sequence[tuple[SweepPoint, Run]], failed: Sequence[Mapping[str, Any]], runs_dir: Path
+    console: Console, points: Sequence[tuple[SweepPoint, Run]], failed: Sequence[Point], runs_dir: Path
 ) -> None:
     """Write the page of a sweep, and print its table and the best point, or what it comes to over worlds."""
     import dataclasses
@@ -125,15 +137,19 @@ def _show_points(
     from w2s_align.reporting.article import write_article
     from w2s_align.terminal.compare import arms_of, open_runs
 
-    paths = dict.fromkeys(path for given in [*(item.point.values for item, _ in points), *failed] for path in given)
+    lost = [point.values for point in failed]
+    paths = dict.fromkeys(path for given in [*(item.point.values for item, _ in points), *lost] for path in given)
     worlds = only_seeds(paths)
     labels = [f"world {i + 1}" if worlds else item.point.label for i, (item, _) in enumerate(points)]
     runs = open_runs([str(run.path) for _, run in points], runs_dir)
     runs = [dataclasses.replace(run, name=label) for run, label in zip(runs, labels, strict=True)]
     found = compare_studies(arms_of(runs))
     values = {path: [item.point.values.get(path) for item, _ in points] for path in paths}
-    page = _over_worlds if worlds else _best_point
-    article, table, sentence = page(found, [run.results for run in runs], values, failed)
+    if all(item.point.cost is not None for item, _ in points):
+        article, table, sentence = _frontier(found, [item.point for item, _ in points], failed)
+    else:
+        page = _over_worlds if worlds else _best_point
+        article, table, sentence = page(found, [run.results for run in runs], values, lost)
     name = hashlib.sha256("\n".join(run.artifact.key for run in runs).encode()).hexdigest()[:12]
     file, *_ = write_article(article, runs_dir / "sweeps" / points[0][0].name / name)
     console.print(table)
@@ -153,6 +169,16 @@ def _best_point(
     best = best_cell(found)
     sentence = best_sentence(found, best) if best is not None else ""
     return sweep_article(found, values, failed), sweep_table(found, values, failed), sentence
+
+
+def _frontier(found: RunComparison, points: Sequence[Point], failed: Sequence[Point]) -> tuple[Article, Group, str]:
+    """Return the page, the table and the frontier of a sweep over budgets of labels."""
+    from w2s_align.reporting.frontier_page import Priced, frontier_article, frontier_sentence, frontier_table
+
+    priced = [Priced(point.name, point.cost or 0.0, point.group) for point in points]
+    lost = [point.label for point in failed]
+    sentence = frontier_sentence(found, priced)
+    return frontier_article(found, priced, lost), frontier_table(found, priced, lost), sentence
 
 
 def _over_worlds(

@@ -198,7 +198,7 @@ def prepare_chats(
     settings: TrainSettings,
     folder: Path,
     *,
-    side: Literal["chosen", "rejected"] = "chosen",
+    side: Literal["chosen", "rejected", "both"] = "chosen",
     turns: Literal["last", "all"] = "last",
 ) -> TrainingData:
     """Tokenize chats for supervised fine-tuning; the last assistant turn carries loss, or each of them.
@@ -209,7 +209,7 @@ def prepare_chats(
         encoder: The student's tokenizer and template.
         settings: Lengths, and what to do with rows that are too long.
         folder: Where the file goes: ``<folder>/<digest>/rows.arrow``.
-        side: Which side of pairs is the response.
+        side: Which side of pairs is the response; of both, each is a row.
         turns: Which of the assistant's turns carry loss.
 
     Raises:
@@ -219,7 +219,12 @@ def prepare_chats(
     key: dict[str, Any] = {"side": side} | ({"turns": turns} if turns != "last" else {})
 
     def convert(batch: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
-        split = [chat for row in batch if (chat := chat_of(row, side, table.dropped))]
+        split = [
+            chat
+            for row in batch
+            for one in (("chosen", "rejected") if side == "both" and "chosen" in row else (side,))
+            if (chat := chat_of(row, one, table.dropped))
+        ]
         if turns == "all":
             split = [_from_the_first_turn([*prompt, *response]) for prompt, response in split]
         answers = encoder.encode_turns([prompt for prompt, _ in split], [response for _, response in split])

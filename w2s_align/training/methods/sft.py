@@ -26,8 +26,9 @@ class SFTSettings(TrainSettings):
 
     loss: Literal["nll", "dft"] = "nll"
     """nll: cross entropy. dft: dynamic fine-tuning (arXiv 2508.05629)."""
-    side: Literal["chosen", "rejected"] = "chosen"
-    """Which side of preference pairs is the response; without effect for other data."""
+    side: Literal["chosen", "rejected", "both"] = "chosen"
+    """Which side of preference pairs is the response; without effect for other data. both: language modeling on the
+    texts of comparisons, before anything is learned of which is better (arXiv 2312.09390, the generative step)."""
     turns: Literal["last", "all"] = "last"
     """Which of the assistant's turns of a chat are learned; what the user, the system and tools say never is."""
 
