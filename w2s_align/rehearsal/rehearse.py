@@ -241,6 +241,18 @@ class _Change:
         for option in ("split", "config", "revision"):
             raw.pop(option, None)
 
+    def _score(self, config: Any, raw: Raw) -> None:
+        """Rate by length what pairs of right and wrong answers are made of: no answer of a stand-in is right."""
+        readers = [step for step in self.document.data["steps"].values() if step.get("rule") == "correctness"]
+        if any(f"${self.at_work}" in step.get("scores", ()) for step in readers):
+            raw["scorer"] = "feature:chars"
+
+    def _pair(self, config: Any, raw: Raw) -> None:
+        if raw.get("rule") == "correctness":
+            raw["rule"] = "score_gap"
+            raw.pop("right_at", None)
+            self.changes.append("pairs by length in place of right over wrong: stand-ins are never right")
+
     def _join(self, config: Any, raw: Raw) -> None:
         if raw.pop("counts", None) is not None:
             self.changes.append("all pairs of each set, in place of a number of each")
