@@ -206,6 +206,17 @@ class TrainSettings(Settings):
         """Rows that the method needs in one forward pass over all processes, or None when it does not care."""
         return None
 
+    def pair_terms(self, there: Sequence[str]) -> list[str]:
+        """Return which further columns of the pairs the loss reads: of weights, soft labels, gold labels.
+
+        Args:
+            there: Which of ``records.PAIR_TERMS`` the pairs have.
+
+        Raises:
+            UserError: One is missing that an option needs, or one is there that the loss cannot take.
+        """
+        return []
+
     def check_micro_batch(self, micro_batch_size: int, processes: int) -> None:
         """Refuse micro batches that would change the method.
 
