@@ -36,14 +36,17 @@ def estimate_rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]])
 
 def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tuple[int | None, bool]:
     limit = getattr(config, "limit", None)
-    if config.kind == "half":
-        whole = sources("items")[0]
+    if config.kind in ("half", "half_pairs"):
+        whole = sources("items" if config.kind == "half" else "pairs")[0]
         share = config.share if config.half == "first" else 1 - config.share
         return (None if whole.rows is None else round(share * whole.rows)), False
     if config.kind == "pick":
         return config.number, True
     if config.kind in ("label", "shuffle_errors"):
         return sources("items")[0].rows, False
+    if config.kind == "score_pairs":
+        pairs = sources("pairs")[0].rows
+        return (None if pairs is None else 2 * pairs), False
     if config.kind == "items":
         form = config.definition()
         rows = form.data.rows.get(config.split or form.data.split)

@@ -320,6 +320,10 @@ def _results(artifact: Artifact, start: int, rows: int) -> RenderableType:
         from w2s_align.reporting.choice_page import choice_table
 
         return choice_table(results)
+    if results.conflicts:
+        from w2s_align.reporting.pairs_page import conflict_table
+
+        return Group(summary_table(results), conflict_table(results))
     return summary_table(results)
 
 
