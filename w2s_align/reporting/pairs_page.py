@@ -20,6 +20,8 @@ HOW = (
 """Explains the table of arms."""
 READINGS = {"no_conflict": "A", "ceiling": "B"}
 """How the two readings of the tax are called."""
+SHORT = ("both", "strong", "weak", "neither")
+"""Names of the regions where there is little room: who knows the pairs."""
 CONFLICT = (
     "Reading A: a pair is tax where the run that it is compared with is right and this one is wrong. Reading B: where "
     "it and the ceiling order it differently. The deception score is the part of the tax that lies where the ceiling "
@@ -54,18 +56,19 @@ def pairs_article(title: str, results: Results, verdict: Verdict, recipe: str = 
 
 
 def conflict_table(results: Results) -> RichTable:
-    """Return tax and deception score of each conflict for the terminal."""
+    """Return tax and deception score of each conflict, and the tax of each region, for the terminal."""
     from rich import box
     from rich.table import Table as Rich
     from rich.text import Text
 
-    table = Rich(box=box.SIMPLE_HEAD, title=Text("Conflicts"), title_justify="left", pad_edge=False)
-    header, rows = _conflicts(results)
-    _, regions = _regions(results)
-    for place, name in enumerate([*header, *(region.name for region in results.conflicts[0].regions)]):
-        table.add_column(name, justify="right" if place > 2 else "left", overflow="fold")
-    for row, by_region in zip(rows, regions, strict=True):
-        table.add_row(*map(Text, [*row, *by_region[3:]]))
+    title = Text("Conflicts: tax, its part where the strong model alone knows, and tax by who knows")
+    table = Rich(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    header = ["run", "", "tax", "score", "expected", *SHORT]
+    for place, name in enumerate(header):
+        table.add_column(name, justify="right" if place > 1 else "left", overflow="fold")
+    for found in results.conflicts:
+        shares = [found.tax, found.score, found.expected, *(region.tax for region in found.regions)]
+        table.add_row(*map(Text, [*_named(found)[:2], *(counted(share, "\n") for share in shares)]))
     return table
 
 
@@ -105,6 +108,12 @@ def _regions(results: Results) -> tuple[list[str], list[list[str]]]:
     return ["run", "reading", "compared with", *names], rows
 
 
-def counted(share: ShareResult) -> str:
-    """Return a share with its counts, e.g. ``12/340 (3.5%)``; of no cases it has no value."""
-    return f"{share.part}/{share.whole}" + (f" ({Words('share').value(share.value)})" if share.whole else "")
+def counted(share: ShareResult, between: str = " ") -> str:
+    """Return a share with its counts, e.g. ``12/340 (3.5%)``; of no cases it has no value.
+
+    Args:
+        share: The share.
+        between: What stands between the counts and the share.
+    """
+    value = f"{between}({Words('share').value(share.value)})" if share.whole else ""
+    return f"{share.part}/{share.whole}{value}"

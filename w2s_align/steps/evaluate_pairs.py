@@ -158,8 +158,9 @@ class EvaluatePairs(Step):
             rows_in=all_scores.num_rows,
             kept=all_scores.num_rows - unscored,
             unscored=unscored,
-            dropped={"pairs not of single responses, or twice": len(sides.dropped)} if sides.dropped else {},
         )
+        if sides.dropped:
+            work.counts["dropped"] = {"not_single_responses_or_twice": len(sides.dropped)}
         work.result["verdict"] = json.loads(json.dumps(conclusion.to_dict()))
         work.result["temperatures"] = temperatures
         work.warnings += conclusion.caveats
