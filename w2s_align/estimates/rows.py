@@ -13,6 +13,10 @@ from w2s_align.evaluation.task import dataset_rows
 from w2s_align.steps.task import TaskStep
 
 DATASET_ROWS = {
+    ("Anthropic/hh-rlhf harmless-base", "train"): 42_537,
+    ("Anthropic/hh-rlhf harmless-base", "test"): 2_312,
+    ("Anthropic/hh-rlhf helpful-base", "train"): 43_835,
+    ("Anthropic/hh-rlhf helpful-base", "test"): 2_354,
     ("allenai/llama-3.1-tulu-3-8b-preference-mixture", "train"): 271_409,
     ("allenai/llama-3.1-tulu-3-70b-preference-mixture", "train"): 334_302,
     ("allenai/Dolci-Think-DPO-7B", "train"): 150_000,
@@ -78,4 +82,6 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
 def _known(config: Any) -> int | None:
     """Return the rows of the dataset that a step reads, where they are known."""
     rows = dataset_rows(config.source, getattr(config, "config", None), config.split)
-    return DATASET_ROWS.get((config.source, config.split)) if rows is None else rows
+    folder = getattr(config, "data_dir", None)
+    name = f"{config.source} {folder}" if folder else config.source
+    return DATASET_ROWS.get((name, config.split)) if rows is None or folder else rows

@@ -226,8 +226,10 @@ class _Change:
         if not _on_hub(config.source):
             raw["source"] = config.source
             return
-        raw["source"] = self._dataset(config.source, config.columns, row_format(config))
-        for option in ("split", "config", "revision"):
+        # rows of each split and folder are others, so that a test shares none with what is trained on
+        apart = [part for part in (config.data_dir, config.split) if part not in (None, "train")]
+        raw["source"] = self._dataset(" ".join([config.source, *apart]), config.columns, row_format(config))
+        for option in ("split", "config", "revision", "data_dir"):
             raw.pop(option, None)
 
     def _import_chats(self, config: Any, raw: Raw) -> None:
