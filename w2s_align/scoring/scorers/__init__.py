@@ -14,6 +14,7 @@ from w2s_align.scoring.scorer import Scorer
 from w2s_align.scoring.scorers.accepted_answers import ContainsScorer, F1Scorer
 from w2s_align.scoring.scorers.answer_checks import ChoiceScorer, ExactScorer, NumericScorer
 from w2s_align.scoring.scorers.auto import AutoScorer
+from w2s_align.scoring.scorers.class_probability import ClassProbabilityScorer
 from w2s_align.scoring.scorers.code import CodeScorer
 from w2s_align.scoring.scorers.feature import FeatureScorer
 from w2s_align.scoring.scorers.instructions import InstructionsScorer
@@ -42,6 +43,7 @@ SCORERS: dict[str, type[Scorer]] = {
         FeatureScorer,
         SelfConsistencyScorer,
         RewardScorer,
+        ClassProbabilityScorer,
         LogprobScorer,
     )
 }
