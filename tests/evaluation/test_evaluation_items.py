@@ -27,6 +27,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "openbookqa": {"question_stem": "q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B"},
     "paws": {"sentence1": "a", "sentence2": "b", "label": 1, "id": 1},
     "piqa": {"goal": "g", "sol1": "s", "sol2": "t", "label": 1},
+    "privacy_policy_qa": {"index": "0", "question": "q?", "text": "We share.", "answer": "Irrelevant"},
+    "beavertails": {"prompt": "q?", "response": "no.", "category": {"animal_abuse": False}, "is_safe": True},
     "social_i_qa": {"context": "c", "question": "q", "answerA": "a", "answerB": "b", "answerC": "c", "label": "3"},
 }
 """A row of each shipped format in the columns of its dataset."""

@@ -13,6 +13,7 @@ from w2s_align.evaluation.task import dataset_rows
 from w2s_align.steps.task import TaskStep
 
 DATASET_ROWS = {
+    ("allenai/real-toxicity-prompts", "train"): 99_442,
     ("Anthropic/hh-rlhf harmless-base", "train"): 42_537,
     ("Anthropic/hh-rlhf harmless-base", "test"): 2_312,
     ("Anthropic/hh-rlhf helpful-base", "train"): 43_835,
@@ -48,6 +49,8 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
         return config.number, True
     if config.kind in ("label", "shuffle_errors"):
         return sources("items")[0].rows, False
+    if config.kind == "gold_answers":
+        return sources("prompts")[0].rows, False
     if config.kind == "score_pairs":
         pairs = sources("pairs")[0].rows
         return (None if pairs is None else 2 * pairs), False

@@ -81,8 +81,8 @@ class Evaluate(Step):
     scorer: str | ScorerSettings = "auto"
     """Answer check of `prompts`: its name, or {name: ..., options}. auto: the one that fits each prompt's task."""
     lower_is_better: bool = False
-    """The scorer measures what is bad, e.g. toxicity: its values are compared as 1 - value, or as -value where they are
-    no shares, and the name of the scorer says so."""
+    """The scorer measures what is bad, e.g. toxicity: its values are compared as 1 - value, or as -value where they
+    are no shares, and the name of the scorer says so."""
     best_of: list[str | ScorerSettings] = []
     """Scorers that choose one of several answers; the gap to "some answer is right" is reported beside it."""
     judge: Annotated[str, Reads(("model",), literal=True)] | None = None
