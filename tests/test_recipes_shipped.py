@@ -24,9 +24,14 @@ from w2s_align.terminal.plan_view import number
 
 RECIPES = shipped_recipes()
 FOLDERS = ("delta_learning", "tulu3", "olmo3", "small")
-CLASSIFIERS = ("w2sg/budget", "w2sg/debate_qwen", "w2sg/qwen05b_llama8b", "w2sg/sciq_gpt2")
-"""Published experiments on weak labels."""
-PUBLISHED = [name for name in RECIPES if name.split("/")[0] in FOLDERS or name in CLASSIFIERS]
+CLASSIFIERS = (
+    *("w2sg/budget", "w2sg/debate_qwen", "w2sg/qwen05b_llama8b", "w2sg/sciq_gpt2"),
+    *("w2sg/safety", "w2sg/legal"),
+)
+"""Published experiments on weak labels of items, for one GPU."""
+OTHERS = ("w2sg/deception", "w2sg/toxicity")
+"""Published experiments on weak labels of pairs and on what weak models write."""
+PUBLISHED = [name for name in RECIPES if name.split("/")[0] in FOLDERS or name in (*CLASSIFIERS, *OTHERS)]
 SWEEPS = sorted(str(path.relative_to(recipes_folder())) for path in recipes_folder().rglob("*.sweep.yaml"))
 MACHINES = {
     **dict.fromkeys(CLASSIFIERS, "1xH100"),
@@ -41,7 +46,7 @@ MACHINES = {
 """What a recipe asks for, where it is not 8xH100."""
 UNCOUNTED = ("delta_learning/ultrafeedback_weak_3b", "delta_learning/ultrafeedback_weak_8b")
 """Recipes over a dataset whose number of rows was not found."""
-TAGS = ("R", "N", "T", "C", "OI", "O3", "TRL", "OAI", "EAI", "SE", "D", "B", "PEFT", "ours")
+TAGS = ("R", "N", "T", "C", "OI", "O3", "TRL", "OAI", "EAI", "SE", "D", "B", "PEFT", "DEC", "WTS", "ours")
 """Sources of settings; each recipe explains its own at the top."""
 SOURCE = re.compile(rf"\[({'|'.join(TAGS)})\b[^\]]*\]")
 
@@ -270,7 +275,32 @@ STAGE = {
 SECTIONS = {"source": "scottgeng00/delta_learning_num_sections", "limit": 16384, **EVERYTHING}
 SECTIONS_DPO = {**AUTHORS, "model": LLAMA_3B}
 SECTIONS_SFT = {**AUTHORS_SFT, "model": LLAMA_3B, "learning_rate": 1e-6}
+DECEPTION = {  # w2s_generalization 3.3 and 3.4
+    **{"batch_size": 32, "weight_decay": 0, "max_grad_norm": 0, "adam_beta2": 0.999, "max_length": 512, "seeds": 0},
+}
+POLICY = {**DECEPTION, "learning_rate": 1e-6, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.1}
+BEYOND = {  # w2s_generalization 4.3
+    **{"batch_size": 16, "num_train_epochs": 3, "learning_rate": 5e-5, "lr_scheduler_type": "linear", "seeds": 42},
+}
 SETTINGS: Table = {
+    "w2sg/deception": {
+        "rm_weak": {**DECEPTION, "learning_rate": 1e-5, "num_train_epochs": 1, "lr_scheduler_type": "cosine"},
+        "rm_none": {"soft_labels": True, "conflict": None, "pairs": "$rm_labels"},
+        "rm_explicit": {"conflict.alpha": 0.5, "conflict.term": "reverse", "pairs": "$rm_marked"},
+        "rm_sure": {"least_confidence": 0.75},
+        "strong_sft": {**POLICY, "num_train_epochs": 1},
+        "dpo_none": {**POLICY, "beta": 0.1, "num_train_epochs": 3, "loss": "sigmoid", "disable_dropout": True},
+        "dpo_scores": {"by": "logprob", "reference": None},
+        "simpo_none": {**POLICY, "beta": 2.0, "margin": 1.0, "num_train_epochs": 1},
+        "simpo_scores": {"by": "logprob_per_token"},
+        "dpo": {"by": "logprob", "threshold": 0.75, "without_conflict": "none"},
+    },
+    "w2sg/safety": {"weak": {**BEYOND, "weight_decay": 0.1, "warmup_steps": 100}, "naive": {"hard_labels": True}},
+    "w2sg/legal": {"weak": {**BEYOND, "weight_decay": 0.01, "warmup_steps": 0}, "naive": {"hard_labels": True}},
+    "w2sg/toxicity": {
+        "weak": {**BEYOND, "weight_decay": 0.01, "warmup_steps": 0.1},
+        "scores": {"lower_is_better": True},
+    },
     "w2sg/sciq_gpt2": {
         **weak_labels("openai-community/gpt2", "openai-community/gpt2-xl", (5e-5, 1e-5), **PUBLIC_CODE),
         "items": {"format": "sciq", "limit": 20_000, "balance": "none"},
@@ -486,6 +516,11 @@ CONTROLS = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_recipe_has_its_arms(name: str) -> None:
     recipe = load_recipe(RECIPES[name]).recipe
+    if name in OTHERS:
+        evaluations: list[Any] = [node.config for node in recipe.nodes.values() if node.config.writes == "results"]
+        assert all({"teacher", "treatment", "ceiling"} <= set(one.roles.values()) for one in evaluations)
+        assert len(evaluations) == (3 if name == "w2sg/deception" else 1)
+        return
     scores: Any = recipe.nodes["scores"].config
     roles = set(scores.roles.values())
     if name in CLASSIFIERS:
