@@ -113,7 +113,9 @@ def collate_terms(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Return the terms of some rows as tensors, where the rows have them."""
     import torch
 
-    made = {name: torch.tensor([float(row[name]) for row in rows]) for name in ("weight", "p_pref") if name in rows[0]}
+    made: dict[str, Any] = {
+        name: torch.tensor([float(row[name]) for row in rows]) for name in ("weight", "p_pref") if name in rows[0]
+    }
     if "gold_order" in rows[0]:
         known = [-1 if row["gold_order"] is None else int(row["gold_order"]) for row in rows]
         made["gold_order"] = torch.tensor(known)
