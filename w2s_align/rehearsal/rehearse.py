@@ -148,6 +148,9 @@ class _Change:
     def step(self, name: str, raw: Raw) -> Raw:
         """Return what stands in for a step."""
         self.at_work = name
+        if isinstance(scorer := raw.get("scorer"), dict) and scorer.get("name") == "class_probability":
+            raw["scorer"] = "feature:capitals"
+            self.changes.append("the share of capital letters in place of what a text classifier says")
         values = {"seed": self.document.data.get("seed", 0), **raw}
         config = CATALOGUE[raw["kind"]].model_validate(values, context={"folder": self.document.folder})
         self._models(config, raw)
@@ -217,6 +220,8 @@ class _Change:
             raw["share"] = 0.5  # the smaller part of a few items would be too small to pick from
             self.changes.append("halves in place of parts of very different sizes")
 
+    _half_pairs = _half
+
     def _pick(self, config: Any, raw: Raw) -> None:
         raw["number"] = min(config.number, ITEMS // 8)
         self.changes.append(f"at most {ITEMS // 8} picked items")
@@ -240,6 +245,10 @@ class _Change:
         raw["source"] = self._dataset(config.source, {"messages": config.column} if config.column else {}, "chats")
         for option in ("split", "config", "revision"):
             raw.pop(option, None)
+
+    def _label_pairs(self, config: Any, raw: Raw) -> None:
+        if raw.pop("least_confidence", None) is not None:
+            self.changes.append("labels of pairs however unsure: a stand-in is sure of none")
 
     def _join(self, config: Any, raw: Raw) -> None:
         if raw.pop("counts", None) is not None:
