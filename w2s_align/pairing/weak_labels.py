@@ -175,7 +175,8 @@ def label_pairs(
     places = np.asarray(kept, dtype=np.int64)
     flipped = np.asarray(sides.swapped, dtype=bool) == first  # the chosen side of the table is now the rejected one
     taken = [sides.rows[place] for place in kept]
-    made = _in_order(pairs.take(pa.array(taken, pa.int64())), flipped[places], np.abs(gaps[places]))
+    kept_pairs = pairs.take(pa.array(taken, pa.int64()))
+    made = _in_order(kept_pairs, flipped[places], ~first[places], np.abs(gaps[places]))
     table = weigh(made, weights)
     if "p_pref" not in table.column_names:
         table = table.append_column(PAIR_TERMS.field("p_pref"), pa.array(p[places]))
@@ -193,14 +194,25 @@ def _prompts(pairs: pa.Table) -> int:
     return len(set(pairs["prompt_id"].to_pylist()))
 
 
-def _in_order(pairs: pa.Table, flipped: NDArray[np.bool_], difference: NDArray[np.float64]) -> pa.Table:
-    """Return pairs with the sides of some of them swapped; their scores are the label's, 0 for the rejected side."""
+def _in_order(
+    pairs: pa.Table, flipped: NDArray[np.bool_], later: NDArray[np.bool_], difference: NDArray[np.float64]
+) -> pa.Table:
+    """Return pairs in the order of their labels, with the label's scores: 0 for the rejected side.
+
+    Args:
+        pairs: The pairs that are kept.
+        flipped: Whether chosen and rejected change places.
+        later: Whether the side that is now chosen is the second one of :class:`Sides`.
+        difference: Score of the chosen side less that of the rejected one.
+    """
     columns: dict[str, Any] = {name: pairs[name].to_pylist() for name in Pair.SCHEMA.names}
-    for name in ("{}", "{}_model", "{}_sample"):
+    for name in ("{}", "{}_model"):
         one, other = name.format("chosen"), name.format("rejected")
         both = list(zip(columns[one], columns[other], flipped, strict=True))
         columns[one] = [b if swap else a for a, b, swap in both]
         columns[other] = [a if swap else b for a, b, swap in both]
+    # Of imported pairs the samples say which response was chosen: sides are numbered by their texts instead.
+    columns |= {"chosen_sample": [int(second) for second in later], "rejected_sample": [int(not s) for s in later]}
     columns |= {"score_chosen": difference, "score_rejected": np.zeros(len(difference)), "delta": difference}
     columns["rule"] = [RULE] * len(difference)
     return pa.table(columns, schema=Pair.SCHEMA)
