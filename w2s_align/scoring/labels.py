@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,11 @@ from w2s_align.errors import UserError
 from w2s_align.records import ClassProbability, Score, to_table
 from w2s_align.scoring.items import ItemReader, item_messages
 from w2s_align.scoring.scorer import Outcome
+
+if TYPE_CHECKING:
+    import torch
+
+    from w2s_align.scoring.elicit import Words
 
 SCORER = "label"
 """Name of the scorer in the rows of labels."""
@@ -38,13 +43,14 @@ def label_items(
     batch_size: int = 64,
     dtype: str = "auto",
     revision: str | None = None,
+    words: Words | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> pa.Table:
     """Give each item the probabilities of the classes.
 
     Args:
-        model: A sequence classifier with at least two labels: a folder, or a hub id.
+        model: A sequence classifier with at least two labels: a folder, or a hub id; with ``words`` a language model.
         items: Rows of ``Prompt.SCHEMA``.
         name: Name of the model in the labels.
         views: Views of the items that the model reads; of several, probabilities are averaged. Default: the one that
@@ -53,13 +59,20 @@ def label_items(
         batch_size: Items in a forward pass; changes no label.
         dtype: Number format; ``auto`` is float32 on a CPU, else the model's own.
         revision: Revision on the hub.
+        words: The words by which a language model is asked for the classes (:mod:`w2s_align.scoring.elicit`).
         folder: Where finished blocks are kept, to go on from.
         progress: Called with items done, items in all and a note.
 
     Raises:
         UserError: The model is no classifier, or an item has no such view.
     """
-    classifier = _Classifier(model, revision, dtype, batch_size)
+    classifier: ItemModel
+    if words is None:
+        classifier = _Classifier(model, revision, dtype, batch_size)
+    else:
+        from w2s_align.scoring.elicit import WordModel
+
+        classifier = WordModel(model, revision, dtype, batch_size, words)
     wanted: Sequence[str | None] = views or [classifier.reader.view]
     found = []
     for start in range(0, items.num_rows, BLOCK):
@@ -91,30 +104,36 @@ def _mean(rows: Sequence[list[float] | None]) -> list[float] | None:
     return [sum(column) / len(known) for column in zip(*known, strict=True)]
 
 
-class _Classifier:
-    """A classifier, opened in transformers, on a GPU when there is one."""
+class ItemModel:
+    """A model that reads items, opened in transformers, on a GPU when there is one.
 
-    def __init__(self, model: str, revision: str | None, dtype: str, batch_size: int) -> None:
+    Args:
+        model: Folder or hub id.
+        revision: Revision on the hub.
+        dtype: Number format.
+        batch_size: Items in a forward pass.
+        auto_class: Class of transformers that opens it.
+
+    Attributes:
+        classes: The classes, in the order of the probabilities.
+        reader: How it reads items.
+    """
+
+    classes: list[str]
+
+    def __init__(self, model: str, revision: str | None, dtype: str, batch_size: int, auto_class: str) -> None:
         import torch
-        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+        import transformers
 
-        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-        architecture = (config.architectures or ["none"])[0]
-        if not architecture.endswith("ForSequenceClassification") or config.num_labels < 2:
-            raise UserError(
-                f"{model} is not a classifier.",
-                f"It is a {architecture} with {config.num_labels} labels.",
-                "Give the model of a step of kind classifier, or any model for sequence classification.",
-            )
-        self.classes = [str(config.id2label[i]) for i in sorted(config.id2label)]
-        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-        self.reader = ItemReader.of(config, self.tokenizer)
+        config = transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+        self.config, self.reader = config, ItemReader.of(config, self.tokenizer)
         self.longest: int = getattr(config, "max_position_embeddings", None) or 2**20
         self.batch_size = batch_size
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if dtype == "auto" and self.device == "cpu":
             dtype = "float32"
-        opened = AutoModelForSequenceClassification.from_pretrained(
+        opened = getattr(transformers, auto_class).from_pretrained(
             model, dtype=dtype, revision=revision, trust_remote_code=False
         )
         self.model: Any = opened.to(self.device).eval()
@@ -127,7 +146,7 @@ class _Classifier:
         """Return the probabilities of the classes, chats x classes; None for what the context cannot hold."""
         import torch
 
-        ids = self.reader.ids(self.tokenizer, chats)
+        ids = self.reader.ids(self.tokenizer, [self.asked(chat) for chat in chats])
         found: list[list[float] | None] = [None] * len(ids)
         fitting = [row for row in range(len(ids)) if 0 < len(ids[row]) <= self.longest and ids[row][-1] != self.pad]
         fitting.sort(key=lambda row: len(ids[row]))
@@ -140,9 +159,23 @@ class _Classifier:
                 tokens[place, : len(ids[row])] = torch.tensor(ids[row])
                 mask[place, : len(ids[row])] = 1
             with torch.inference_mode():
-                logits = self.model(input_ids=tokens.to(self.device), attention_mask=mask.to(self.device)).logits
+                logits = self.logits(tokens.to(self.device), mask.to(self.device))
             for row, p in zip(rows, logits.double().softmax(dim=1).cpu().tolist(), strict=True):
                 found[row] = p
+        return found
+
+    def asked(self, chat: list[dict[str, str]]) -> list[dict[str, str]]:
+        """Return what is read of an item."""
+        return chat
+
+    def logits(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the classes, items x classes.
+
+        Args:
+            tokens: Items x tokens, filled up on the right.
+            mask: 1 for tokens, 0 for padding.
+        """
+        found: torch.Tensor = self.model(input_ids=tokens, attention_mask=mask).logits
         return found
 
     def label(self, item: str, name: str, p: list[float] | None, own: Collection[str]) -> Score:
@@ -157,6 +190,25 @@ class _Classifier:
         return Score(
             item, 0, name, SCORER, p[best], answer=self.classes[best], outcome=outcome, probabilities=probabilities
         )
+
+
+class _Classifier(ItemModel):
+    """A sequence classifier."""
+
+    def __init__(self, model: str, revision: str | None, dtype: str, batch_size: int) -> None:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        architecture = (config.architectures or ["none"])[0]
+        if not architecture.endswith("ForSequenceClassification") or config.num_labels < 2:
+            raise UserError(
+                f"{model} is not a classifier.",
+                f"It is a {architecture} with {config.num_labels} labels.",
+                "Give the model of a step of kind classifier, any model for sequence classification, or words: by "
+                "which a language model is asked.",
+            )
+        super().__init__(model, revision, dtype, batch_size, "AutoModelForSequenceClassification")
+        self.classes = [str(config.id2label[i]) for i in sorted(config.id2label)]
 
 
 def training_rows(

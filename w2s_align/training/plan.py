@@ -34,7 +34,14 @@ EVALUATIONS = 10
 """Measurements of the held-out loss in a training by default: enough to see where it turns."""
 
 
-LATER: dict[str, Any] = {"reference": None, "turns": "last", "merge_start": True}
+LATER: dict[str, Any] = {
+    "reference": None,
+    "turns": "last",
+    "merge_start": True,
+    "shots": 0,
+    "examples": [],
+    "keep": "last",
+}
 """Options that came after the first version, with their defaults: where one is not used, it is no part of what makes a
 training this training, and older ones stay valid."""
 
