@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from w2s_align.errors import UserError
 from w2s_align.records import Message, Settings
-from w2s_align.scoring.labels import ItemModel
+from w2s_align.scoring.item_models import ItemModel
 
 if TYPE_CHECKING:
     import torch
