@@ -46,7 +46,7 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
         share = config.share if config.half == "first" else 1 - config.share
         return (None if whole.rows is None else round(share * whole.rows)), False
     if config.kind == "pick":
-        return config.number, True
+        return (config.number, True) if config.number is not None else (sources("items")[0].rows, False)
     if config.kind in ("label", "shuffle_errors"):
         return sources("items")[0].rows, False
     if config.kind == "gold_answers":

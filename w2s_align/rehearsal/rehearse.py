@@ -223,6 +223,9 @@ class _Change:
     _half_pairs = _half
 
     def _pick(self, config: Any, raw: Raw) -> None:
+        if config.number is None:
+            raw["least"] = min(config.least, 0.5)  # stand-ins are sure of nothing
+            return
         raw["number"] = min(config.number, ITEMS // 8)
         self.changes.append(f"at most {ITEMS // 8} picked items")
 

@@ -100,6 +100,7 @@ class Evaluate(Step):
     writes: ClassVar[ArtifactType] = "results"
     version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym", "scipy")
+    renamed: ClassVar[Mapping[str, str]] = {"models": "Name them in arms: {base: model, tuned: $step}."}
 
     def choices(self) -> dict[str, TaskChoice]:
         """Return the tasks with their settings, by name.

@@ -71,6 +71,7 @@ class Method:
             all logits are kept, ``none`` without such a head.
         library: Distribution that its trainer comes from.
         frozen_passes: Forward passes of frozen models (a reference, a teacher) for each row of a training.
+        complete: Fills in settings that depend on the rows: ``complete(rows, settings, seed)``.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Method:
     logits: Literal["tiles", "whole", "none"] = "tiles"
     library: str = "trl"
     frozen_passes: int = 0
+    complete: Callable[[Rows, Any, int], Any] = lambda rows, settings, seed: settings
 
     def head_for(self, settings: TrainSettings) -> Head:
         """Return what a model with these settings ends in."""

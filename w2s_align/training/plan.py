@@ -36,8 +36,14 @@ EVALUATIONS = 10
 
 
 LATER: dict[str, Any] = {
-    **{"reference": None, "turns": "last", "merge_start": True},
-    **{"conflict": None, "soft_labels": False},
+    "reference": None,
+    "turns": "last",
+    "merge_start": True,
+    "shots": 0,
+    "examples": [],
+    "keep": "last",
+    "conflict": None,
+    "soft_labels": False,
 }
 """Options that came after the first version, with their defaults: where one is not used, it is no part of what makes a
 training this training, and older ones stay valid."""
