@@ -66,7 +66,8 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
     if config.kind == "combine":  # several scorers of the same responses
         return max((e.rows for e in sources("scores") if e.rows is not None), default=None), False
     if config.writes in ("scores", "responses"):
-        read = [e for place in ("responses", "scores") for e in sources(place)]
+        places = ("responses", "scores") if config.writes == "scores" else ("responses", "other")
+        read = [e for place in places for e in sources(place)]
         found = [e.rows for e in read if e.rows is not None]
         return (sum(found) if found else None), config.kind == "score" and all(e.exact for e in read)
     return None, False
