@@ -26,10 +26,13 @@ RECIPES = shipped_recipes()
 FOLDERS = ("delta_learning", "tulu3", "olmo3", "small")
 CLASSIFIERS = ("w2sg/budget", "w2sg/debate_qwen", "w2sg/qwen05b_llama8b", "w2sg/sciq_gpt2")
 """Published experiments on weak labels."""
-PUBLISHED = [name for name in RECIPES if name.split("/")[0] in FOLDERS or name in CLASSIFIERS]
+REASONING = tuple(name for name in RECIPES if name.startswith("reasoning/") and not name.endswith("lab"))
+"""Published systems that reason from weak supervision."""
+PUBLISHED = [name for name in RECIPES if name.split("/")[0] in FOLDERS or name in (*CLASSIFIERS, *REASONING)]
 SWEEPS = sorted(str(path.relative_to(recipes_folder())) for path in recipes_folder().rglob("*.sweep.yaml"))
 MACHINES = {
     **dict.fromkeys(CLASSIFIERS, "1xH100"),
+    "reasoning/w2sr_qwen1b5_7b": "4xH100",
     "tulu3/dpo_70b": "64xH100",
     "olmo3/think_7b": "32xH100",
     "olmo3/think_32b": "128xH100",
@@ -41,7 +44,7 @@ MACHINES = {
 """What a recipe asks for, where it is not 8xH100."""
 UNCOUNTED = ("delta_learning/ultrafeedback_weak_3b", "delta_learning/ultrafeedback_weak_8b")
 """Recipes over a dataset whose number of rows was not found."""
-TAGS = ("R", "N", "T", "C", "OI", "O3", "TRL", "OAI", "EAI", "SE", "D", "B", "PEFT", "ours")
+TAGS = ("R", "N", "T", "C", "OI", "O3", "TRL", "OAI", "EAI", "SE", "D", "B", "PEFT", "LF", "M", "L", "I", "A", "ours")
 """Sources of settings; each recipe explains its own at the top."""
 SOURCE = re.compile(rf"\[({'|'.join(TAGS)})\b[^\]]*\]")
 
@@ -60,7 +63,7 @@ def test_a_recipe_loads_and_says_what_it_is_for(name: str) -> None:
     assert len(recipe.description) > 20
     if not name.startswith("theory"):
         assert any(node.config.writes == "report" for node in recipe.nodes.values())
-    if name.startswith(("theory", "w2sg", *FOLDERS)):
+    if name.startswith(("theory", "w2sg", "reasoning", *FOLDERS)):
         assert read_document(RECIPES[name]).data["w2s_align"] == ">=0.1"
 
 

@@ -61,8 +61,10 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
         found = [e.rows for e in sources("pairs") if e.rows is not None]
         return (sum(config.counts or found) if found or config.counts else None), False
     if config.writes == "pairs":
-        sides = [e.rows for place in ("chosen", "responses", "pairs") for e in sources(place)]
+        sides = [e.rows for place in ("chosen", "responses", "pairs", "weak") for e in sources(place)]
         return next((rows for rows in sides if rows is not None), None), False
+    if config.kind == "gold_answers":
+        return sources("prompts")[0].rows, False
     if config.kind == "combine":  # several scorers of the same responses
         return max((e.rows for e in sources("scores") if e.rows is not None), default=None), False
     if config.writes in ("scores", "responses"):

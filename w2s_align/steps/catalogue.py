@@ -13,6 +13,7 @@ from w2s_align.steps.evaluate_classifiers import EvaluateClassifiers
 from w2s_align.steps.export import Export
 from w2s_align.steps.export_model import ExportModel
 from w2s_align.steps.generate import Generate
+from w2s_align.steps.gold_answers import GoldAnswers
 from w2s_align.steps.half import Half
 from w2s_align.steps.import_chats import ImportChats
 from w2s_align.steps.import_model import ImportModel
@@ -51,6 +52,7 @@ CATALOGUE: dict[str, type[Step]] = {
             Pick,
             TaskStep,
             Generate,
+            GoldAnswers,
             Cut,
             ScoreStep,
             JudgeStep,
