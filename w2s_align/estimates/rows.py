@@ -54,6 +54,8 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
             return config.definition().expected_problems, False
         known = _known(config)
         return (known if limit is None else min(limit, known or limit)), config.source.startswith("lab/")
+    if config.kind == "import_chats":
+        return limit, False
     if config.kind == "import_pairs":
         known = _known(config)
         return (known if limit is None else min(limit, known or limit)), False
