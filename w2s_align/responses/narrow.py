@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from w2s_align.pairing.counts import count_dropped
+from w2s_align.pairing.counts import Unit, count_dropped
 from w2s_align.pairing.dropped import DROPPED
 from w2s_align.pairing.selection import random_draws
 from w2s_align.responses.select import Selected
@@ -48,7 +48,7 @@ def without_reasons(selected: Selected, reasons: Sequence[str | None]) -> Select
     ]
     dropped = pa.concat_tables([selected.dropped, pa.Table.from_pylist(lost, schema=DROPPED)])
     table = selected.table.take(rows)
-    kept = {"prompt": len(set(table["prompt_id"].to_pylist())), "response": table.num_rows}
+    kept: dict[Unit, int] = {"prompt": len(set(table["prompt_id"].to_pylist())), "response": table.num_rows}
     counts = replace(selected.counts, kept=kept, dropped=count_dropped(dropped))
     return Selected(table, dropped, counts)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from w2s_align.artifacts.artifact import Artifact
+    from w2s_align.evaluation.step_errors import StepErrors
 
 Key = tuple[str, str, int]
 """Prompt, model and sample of a response."""
@@ -51,7 +52,8 @@ class StepErrorsStep(Step):
 
         judged = self._judged(work)
         gold = self._gold(work)
-        found, rows = {}, []
+        found: dict[str, StepErrors] = {}
+        rows: list[tuple[Any, ...]] = []
         for name in self.solutions:
             source = work.inputs[f"solutions.{name}"]
             table = source.table()
@@ -108,7 +110,7 @@ def _by_the_lab(source: Artifact, table: pa.Table) -> list[tuple[int, int] | Non
     from w2s_align.records import Prompt, from_table
 
     prompts = {prompt.id: prompt for prompt in from_table(Prompt, source.prompts().table())}
-    found = []
+    found: list[tuple[int, int] | None] = []
     for prompt_id, text in zip(table["prompt_id"].to_pylist(), table["text"].to_pylist(), strict=True):
         prompt = prompts.get(prompt_id)
         known = prompt is not None and prompt.task in TASKS and text is not None
