@@ -64,6 +64,8 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
             return config.definition().expected_problems, False
         known = _known(config)
         return (known if limit is None else min(limit, known or limit)), config.source.startswith("lab/")
+    if config.kind == "import_chats":
+        return limit, False
     if config.kind == "import_pairs":
         known = _known(config)
         return (known if limit is None else min(limit, known or limit)), False
@@ -71,12 +73,13 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
         found = [e.rows for e in sources("pairs") if e.rows is not None]
         return (sum(config.counts or found) if found or config.counts else None), False
     if config.writes == "pairs":
-        sides = [e.rows for place in ("chosen", "responses", "pairs") for e in sources(place)]
+        sides = [e.rows for place in ("chosen", "responses", "pairs", "weak") for e in sources(place)]
         return next((rows for rows in sides if rows is not None), None), False
     if config.kind == "combine":  # several scorers of the same responses
         return max((e.rows for e in sources("scores") if e.rows is not None), default=None), False
     if config.writes in ("scores", "responses"):
-        read = [e for place in ("responses", "scores") for e in sources(place)]
+        places = ("responses", "scores") if config.writes == "scores" else ("responses", "other")
+        read = [e for place in places for e in sources(place)]
         found = [e.rows for e in read if e.rows is not None]
         return (sum(found) if found else None), config.kind == "score" and all(e.exact for e in read)
     return None, False

@@ -287,6 +287,14 @@ class _Change:
         raw["sampling"] = raw.get("sampling") or {"temperature": 1}
         self._sampling(raw["sampling"])
 
+    def _select(self, config: Any, raw: Raw) -> None:
+        """Keep every response: those of stand-ins are right, or agree, by chance at most."""
+        kept = ("kind", "responses", "seed", "resources", "one_per_prompt", "match")
+        raw |= {"by": "all"}
+        for option in [name for name in raw if name not in (*kept, "by")]:
+            del raw[option]
+        self.changes.append("every response in place of a selection: stand-ins are right, or agree, by chance at most")
+
     def _judge(self, config: Any, raw: Raw) -> None:
         self._quick_engine(raw)
         # A stand-in rates by chance; greedily it would give every answer the same rating, and no pair would be left.

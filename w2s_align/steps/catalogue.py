@@ -41,6 +41,7 @@ from w2s_align.steps.select import Select
 from w2s_align.steps.shuffle_errors import ShuffleErrors
 from w2s_align.steps.stand_in_model import StandInModel
 from w2s_align.steps.step import Step
+from w2s_align.steps.step_errors import StepErrorsStep
 from w2s_align.steps.task import TaskStep
 from w2s_align.steps.theory import DeltaTheory, SectionsToy, W2SGOracle
 from w2s_align.steps.train import training_steps
@@ -66,6 +67,7 @@ CATALOGUE: dict[str, type[Step]] = {
             Combine,
             BestOf,
             Select,
+            StepErrorsStep,
             DebateStep,
             PairStep,
             LabelErrorsStep,

@@ -20,7 +20,7 @@ from w2s_align.scoring.scorers.feature import FeatureScorer
 from w2s_align.scoring.scorers.instructions import InstructionsScorer
 from w2s_align.scoring.scorers.lab import LabScorer
 from w2s_align.scoring.scorers.lab_verifier import LabVerifierScorer
-from w2s_align.scoring.scorers.library_checks import MathScorer, ReasoningGymScorer
+from w2s_align.scoring.scorers.library_checks import FirstBoxScorer, MathScorer, ReasoningGymScorer
 from w2s_align.scoring.scorers.logprob import LogprobScorer
 from w2s_align.scoring.scorers.reward import RewardScorer
 from w2s_align.scoring.scorers.self_consistency import SelfConsistencyScorer
@@ -32,6 +32,7 @@ SCORERS: dict[str, type[Scorer]] = {
         NumericScorer,
         ChoiceScorer,
         MathScorer,
+        FirstBoxScorer,
         ReasoningGymScorer,
         LabScorer,
         LabVerifierScorer,
