@@ -14,6 +14,7 @@ import pytest
 from w2s_align.artifacts.store import Store
 from w2s_align.estimates.estimate import Costs, estimate
 from w2s_align.estimates.gpus import hardware
+from w2s_align.generation import Sampling
 from w2s_align.recipe import parse_document, read_document
 from w2s_align.recipe.document import Document, Place
 from w2s_align.recipe.sweep import read_points
@@ -24,12 +25,20 @@ from w2s_align.terminal.plan_view import number
 
 RECIPES = shipped_recipes()
 FOLDERS = ("delta_learning", "tulu3", "olmo3", "small")
-CLASSIFIERS = ("w2sg/budget", "w2sg/debate_qwen", "w2sg/qwen05b_llama8b", "w2sg/sciq_gpt2")
-"""Published experiments on weak labels."""
-PUBLISHED = [name for name in RECIPES if name.split("/")[0] in FOLDERS or name in CLASSIFIERS]
+CLASSIFIERS = (
+    *("w2sg/budget", "w2sg/debate_qwen", "w2sg/qwen05b_llama8b", "w2sg/sciq_gpt2"),
+    *("w2sg/safety", "w2sg/legal"),
+)
+"""Published experiments on weak labels of items, for one GPU."""
+OTHERS = ("w2sg/deception", "w2sg/toxicity")
+"""Published experiments on weak labels of pairs and on what weak models write."""
+REASONING = tuple(name for name in RECIPES if name.startswith("reasoning/") and not name.endswith("lab"))
+"""Published systems that reason from weak supervision."""
+PUBLISHED = [name for name in RECIPES if name.split("/")[0] in FOLDERS or name in (*CLASSIFIERS, *OTHERS, *REASONING)]
 SWEEPS = sorted(str(path.relative_to(recipes_folder())) for path in recipes_folder().rglob("*.sweep.yaml"))
 MACHINES = {
     **dict.fromkeys(CLASSIFIERS, "1xH100"),
+    "reasoning/w2sr_qwen1b5_7b": "4xH100",
     "tulu3/dpo_70b": "64xH100",
     "olmo3/think_7b": "32xH100",
     "olmo3/think_32b": "128xH100",
@@ -41,7 +50,10 @@ MACHINES = {
 """What a recipe asks for, where it is not 8xH100."""
 UNCOUNTED = ("delta_learning/ultrafeedback_weak_3b", "delta_learning/ultrafeedback_weak_8b")
 """Recipes over a dataset whose number of rows was not found."""
-TAGS = ("R", "N", "T", "C", "OI", "O3", "TRL", "OAI", "EAI", "SE", "D", "B", "PEFT", "ours")
+TAGS = (
+    *("R", "N", "T", "C", "OI", "O3", "TRL", "OAI", "EAI", "SE", "D", "B", "PEFT", "DEC", "WTS"),
+    *("LF", "M", "L", "I", "A", "ours"),
+)
 """Sources of settings; each recipe explains its own at the top."""
 SOURCE = re.compile(rf"\[({'|'.join(TAGS)})\b[^\]]*\]")
 
@@ -60,7 +72,7 @@ def test_a_recipe_loads_and_says_what_it_is_for(name: str) -> None:
     assert len(recipe.description) > 20
     if not name.startswith("theory"):
         assert any(node.config.writes == "report" for node in recipe.nodes.values())
-    if name.startswith(("theory", "w2sg", *FOLDERS)):
+    if name.startswith(("theory", "w2sg", "reasoning", *FOLDERS)):
         assert read_document(RECIPES[name]).data["w2s_align"] == ">=0.1"
 
 
@@ -267,10 +279,94 @@ STAGE = {
     **{**SCALABLE, "max_steps": 938, "held_out": 0.2, "evaluate_every": 50, "early_stopping": 4},
     **{"learning_rate": 8e-5},
 }
+LORA_OF_THE_TOOL = {  # w2s_reasoning 1.4
+    **{"adapter.r": 8, "adapter.alpha": 16, "adapter.dropout": 0, "max_length": 1024, "model": "google/gemma-2b"},
+}
+STRONG = "meta-llama/Llama-2-70b-hf"
+
+
+def reasoning(max_tokens: int, pairs_per_prompt: int, pad_to: int) -> dict[str, dict[str, Any]]:
+    """w2s_reasoning 1.1 to 1.4."""
+    return {
+        "weak": {**LORA_OF_THE_TOOL, "data": "$gold"},
+        "weak_view": {"model": "$weak@42", "sampling.temperature": 0, "sampling.max_tokens": max_tokens},
+        "own_view": {"model": STRONG, "sampling.temperature": 0, "examples.n": 4, "examples.source": "$weak_view"},
+        "agreed": {"by": "agreement", "keep": "both", "compare": "text", "pad_to": pad_to},
+        "samples": {
+            "model": "$plus@42",
+            "sampling.n": 10,
+            "sampling.temperature": 1,
+            "sampling.max_tokens": max_tokens,
+        },
+        "pairs": {"keep_at": 0.6, "reject_at": 0.8, "pairs_per_prompt": pairs_per_prompt, "weak": "$weak_view"},
+        "orpo": {"beta": 0.1, "model": "$plus@42", "adapter.r": 8, "adapter.alpha": 16},
+    }
+
+
+FULL = {  # w2s_reasoning 2.2
+    **{"model": "Qwen/Qwen2.5-Math-7B", "learning_rate": 2e-5, "batch_size": 128, "num_train_epochs": 10},
+    **{"lr_scheduler_type": "cosine", "warmup_steps": 0.1, "max_length": 4096, "launch": "zero3", "adapter": None},
+}
+GUIDING = {  # w2s_reasoning 3.2
+    **{"learning_rate": 2e-5, "num_train_epochs": 2, "warmup_steps": 0.1, "lr_scheduler_type": "cosine"},
+    **{"max_length": 2048, "micro_batch_size": 2, "seeds": 42},
+}
 SECTIONS = {"source": "scottgeng00/delta_learning_num_sections", "limit": 16384, **EVERYTHING}
 SECTIONS_DPO = {**AUTHORS, "model": LLAMA_3B}
 SECTIONS_SFT = {**AUTHORS_SFT, "model": LLAMA_3B, "learning_rate": 1e-6}
+DECEPTION = {  # w2s_generalization 3.3 and 3.4
+    **{"batch_size": 32, "weight_decay": 0, "max_grad_norm": 0, "adam_beta2": 0.999, "max_length": 512, "seeds": 0},
+}
+POLICY = {**DECEPTION, "learning_rate": 1e-6, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.1}
+BEYOND = {  # w2s_generalization 4.3
+    **{"batch_size": 16, "num_train_epochs": 3, "learning_rate": 5e-5, "lr_scheduler_type": "linear", "seeds": 42},
+}
 SETTINGS: Table = {
+    "w2sg/deception": {
+        "rm_weak": {**DECEPTION, "learning_rate": 1e-5, "num_train_epochs": 1, "lr_scheduler_type": "cosine"},
+        "rm_none": {"soft_labels": True, "conflict": None, "pairs": "$rm_labels"},
+        "rm_explicit": {"conflict.alpha": 0.5, "conflict.term": "reverse", "pairs": "$rm_marked"},
+        "rm_sure": {"least_confidence": 0.75},
+        "strong_sft": {**POLICY, "num_train_epochs": 1},
+        "dpo_none": {**POLICY, "beta": 0.1, "num_train_epochs": 3, "loss": "sigmoid", "disable_dropout": True},
+        "dpo_scores": {"by": "logprob", "reference": None},
+        "simpo_none": {**POLICY, "beta": 2.0, "margin": 1.0, "num_train_epochs": 1},
+        "simpo_scores": {"by": "logprob_per_token"},
+        "dpo": {"by": "logprob", "threshold": 0.75, "without_conflict": "none"},
+    },
+    "w2sg/safety": {"weak": {**BEYOND, "weight_decay": 0.1, "warmup_steps": 100}, "naive": {"hard_labels": True}},
+    "w2sg/legal": {"weak": {**BEYOND, "weight_decay": 0.01, "warmup_steps": 0}, "naive": {"hard_labels": True}},
+    "w2sg/toxicity": {
+        "weak": {**BEYOND, "weight_decay": 0.01, "warmup_steps": 0.1},
+        "scores": {"lower_is_better": True},
+    },
+    "reasoning/gsm8k_gemma2b_llama70b": {
+        **reasoning(1024, 1, 0),
+        "dpo": {"beta": 0.1, "model": "$plus@42"},
+        "agreed_2": {"responses": "$weak_view_2", "other": "$own_view_2", "keep": "both", "mark": "####"},
+    },
+    "reasoning/math_gemma2b_llama70b": reasoning(2048, 3, 1000),
+    "reasoning/w2sr_qwen1b5_7b": {
+        "w2sr": {**FULL, "data": "$every"},
+        "w2sr_p": {**FULL, "data": "$correct"},
+        "w2sr_n": {**FULL, "data": "$wrong"},
+        "lora": {"adapter.r": 32, "adapter.alpha": 64, "learning_rate": 1e-4, "num_train_epochs": 3, "batch_size": 32},
+        "lora_16": {"adapter.r": 16, "adapter.alpha": 32, "learning_rate": 1e-5, "num_train_epochs": 2},
+        "first_box": {"scorer": "first_box"},
+    },
+    "reasoning/guiding_llama8b": {
+        "base": {**GUIDING, "model": "meta-llama/Meta-Llama-3-8B"},
+        "sft_80": {**GUIDING, "model": "$base@42", "data": "$mixed_80"},
+        "mixed_50": {"wrong_share": 0.5},
+        "mixed_80": {"wrong_share": 0.8},
+        "noisy": {"sampling.n": 3, "sampling.temperature": 1},
+        "scores": {"sampling": {"sampled": Sampling(temperature=0.6, top_p=0.9, top_k=50, max_tokens=1680)}},
+    },
+    "reasoning/puzzles": {  # w2s_reasoning 4.1; its numbers are ours
+        "own_1": {"mode": "logprob", "model": "$pi1"},
+        "pairs_1": {"rule": "confirmed", "chosen": "$new_1", "rejected": "$old_1", "margin": 0.2},
+        "pi3": {"model": "$pi2", "pairs": "$pairs_2"},
+    },
     "w2sg/sciq_gpt2": {
         **weak_labels("openai-community/gpt2", "openai-community/gpt2-xl", (5e-5, 1e-5), **PUBLIC_CODE),
         "items": {"format": "sciq", "limit": 20_000, "balance": "none"},
@@ -486,11 +582,19 @@ CONTROLS = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_recipe_has_its_arms(name: str) -> None:
     recipe = load_recipe(RECIPES[name]).recipe
+    if name in OTHERS:
+        evaluations: list[Any] = [node.config for node in recipe.nodes.values() if node.config.writes == "results"]
+        assert all({"teacher", "treatment", "ceiling"} <= set(one.roles.values()) for one in evaluations)
+        assert len(evaluations) == (3 if name == "w2sg/deception" else 1)
+        return
     scores: Any = recipe.nodes["scores"].config
     roles = set(scores.roles.values())
     if name in CLASSIFIERS:
         assert roles >= {"teacher", "treatment"} and scores.arms["weak"] == "$weak"
         assert "ceiling" in roles or "There is no ceiling" in recipe.text
+        return
+    if name in REASONING:
+        assert roles >= {"student", "treatment", "control"}
         return
     if name in CONTROLS:
         assert roles >= CONTROLS[name]

@@ -299,6 +299,17 @@ class Pair:
     )
 
 
+PAIR_TERMS = pa.schema(
+    [
+        pa.field("weight", pa.float64()),
+        pa.field("p_pref", pa.float64()),
+        pa.field("gold_order", pa.bool_()),
+    ]
+)
+"""What a pair may carry for its loss, in columns beside those of :class:`Pair` that most tables do not have: the
+``weight`` that its loss is multiplied by (none: 1), the probability ``p_pref`` that the chosen response is the better
+one, and whether chosen and rejected are in ``gold_order``, for a simulated conflict alone (none: not known)."""
+
 Record = TypeVar("Record", Prompt, Response, Score, Pair)
 
 
@@ -323,6 +334,26 @@ def turns_text(turns: Sequence[Message]) -> str:
     """Return turns as a text for people; of several, each with its role before it."""
     names = len(turns) > 1
     return "\n\n".join(f"{turn['role']}: {turn['content']}" if names else turn["content"] for turn in turns)
+
+
+def pair_columns(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Return tables of pairs with the same columns: those of :class:`Pair`, and the terms that any of them has.
+
+    Args:
+        tables: Rows of ``Pair.SCHEMA``, with or without columns of :data:`PAIR_TERMS`, and perhaps others.
+
+    Raises:
+        KeyError: A table lacks a column of :class:`Pair`.
+    """
+    terms = [term for term in PAIR_TERMS if any(term.name in table.column_names for table in tables)]
+    schema = pa.schema([*Pair.SCHEMA, *terms])
+    filled = []
+    for table in tables:
+        for term in terms:
+            if term.name not in table.column_names:
+                table = table.append_column(term, pa.nulls(table.num_rows, term.type))
+        filled.append(table.select(schema.names).cast(schema))
+    return filled
 
 
 def valid_unicode(text: str) -> str:

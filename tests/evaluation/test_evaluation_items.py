@@ -27,7 +27,20 @@ ROWS: dict[str, dict[str, Any]] = {
     "openbookqa": {"question_stem": "q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B"},
     "paws": {"sentence1": "a", "sentence2": "b", "label": 1, "id": 1},
     "piqa": {"goal": "g", "sol1": "s", "sol2": "t", "label": 1},
+    "privacy_policy_qa": {"index": "0", "question": "q?", "text": "We share.", "answer": "Irrelevant"},
+    "beavertails": {"prompt": "q?", "response": "no.", "category": {"animal_abuse": False}, "is_safe": True},
     "social_i_qa": {"context": "c", "question": "q", "answerA": "a", "answerB": "b", "answerC": "c", "label": "3"},
+    "anli_r2": {"premise": "p", "hypothesis": "h", "label": 2, "reason": ""},
+    "dream": {"dialogue": ["M: a", "W: b"], "question": "q", "choice": ["x", "y", "z"], "answer": "y"},
+    "ethics_deontology": {"label": 1, "scenario": "s", "excuse": "e"},
+    "ethics_justice": {"label": 0, "scenario": "s"},
+    "ethics_virtue": {"label": 1, "scenario": "He ran. [SEP] brave"},
+    "ethics_utilitarianism": {"baseline": "sun", "less_pleasant": "rain"},
+    "mc_taco": {"sentence": "s", "question": "q", "answer": "a", "label": 1, "category": 0},
+    "multirc": {"paragraph": "p", "question": "q", "answer": "a", "label": 0, "idx": {"paragraph": 0}},
+    "quail": {"context": "c", "question": "q", "answers": ["a", "b", "c", "d"], "correct_answer_id": 3},
+    "quartz": {"para": "p", "question": "q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "A"},
+    "wic": {"word": "w", "sentence1": "a", "sentence2": "b", "label": 1},
 }
 """A row of each shipped format in the columns of its dataset."""
 

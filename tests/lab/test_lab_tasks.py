@@ -5,7 +5,8 @@ import pytest
 from lab_solutions import write_solution
 
 from w2s_align.errors import UserError
-from w2s_align.lab import TASKS, check, checkers, problems
+from w2s_align.lab import TASKS, check, checkers, find_task, problems, wrong_steps
+from w2s_align.lab.tasks import texts_of
 from w2s_align.records import Prompt
 
 NONE, ALL = (False, False, False), (True, True, True)
@@ -112,6 +113,34 @@ def test_difficulty_is_spread() -> None:
 def test_wrong_arguments_are_explained(arguments: tuple, message: str) -> None:
     with pytest.raises(UserError, match=message):
         problems(*arguments)
+
+
+@pytest.mark.parametrize("task", ["lab/addition", "lab/subtraction"])
+@pytest.mark.parametrize("slip", [0.0, 0.5, 1.0])
+def test_wrong_steps_are_the_forgotten_carries_and_nothing_that_follows_from_them(task: str, slip: float) -> None:
+    rng, found = np.random.default_rng(0), find_task(task)
+    first, second = found.draw(200, rng, "train")
+    forgets = rng.random((200, 3)) < slip
+    texts, due = found.solutions(first, second, forgets, rng.random((200, 4)) < 0.5)
+    for question, text, expected in zip(
+        texts_of(found.questions(first, second)), texts_of(texts), (due & forgets).sum(axis=1), strict=True
+    ):
+        assert wrong_steps(task, Prompt.of(question), text) == (expected, 4)
+
+
+def test_missing_and_additional_lines_are_wrong_steps() -> None:
+    prompt = Prompt.of("1234+1111")
+    lines = ["U4+1+0=05", "T3+1+0=04", "H2+1+0=03", "K1+1+0=02", "2345"]
+    for text, expected in (
+        (lines, (0, 4)),
+        (lines[1:], (4, 4)),  # every line stands in the place of another
+        ([*lines[:4], "again", "2345"], (1, 5)),
+        (["2345"], (4, 4)),
+        ([*lines[:1], "T3+2+0=05", *lines[2:]], (1, 4)),
+        ([""], (4, 4)),
+    ):
+        assert wrong_steps("lab/addition", prompt, "\n".join(text)) == expected
+    assert wrong_steps("lab/addition", Prompt.of("what?"), "1") is None
 
 
 def _value(problem: str) -> int:

@@ -70,6 +70,12 @@ def by_source(rule, table, prompts, **options):
     return rule(responses(sides[0]), responses(sides[1]), prompts, **options)
 
 
+def by_source_and_score(table, prompts, **options):
+    """The tied control matches scores, so that it is checked like the rules that compare them."""
+    sides = [[row for row in table if (row[1] == "big") is side] for side in (True, False)]
+    return pairing.confirmed(responses(sides[0]), responses(sides[1]), scores(table, ("s",)), prompts, **options)
+
+
 def by_score(rule, table, prompts, *, names=("s",), **options):
     return rule(responses(table), scores(table, names), prompts, **options)
 
@@ -88,6 +94,7 @@ def by_verdict(table, prompts, **options):
 HOW = {
     "model_order": partial(by_source, pairing.model_order),
     "self_over_weaker": partial(by_source, pairing.self_over_weaker),
+    "confirmed": partial(by_source_and_score, margin=0.5),
     "self_confidence": partial(by_source, pairing.self_confidence, keep_at=0.4, reject_at=0.5),
     "score_gap": partial(by_score, pairing.score_gap, margin=0.5, pick="random"),
     "correctness": partial(by_score, pairing.correctness),

@@ -8,6 +8,7 @@ from w2s_align.pairing import (
     Level,
     best_random,
     best_worst,
+    confirmed,
     max_delta,
     ranked_scores,
     self_over_weaker,
@@ -157,3 +158,20 @@ def test_ranked_scores_shares_of_the_levels(make):
     assert shares == pytest.approx([0.341, 0.316, 0.164], abs=0.02)
     back = ranked_scores(responses, scores, make.prompts(names), levels=levels, control="reversed")
     assert back.table["chosen_sample"].equals(pairs.table["rejected_sample"])
+
+
+def test_confirmed_keeps_the_pairs_in_which_the_score_agrees(make):
+    better = make.responses([(p, "new", 0, f"new {p}") for p in "abcd"])
+    worse = make.responses([(p, "old", 0, f"old {p}") for p in "abce"])
+    values = {"a": (0.9, 0.1), "b": (0.2, 0.3), "c": (0.6, 0.5), "d": (1.0, None), "e": (None, 1.0)}
+    rows = [(p, model, 0, v) for p, both in values.items() for model, v in zip(("new", "old"), both, strict=True)]
+    scores = make.scores([row for row in rows if row[3] is not None])
+    pairs = confirmed(better, worse, scores, make.prompts("abcde"), margin=0.2)
+    assert make.short(pairs) == [("a", "new a", "old a")]
+    assert make.dropped(pairs, "prompt") == {
+        make.id("b"): "not confirmed by the score",
+        make.id("c"): "not confirmed by the score",
+        make.id("d"): "no rejected response",
+        make.id("e"): "no chosen response",
+    }
+    assert len(make.short(confirmed(better, worse, scores, make.prompts("abcde")))) == 2

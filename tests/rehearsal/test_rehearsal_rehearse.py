@@ -23,7 +23,7 @@ from w2s_align.terminal.catalogue import shipped_recipes
 RECIPES = shipped_recipes()
 FOLDERS = ("delta_learning", "tulu3", "olmo3", "small", "w2sg")
 OF_THE_HUB = [name for name, path in RECIPES.items() if "kind: lab_model" not in path.read_text(encoding="utf-8")]
-PUBLISHED = [name for name in OF_THE_HUB if name.split("/")[0] in FOLDERS]
+PUBLISHED = [name for name in OF_THE_HUB if name.split("/")[0] in (*FOLDERS, "reasoning")]
 NAMES = [read_document(RECIPES[name]).data["name"] for name in PUBLISHED]
 REPRESENTATIVE = "delta_learning/ladder_sft"
 """Two models by vLLM, pairs, and a training on two processes."""

@@ -15,6 +15,7 @@ from w2s_align.scoring.judge_prompts import (
     fill,
     read_choice,
     read_rating,
+    read_steps,
     read_verdict,
 )
 from w2s_align.scoring.judge_scores import VERDICTS, comparisons, reliability_of, scores_of
@@ -42,6 +43,30 @@ from w2s_align.scoring.judge_scores import VERDICTS, comparisons, reliability_of
 )
 def test_ratings(text, value):
     assert read_rating(text, (1, 5)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "counted"),
+    [
+        ("Step 2 is off.\nWrong steps: 1 of 4", (1, 4)),
+        ("Wrong steps: 1 of 4\nNo:\n**Wrong steps: 0/3**", (0, 3)),
+        ("<think>Wrong steps: 1 of 2</think> none", None),
+        ("Wrong steps: 5 of 4", None),
+        ("Wrong steps: 0 of 0", None),
+        ("two wrong steps", None),
+    ],
+)
+def test_wrong_steps(text, counted):
+    assert read_steps(text) == counted
+
+
+def test_the_score_of_counted_steps_is_the_share_of_right_ones(make):
+    responses = make.responses([("p", "m", i, "x") for i in range(2)])
+    rows = [(make.id("p"), "m", 0, None, None, None, "", 0, "rated", 0.75, "Wrong steps: 1 of 4")]
+    rows += [(make.id("p"), "m", 1, None, None, None, "", 0, "unparsable", None, "?")]
+    verdicts = pa.table([list(column) for column in zip(*rows, strict=True)], schema=VERDICTS)
+    table = scores_of(verdicts, responses, ["", ""], JudgeSettings(mode="steps"), "judge:j").table
+    assert table["value"].to_pylist() == [0.75, None]
 
 
 @pytest.mark.parametrize(

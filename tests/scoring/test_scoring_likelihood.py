@@ -1,5 +1,7 @@
 """Log-probabilities and implicit rewards of a real tiny model."""
 
+import math
+
 import pytest
 
 from w2s_align.errors import UserError
@@ -93,3 +95,40 @@ def test_a_reference_with_another_vocabulary_is_refused(models, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="different vocabularies"):
         score(*tables(["1"]), LogprobScorer(model=models[0], reference=str(tmp_path)))
+
+
+def judged(model, texts, template="{first} {second}"):
+    """Let a model judge by the log-probabilities of A and B."""
+    from w2s_align.scoring.judge import judge
+    from w2s_align.scoring.judge_prompts import JudgeSettings
+
+    settings = JudgeSettings(mode="logprob", template="{prompt}" + template)
+    return judge(model, *tables(texts), settings, model_name="me")
+
+
+def test_a_judge_by_log_probabilities_asks_in_both_orders(models):
+    def preferred(first, second):
+        """Probability of A among A and B, by the log-probability of each as an answer."""
+        prompt = Prompt.of(f"12+34{first} {second}")
+        answers = to_table([Response(prompt.id, i, "m", letter) for i, letter in enumerate("AB")])
+        a, b = score(to_table([prompt]), answers, LogprobScorer(model=models[0])).table["value"].to_pylist()
+        return 1 / (1 + math.exp(b - a))
+
+    found = judged(models[0], ["46", "1"])
+    shown = {row["shown"]: row["value"] for row in found.verdicts.to_pylist()}
+    assert shown["first"] == pytest.approx(preferred("46", "1"), abs=1e-4)
+    assert shown["second"] == pytest.approx(1 - preferred("1", "46"), abs=1e-4)
+    values = found.scores.table["value"].to_pylist()
+    agreed = (shown["first"] > 0.5) == (shown["second"] > 0.5)
+    mean = (shown["first"] + shown["second"]) / 2
+    assert values == (pytest.approx([mean, 1 - mean], abs=1e-6) if agreed else [None, None])
+    assert found.generation is None and sum(found.reliability.comparisons.values()) == 1
+
+
+def test_equal_responses_are_not_asked_and_long_questions_have_no_score(models):
+    same = judged(models[0], ["46", "46"])
+    assert same.verdicts["verdict"].to_pylist() == ["same text"]
+    assert same.scores.table["value"].to_pylist() == [0.5, 0.5]
+    long = judged(models[0], ["4" * 60, "1"])
+    assert set(long.verdicts["verdict"].to_pylist()) == {"the judge's prompt is too long"}
+    assert long.scores.table["value"].to_pylist() == [None, None] and long.reliability.unreadable == 1

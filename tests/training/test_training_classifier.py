@@ -182,3 +182,49 @@ def test_labels_that_fit_no_class_and_classes_without_items_are_refused(student,
 def test_options_without_effect_are_named():
     assert settings(alpha=0.3).advice() == ["alpha changes nothing with loss xent."]
     assert settings(loss="logconf", alpha=0.3).advice() == []
+
+
+def test_examples_stand_before_every_item_in_training_and_when_it_labels(student, tmp_path):
+    rows = items(24, soft=True)
+    report = run(student, rows, tmp_path / "out", shots=3, num_train_epochs=1, batch_size=8)
+    assert report.counts.dropped == {"used_as_example": 3} and report.counts.kept == 21
+    config = AutoModelForSequenceClassification.from_pretrained(report.model_dir).config
+    tokenizer = open_start(student).tokenizer
+    reader = ItemReader.of(config, tokenizer)
+    shown = {example["text"]: example["label"] for example in reader.examples}
+    hard = {row["prompt"][0]["content"]: str(int(row["target"][1] > 0.5)) for row in rows}
+    assert len(shown) == 3 and shown.items() <= hard.items()
+    read = [tokenizer.decode(ids) for ids in reader.ids(tokenizer, [row["prompt"] for row in rows])]
+    texts = [text.split("<user>")[1].split("<assistant>")[0].split("\n\n") for text in read]
+    assert all(set(parts[:3]) == {f"{text}\n{label}" for text, label in shown.items()} for parts in texts)
+    assert len({tuple(parts[:3]) for parts in texts}) > 1  # the order is another one for other items
+    assert reader.ids(tokenizer, [rows[0]["prompt"]]) == reader.ids(tokenizer, [rows[0]["prompt"]])
+    longest = max(len(ids) for ids in reader.ids(tokenizer, [row["prompt"] for row in rows]))
+    assert report.preview[0]["tokens"] > longest / 2
+
+
+def test_examples_that_leave_no_room_are_refused(student, tmp_path):
+    with pytest.raises(UserError, match="The 8 examples before an item take"):
+        run(student, items(24), tmp_path / "a", shots=8, max_length=40)
+    with pytest.raises(UserError, match="shots is 24, and there are 24 items"):
+        run(student, items(24), tmp_path / "b", shots=24)
+    with pytest.raises(ValueError, match="none of the classes"):
+        settings(examples=[{"text": "a", "label": "2"}])
+
+
+def test_the_best_measurement_is_what_is_kept(student, tmp_path):
+    from w2s_align.training.verify import probe_logits
+
+    dice, rows = random.Random(3), items(32)
+    for row in rows:  # nothing to learn: what is learned makes the held-out loss higher
+        row["label"] = dice.choice("01")
+    chosen = {"held_out": 16, "evaluate_every": 2, "num_train_epochs": 12, "lr_scheduler_type": "constant"}
+    kept = run(student, rows, tmp_path / "kept", keep="best", **chosen)
+    best = int(min(kept.held_out, key=lambda row: row["loss"])["step"])
+    assert best < 12, "the held-out loss must rise before the end for this test to say anything"
+    short = run(student, rows, tmp_path / "short", **{**chosen, "num_train_epochs": best})
+    open_model = AutoModelForSequenceClassification.from_pretrained
+    saved, wanted = (probe_logits(open_model(r.model_dir), [[1, 3, 7, 16, 8, 17]])[0] for r in (kept, short))
+    torch.testing.assert_close(saved, wanted, atol=1e-5, rtol=1e-5)
+    assert any(f"those after step {best} of 12" in note for note in kept.notes)
+    assert not (tmp_path / "kept" / "best.safetensors").exists()

@@ -13,6 +13,11 @@ from w2s_align.evaluation.task import dataset_rows
 from w2s_align.steps.task import TaskStep
 
 DATASET_ROWS = {
+    ("allenai/real-toxicity-prompts", "train"): 99_442,
+    ("Anthropic/hh-rlhf harmless-base", "train"): 42_537,
+    ("Anthropic/hh-rlhf harmless-base", "test"): 2_312,
+    ("Anthropic/hh-rlhf helpful-base", "train"): 43_835,
+    ("Anthropic/hh-rlhf helpful-base", "test"): 2_354,
     ("allenai/llama-3.1-tulu-3-8b-preference-mixture", "train"): 271_409,
     ("allenai/llama-3.1-tulu-3-70b-preference-mixture", "train"): 334_302,
     ("allenai/Dolci-Think-DPO-7B", "train"): 150_000,
@@ -36,14 +41,19 @@ def estimate_rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]])
 
 def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tuple[int | None, bool]:
     limit = getattr(config, "limit", None)
-    if config.kind == "half":
-        whole = sources("items")[0]
+    if config.kind in ("half", "half_pairs"):
+        whole = sources("items" if config.kind == "half" else "pairs")[0]
         share = config.share if config.half == "first" else 1 - config.share
         return (None if whole.rows is None else round(share * whole.rows)), False
     if config.kind == "pick":
-        return config.number, True
+        return (config.number, True) if config.number is not None else (sources("items")[0].rows, False)
     if config.kind in ("label", "shuffle_errors"):
         return sources("items")[0].rows, False
+    if config.kind == "gold_answers":
+        return sources("prompts")[0].rows, False
+    if config.kind == "score_pairs":
+        pairs = sources("pairs")[0].rows
+        return (None if pairs is None else 2 * pairs), False
     if config.kind == "items":
         form = config.definition()
         rows = form.data.rows.get(config.split or form.data.split)
@@ -54,6 +64,8 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
             return config.definition().expected_problems, False
         known = _known(config)
         return (known if limit is None else min(limit, known or limit)), config.source.startswith("lab/")
+    if config.kind == "import_chats":
+        return limit, False
     if config.kind == "import_pairs":
         known = _known(config)
         return (known if limit is None else min(limit, known or limit)), False
@@ -61,12 +73,13 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
         found = [e.rows for e in sources("pairs") if e.rows is not None]
         return (sum(config.counts or found) if found or config.counts else None), False
     if config.writes == "pairs":
-        sides = [e.rows for place in ("chosen", "responses", "pairs") for e in sources(place)]
+        sides = [e.rows for place in ("chosen", "responses", "pairs", "weak") for e in sources(place)]
         return next((rows for rows in sides if rows is not None), None), False
     if config.kind == "combine":  # several scorers of the same responses
         return max((e.rows for e in sources("scores") if e.rows is not None), default=None), False
     if config.writes in ("scores", "responses"):
-        read = [e for place in ("responses", "scores") for e in sources(place)]
+        places = ("responses", "scores") if config.writes == "scores" else ("responses", "other")
+        read = [e for place in places for e in sources(place)]
         found = [e.rows for e in read if e.rows is not None]
         return (sum(found) if found else None), config.kind == "score" and all(e.exact for e in read)
     return None, False
@@ -75,4 +88,6 @@ def _rows(config: Any, sources: Callable[[str], Sequence[StepEstimate]]) -> tupl
 def _known(config: Any) -> int | None:
     """Return the rows of the dataset that a step reads, where they are known."""
     rows = dataset_rows(config.source, getattr(config, "config", None), config.split)
-    return DATASET_ROWS.get((config.source, config.split)) if rows is None else rows
+    folder = getattr(config, "data_dir", None)
+    name = f"{config.source} {folder}" if folder else config.source
+    return DATASET_ROWS.get((name, config.split)) if rows is None or folder else rows

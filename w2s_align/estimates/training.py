@@ -107,9 +107,10 @@ def count_rows(config: Any, inputs: Mapping[str, Artifact], start: str) -> Train
 
     method: Method = config.method
     settings: Any = method.settings.model_validate(config.model_dump(include=set(method.settings.model_fields)))
+    rows, _ = config.rows(inputs)
+    settings = method.complete(rows, settings, config.seed or 0)
     opened = open_start(start, method.head_for(settings))
     encoder = ChatEncoder(opened.tokenizer, opened.stop_ids, settings.chat_template_kwargs, settings.template_check)
-    rows, _ = config.rows(inputs)
     with tempfile.TemporaryDirectory() as folder:
         return method.prepare(rows, encoder, settings, Path(folder), config.seed or 0)
 

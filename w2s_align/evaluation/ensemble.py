@@ -16,7 +16,7 @@ import pyarrow as pa
 from w2s_align.errors import UserError
 from w2s_align.evaluation.calibration import fit_temperature
 from w2s_align.records import ClassProbability, Score, from_table, record_columns, to_table
-from w2s_align.scoring.labels import SCORER
+from w2s_align.scoring.item_models import SCORER
 
 NAME = "ensemble"
 """Name of the model in the labels of an ensemble."""

@@ -302,13 +302,63 @@ class Breakdown(_Plain):
     """In the order of the problems."""
 
 
+class ShareResult(_Plain):
+    """A share with its counts."""
+
+    part: int
+    """Cases that count."""
+    whole: int
+    """Cases of which they are a part."""
+    value: float | None
+    """The share; null of no cases."""
+    low: float | None
+    """Lower end of its Wilson interval."""
+    high: float | None
+    """Upper end."""
+
+
+class RegionResult(_Plain):
+    """A part of the test cases, by what the strong and the weak model know."""
+
+    name: str
+    """Who knows them."""
+    tax: ShareResult
+    """The tax among its cases."""
+
+
+class ConflictResult(_Plain):
+    """What a conflict costs one run of an arm, and where (see ``conflict_tax.py``)."""
+
+    arm: str
+    """The arm with the conflict."""
+    seed: str
+    """Its run."""
+    reading: Literal["no_conflict", "ceiling"]
+    """What a case is compared with: the run without conflict (reading A), or the ceiling (reading B)."""
+    against: str
+    """The arm that it is compared with, with its run."""
+    tax: ShareResult
+    """The tax among all cases."""
+    score: ShareResult
+    """Deception score: the blind region's part of the tax."""
+    expected: ShareResult
+    """The blind region's part of all cases: the score of a tax that is spread evenly."""
+    regions: list[RegionResult]
+    """The tax by region."""
+    threshold: float
+    """Confidence from which a model counts as knowing a case."""
+    unscored: int
+    """Cases left out, because a model has no score of them."""
+
+
 class Results(_Plain):
     """Everything that an evaluation of arms found."""
 
     format: Literal[1] = 1
     """Version of this layout."""
-    study: Literal["training", "choice"] = "training"
-    """training: arms are models. choice: they are ways to choose one of the same responses (see ``choice.py``)."""
+    study: Literal["training", "choice", "pairs"] = "training"
+    """training: arms are models. choice: they are ways to choose one of the same responses (see ``choice.py``). pairs:
+    they are models that order pairs of responses (see ``pair_order.py``)."""
     metric: str
     """Name of the scorer."""
     unit: Literal["share", "number"]
@@ -345,6 +395,8 @@ class Results(_Plain):
     """Of students with their best teacher, where answers can be compared."""
     classifiers: list[ClassifierResult] = []
     """Of classifiers."""
+    conflicts: list[ConflictResult] = []
+    """Of models that order pairs, where one of them was trained without a conflict."""
 
     @property
     def only_compares(self) -> bool:

@@ -16,6 +16,7 @@ from w2s_align.generation.chat_audit import AUDITED_PROMPTS, audit
 from w2s_align.generation.completions import split_reasoning, storable, to_columns
 from w2s_align.generation.data_parallel import DataParallelRun, collect_processes
 from w2s_align.generation.engines import EngineCache, EngineRun, engine_version
+from w2s_align.generation.examples import check_examples
 from w2s_align.generation.job import Job
 from w2s_align.generation.journal import Journal
 from w2s_align.generation.reasoning import Splitter
@@ -70,6 +71,8 @@ class Attempt:
         folder, job = self.journal.path.parent, self.job
         first = job.prompts.first(AUDITED_PROMPTS)
         check_turns(first)
+        if job.prompts.examples is not None and not isinstance(self.chat, ServerChat):
+            check_examples(self.chat, job.prompts.examples)
         warnings = self.chat.audit(first) if isinstance(self.chat, ServerChat) else audit(self.chat, first)
         collect_processes(folder, self.journal, self.stats)
         if self.journal.done + self.stats.count("dropped") * job.sampling.n < self.journal.requested:

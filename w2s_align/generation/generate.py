@@ -16,6 +16,7 @@ from w2s_align.errors import UserError
 from w2s_align.files import storage_errors
 from w2s_align.generation.attempt import Attempt, run_job
 from w2s_align.generation.engines import FALLBACK, EngineCache, resolve_engine_name
+from w2s_align.generation.examples import Examples
 from w2s_align.generation.job import Job
 from w2s_align.generation.journal import KEPT, Journal
 from w2s_align.generation.models import ModelFiles, find_model
@@ -36,6 +37,7 @@ def generate(
     out: Path | None = None,
     model_name: str | None = None,
     seed: int = 0,
+    examples: Examples | None = None,
     engine: Engine | None = None,
     resources: EngineResources | None = None,
     engines: EngineCache | None = None,
@@ -77,6 +79,8 @@ def generate(
         out: Folder for progress and result; without it the responses stay in memory, and a crash loses them.
         model_name: Value of the column ``model``; by default ``model``.
         seed: Seed of the whole job.
+        examples: Questions with responses that stand before every prompt; see
+            :func:`~w2s_align.generation.examples.draw_examples`.
         engine: Which engine, and what else can change a response.
         resources: How much of the machine the engine takes.
         engines: Keeps the engine for the next call. Without it the engine is closed before this function returns.
@@ -94,7 +98,7 @@ def generate(
     """
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        job = _job(model, prompts, sampling, model_name, seed, engine or Engine())
+        job = _job(model, prompts, sampling, model_name, seed, engine or Engine(), examples)
         result = load_result(job, folder)
         if result is None:
             engines = engines if engines is not None else stack.enter_context(EngineCache())
@@ -111,6 +115,7 @@ def generate_shard(
     out: Path,
     model_name: str | None = None,
     seed: int = 0,
+    examples: Examples | None = None,
     engine: Engine | None = None,
     resources: EngineResources | None = None,
     engines: EngineCache | None = None,
@@ -131,6 +136,7 @@ def generate_shard(
         out: A folder that all shards share.
         model_name: Value of the column ``model``.
         seed: Seed of the whole job.
+        examples: What stands before every prompt.
         engine: Which engine, and what else can change a response.
         resources: How much of the machine the engine takes.
         engines: Keeps the engine for the next call.
@@ -145,7 +151,7 @@ def generate_shard(
     number, count = shard
     if not 1 <= number <= count:
         raise UserError(f"Shard {number} of {count} does not exist.", fix=f"Shards are numbered 1 to {count}.")
-    job = _job(model, prompts, sampling, model_name, seed, engine or Engine())
+    job = _job(model, prompts, sampling, model_name, seed, engine or Engine(), examples)
     if load_result(job, out) is not None:
         return True
     own, rows = shard_folder(out, number, count), shard_rows(job, out, number, count)
@@ -160,13 +166,19 @@ def generate_shard(
 
 
 def _job(
-    model: str | Path, prompts: Prompts, sampling: Sampling, model_name: str | None, seed: int, engine: Engine
+    model: str | Path,
+    prompts: Prompts,
+    sampling: Sampling,
+    model_name: str | None,
+    seed: int,
+    engine: Engine,
+    examples: Examples | None,
 ) -> Job:
     name = resolve_engine_name(engine.name)
     if engine.name == "auto" and name == "transformers":
         warnings.warn(FALLBACK, stacklevel=3)
     engine = engine.model_copy(update={"name": name})
-    rows = PromptRows(prompts)
+    rows = PromptRows(prompts, examples)
     if engine.api == "chat":
         files = ModelFiles(str(model), Path(), {}, {})  # only its name on the server is known
     else:

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from w2s_align.errors import UserError
-from w2s_align.records import Message, Prompt, to_table
+from w2s_align.generation.examples import Examples
+from w2s_align.records import MESSAGES, Message, Prompt, to_table
 
 Prompts: TypeAlias = pa.Table | Sequence[Prompt] | Sequence[str] | Sequence[Path] | Path
 """What :func:`~w2s_align.generation.generate` takes; paths are those of Parquet files with ``Prompt.SCHEMA``."""
@@ -33,18 +34,20 @@ class PromptRows:
 
     Args:
         prompts: See :data:`Prompts`.
+        examples: What stands before every prompt; the ids stay those of the prompts alone.
 
     Attributes:
         count: Number of distinct prompts.
         duplicated: Ids that were given more than once; only the first row of each counts.
-        digest: Digest of the ids in their order.
+        digest: Digest of the ids in their order, and of the examples.
 
     Raises:
         UserError: There are no prompts, or the table has no prompts in it.
     """
 
-    def __init__(self, prompts: Prompts) -> None:
+    def __init__(self, prompts: Prompts, examples: Examples | None = None) -> None:
         self._source = _source(prompts)
+        self.examples = examples
         self._repeated: np.ndarray[Any, Any] | None = None
         hashes = array("Q", (_hash(prompt_id) for prompt_id in self.ids()))
         if not hashes:
@@ -54,13 +57,15 @@ class PromptRows:
         digest = hashlib.sha256()
         for prompt_id in self.ids():
             digest.update(f"{prompt_id}\n".encode())
+        if examples is not None:
+            digest.update(examples.content.encode())
         self.digest = digest.hexdigest()[:16]
 
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield batches with the columns ``id`` and ``messages``, each with the number of its first prompt."""
         start = 0
         for batch in self._read(["id", "messages"]):
-            yield start, batch
+            yield start, batch if self.examples is None else _with_examples(batch, self.examples)
             start += batch.num_rows
 
     def ids(self) -> Iterator[str]:
@@ -131,6 +136,12 @@ def _batches(source: pa.Table | list[Path], columns: list[str]) -> Iterator[pa.R
     for path in source:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES) as file:
             yield from file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+
+
+def _with_examples(batch: pa.RecordBatch, examples: Examples) -> pa.RecordBatch:
+    rows = zip(batch.column("id").to_pylist(), batch.column("messages").to_pylist(), strict=True)
+    chats = [examples.before(prompt_id, messages) for prompt_id, messages in rows]
+    return pa.RecordBatch.from_arrays([batch.column("id"), pa.array(chats, MESSAGES)], ["id", "messages"])
 
 
 def _hash(prompt_id: str) -> int:

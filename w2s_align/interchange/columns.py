@@ -35,6 +35,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
         "expected_answer", "reference_answer", "target", "solution", "label",
     ),
     "group": (),
+    "id": (),
     "system": SYSTEM,
     "input": INPUT,
     "history": HISTORY,

@@ -18,7 +18,7 @@ from w2s_align.errors import UserError
 from w2s_align.interchange.to_trl import to_sft, to_unpaired
 from w2s_align.pairing.audit import Audit, several_turns
 from w2s_align.pairing.counts import Counts
-from w2s_align.records import Pair, Settings
+from w2s_align.records import PAIR_TERMS, Pair, Settings
 
 Format: TypeAlias = Literal["preference", "unpaired", "sft"]
 
@@ -143,7 +143,8 @@ def check_pairs(pairs: pa.Table) -> None:
     Raises:
         UserError: Columns or types differ from the Pair schema, or messages carry keys besides role and content.
     """
-    if not pairs.schema.equals(Pair.SCHEMA):
+    own = pa.schema([field for field in pairs.schema if field.name not in PAIR_TERMS.names])
+    if not own.equals(Pair.SCHEMA):
         raise UserError(
             "This is not a table of pairs.",
             why=f"Its columns are: {', '.join(f'{f.name}: {f.type}' for f in pairs.schema)}.",

@@ -63,6 +63,7 @@ def import_pairs(
     split: str = "train",
     config_name: str | None = None,
     revision: str | None = None,
+    data_dir: str | None = None,
     limit: int | None = None,
     stop_on_broken: bool = False,
     task: str | None = None,
@@ -84,6 +85,7 @@ def import_pairs(
         split: Split of a dataset on the hub.
         config_name: Configuration of a dataset on the hub.
         revision: Commit, tag or branch of a dataset on the hub.
+        data_dir: Folder of a dataset on the hub.
         limit: Read this many rows.
         stop_on_broken: Refuse the data at the first row that cannot be read instead of counting it.
         task: Name of the task of all rows. Default: what the data says, or nothing.
@@ -99,7 +101,7 @@ def import_pairs(
         UserError: The source cannot be read, its layout is not known, or a row is broken and ``stop_on_broken`` set.
     """
     data = _read(
-        read_batches(source, split=split, config_name=config_name, revision=revision),
+        read_batches(source, split=split, config_name=config_name, revision=revision, data_dir=data_dir),
         layout,
         columns or {},
         limit,

@@ -10,7 +10,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +25,8 @@ from w2s_align.records import Message, Prompt, to_table, valid_unicode
 if TYPE_CHECKING:
     import pyarrow as pa
 
+OWN_ID = "id"
+"""Where ``Prompt.meta`` holds the id that a row has of its own."""
 _OPTIONAL = ("answer", "system", "history")
 """Columns that are looked for in every row: one that not all rows have is not in the first."""
 GLANCE_ROWS = 1000
@@ -76,7 +78,8 @@ def load_prompts(
         config_name: Configuration of a hub dataset.
         revision: Commit, tag or branch of a hub dataset.
         columns: Which column holds what: keys ``prompt`` (a text or messages), ``answer``, ``group``, ``system``,
-            ``input`` (what completes an instruction), ``history``. ``meta.gold`` and ``output.0`` look into a column.
+            ``input`` (what completes an instruction), ``history``, ``id`` (rows that differ in it stay apart, also
+            where they ask the same). ``meta.gold`` and ``output.0`` look into a column.
         template: Text around each prompt, with ``{prompt}`` in it; only for prompts of one turn.
         limit: Keep this many prompts.
         shuffle: Draw them at random with the seed instead of taking the first.
@@ -251,7 +254,8 @@ def _collect(
 def _wrapped(prompt: Prompt, template: str) -> Prompt:
     *before, last = prompt.messages
     messages = [*before, {"role": last["role"], "content": template.replace("{prompt}", last["content"])}]
-    return Prompt.of(messages, answer=prompt.answer, task=prompt.task, group=prompt.group, meta=prompt.meta)
+    fields = {"answer": prompt.answer, "task": prompt.task, "group": prompt.group, "meta": prompt.meta}
+    return _with_own_id(Prompt.of(messages, **fields), prompt.meta.get(OWN_ID))
 
 
 def _is_held_out(prompt: Prompt, share: float) -> bool:
@@ -376,7 +380,16 @@ def _prompt(row: dict[str, Any], mapping: Mapping[str, str], task: str) -> Promp
         return "no user turn at the end"
     if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": valid_unicode(system)})
-    return Prompt.of(messages, **fields)
+    return _with_own_id(Prompt.of(messages, **fields), _text(held.get("id")))
+
+
+def _with_own_id(prompt: Prompt, own: str | None) -> Prompt:
+    """Return a prompt whose id also depends on that of its row: the same question of two rows is two prompts."""
+    if own is None:
+        return prompt
+    digest = hashlib.sha256(f"{prompt.id}/{own}".encode()).hexdigest()
+    meta = {**prompt.meta, OWN_ID: own}  # the group keeps the same question on one side of a split
+    return replace(prompt, id=digest[: len(prompt.id)], group=prompt.group or prompt.id, meta=meta)
 
 
 def _text(value: Any) -> str | None:

@@ -185,6 +185,7 @@ def read_batches(
     split: str = "train",
     config_name: str | None = None,
     revision: str | None = None,
+    data_dir: str | None = None,
     rows: int = BATCH_ROWS,
 ) -> Iterator[Batch]:
     """Read rows from a file, a folder, the hub or Python.
@@ -195,6 +196,7 @@ def read_batches(
         split: Split of a dataset on the hub.
         config_name: Configuration of a dataset on the hub.
         revision: Commit, tag or branch of a dataset on the hub.
+        data_dir: Folder of a dataset on the hub.
         rows: Rows of a batch.
 
     Raises:
@@ -208,7 +210,7 @@ def read_batches(
         for file in data_files(path):
             yield from _file_batches(file, rows)
         return
-    dataset = hub_dataset(str(source), config_name, split, revision=revision)
+    dataset = hub_dataset(str(source), config_name, split, revision=revision, data_dir=data_dir)
     yield from _column_batches(f"{source} row", dataset.with_format("arrow").iter(rows))
 
 
@@ -236,6 +238,7 @@ def hub_dataset(
     *,
     revision: str | None = None,
     data_files: Mapping[str, str] | None = None,
+    data_dir: str | None = None,
     fix: str = "Check the id, the config and the split; an offline machine needs a local file.",
 ) -> Any:
     """Return a split of a dataset on the hub.
@@ -246,6 +249,7 @@ def hub_dataset(
         split: The split.
         revision: Commit, tag or branch.
         data_files: Files of the splits, where the dataset does not say it itself.
+        data_dir: Folder of the dataset that is read alone.
         fix: What to tell the user when it cannot be loaded.
 
     Raises:
@@ -253,7 +257,8 @@ def hub_dataset(
     """
     import datasets
 
-    files = {"data_files": dict(data_files)} if data_files else {}
+    files: dict[str, Any] = {"data_files": dict(data_files)} if data_files else {}
+    files |= {"data_dir": data_dir} if data_dir else {}
     try:
         return datasets.load_dataset(name, config, split=split, revision=revision, **files)
     except Exception as error:  # the library raises a dozen classes, all of them with a usable sentence

@@ -20,7 +20,7 @@ from w2s_align.lab.arguments import argument_chats
 from w2s_align.lab.carry import NAME as CARRY
 from w2s_align.lab.carry import best_supervisors, carry_items, check_options
 from w2s_align.lab.settings import LabModel, LabResources
-from w2s_align.lab.tasks import TASKS, Split, check, checkers, find_task, problems
+from w2s_align.lab.tasks import TASKS, Split, check, checkers, find_task, problems, wrong_steps
 from w2s_align.lab.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ __all__ = [
     "find_task",
     "problems",
     "train_lab_model",
+    "wrong_steps",
 ]
 
 

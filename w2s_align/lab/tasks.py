@@ -269,6 +269,42 @@ def check(task: str, prompt: Prompt, text: str | None) -> tuple[float | None, st
     return float(answer == right), answer[:40] or "no answer"
 
 
+def wrong_steps(task: str, prompt: Prompt, text: str) -> tuple[int, int] | None:
+    """Return how many lines of the working are wrong, and how many lines it has.
+
+    A line is right when its letter, digits and carry are those of the problem and of the line before it *as that is
+    written*, and its sum is right: what follows from an earlier mistake is no further one. A missing line is a wrong
+    one, and so is a line too many.
+
+    Args:
+        task: ``lab/addition`` or ``lab/subtraction``.
+        prompt: A problem of the task.
+        text: The response.
+
+    Returns:
+        Wrong lines and all lines; None when the prompt is not a problem of the task.
+    """
+    found = find_task(task)
+    operands = operands_of(found, prompt)
+    if operands is None:
+        return None
+    sign = 1 if found.operator == "+" else -1
+    first, second = (_digits(np.array([number]))[0].tolist() for number in operands)
+    lines = text.strip().split("\n")[:-1]  # the last one is the answer
+    wrong = abs(len(lines) - DIGITS)
+    carry = 0
+    for letter, a, b, line in zip(COLUMNS, first, second, lines, strict=False):
+        due, digit = divmod(a + sign * (b + carry), 10)
+        right = f"{letter}{a}{found.operator}{b}{found.operator}{carry}={abs(due)}{digit}"
+        wrong += line.strip().upper() != right
+        written = _LINE.fullmatch(line.strip())
+        carry = int(written[1]) if written else abs(due)
+    return wrong, max(len(lines), DIGITS)
+
+
+_LINE = re.compile(r".*=([01])\d", flags=re.ASCII)
+
+
 checkers: dict[str, Callable[[Prompt, str | None], tuple[float | None, str]]] = {
     name: partial(check, name) for name in TASKS
 }

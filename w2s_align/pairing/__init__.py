@@ -22,6 +22,7 @@ from w2s_align.pairing.rule import Rule, ScoreRule
 from w2s_align.pairing.rules import RULES
 from w2s_align.pairing.rules.best_random import best_random
 from w2s_align.pairing.rules.best_worst import best_worst
+from w2s_align.pairing.rules.confirmed import confirmed
 from w2s_align.pairing.rules.correctness import correctness
 from w2s_align.pairing.rules.judge import judge
 from w2s_align.pairing.rules.max_delta import max_delta
@@ -50,6 +51,7 @@ __all__ = [
     "audit",
     "best_random",
     "best_worst",
+    "confirmed",
     "correctness",
     "find_leaks",
     "judge",

@@ -18,7 +18,7 @@ from w2s_align.pairing.counts import Counts, count_dropped
 from w2s_align.pairing.decontaminate import user_texts
 from w2s_align.pairing.dropped import DROPPED, EXAMPLES, EXCERPT_CHARS
 from w2s_align.pairing.duplicates import near_duplicates
-from w2s_align.records import Pair
+from w2s_align.records import pair_columns
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,7 +34,7 @@ class PairSet:
 
     Attributes:
         name: What the audit calls it.
-        table: Rows of :class:`w2s_align.records.Pair`.
+        table: Rows of :class:`w2s_align.records.Pair`, perhaps with ``PAIR_TERMS``.
         lengths: Rows of :data:`w2s_align.pairing.assemble.LENGTHS`, one for each row of ``table``.
     """
 
@@ -70,7 +70,7 @@ def join_pairs(
     """
     import polars as pl
 
-    table = pa.concat_tables([one.table.select(Pair.SCHEMA.names).cast(Pair.SCHEMA) for one in sets])
+    table = pa.concat_tables(pair_columns([one.table for one in sets]))
     lengths = pa.concat_tables([one.lengths.cast(LENGTHS) for one in sets])
     owner = np.repeat(np.arange(len(sets)), [one.table.num_rows for one in sets])
     frame = pl.DataFrame(pl.from_arrow(table.select(["prompt_id", "chosen", "rejected"])))

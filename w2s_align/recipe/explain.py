@@ -107,7 +107,8 @@ def _explain(document: Document, name: str, model: type[StepConfig], item: Error
         )
     if item["type"] == "extra_forbidden":
         of = kind if len(location) == 1 else ".".join((name, *location[:-1]))
-        close = did_you_mean(location[-1], group.model_fields if group else ())
+        names = [field.alias or name for name, field in group.model_fields.items()] if group else []
+        close = did_you_mean(location[-1], names)
         fix = model.renamed.get(location[-1]) or _other_level(group, location, item["input"])
         fix = fix or or_another_version(close)
         return Problem(f"{path} is not an option of {of}.", fix=fix, where=where)

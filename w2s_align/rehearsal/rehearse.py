@@ -150,6 +150,9 @@ class _Change:
     def step(self, name: str, raw: Raw) -> Raw:
         """Return what stands in for a step."""
         self.at_work = name
+        if isinstance(scorer := raw.get("scorer"), dict) and scorer.get("name") == "class_probability":
+            raw["scorer"] = "feature:capitals"
+            self.changes.append("the share of capital letters in place of what a text classifier says")
         values = {"seed": self.document.data.get("seed", 0), **raw}
         config = CATALOGUE[raw["kind"]].model_validate(values, context={"folder": self.document.folder})
         self._models(config, raw)
@@ -219,7 +222,12 @@ class _Change:
             raw["share"] = 0.5  # the smaller part of a few items would be too small to pick from
             self.changes.append("halves in place of parts of very different sizes")
 
+    _half_pairs = _half
+
     def _pick(self, config: Any, raw: Raw) -> None:
+        if config.number is None:
+            raw["least"] = min(config.least, 0.5)  # stand-ins are sure of nothing
+            return
         raw["number"] = min(config.number, ITEMS // 8)
         self.changes.append(f"at most {ITEMS // 8} picked items")
 
@@ -228,8 +236,10 @@ class _Change:
         if not _on_hub(config.source):
             raw["source"] = config.source
             return
-        raw["source"] = self._dataset(config.source, config.columns, row_format(config))
-        for option in ("split", "config", "revision"):
+        # rows of each split and folder are others, so that a test shares none with what is trained on
+        apart = [part for part in (config.data_dir, config.split) if part not in (None, "train")]
+        raw["source"] = self._dataset(" ".join([config.source, *apart]), config.columns, row_format(config))
+        for option in ("split", "config", "revision", "data_dir"):
             raw.pop(option, None)
 
     def _import_chats(self, config: Any, raw: Raw) -> None:
@@ -252,6 +262,10 @@ class _Change:
             raw["rule"] = "score_gap"
             raw.pop("right_at", None)
             self.changes.append("pairs by length in place of right over wrong: stand-ins are never right")
+
+    def _label_pairs(self, config: Any, raw: Raw) -> None:
+        if raw.pop("least_confidence", None) is not None:
+            self.changes.append("labels of pairs however unsure: a stand-in is sure of none")
 
     def _join(self, config: Any, raw: Raw) -> None:
         if raw.pop("counts", None) is not None:
@@ -286,6 +300,14 @@ class _Change:
         self._quick_engine(raw)
         raw["sampling"] = raw.get("sampling") or {"temperature": 1}
         self._sampling(raw["sampling"])
+
+    def _select(self, config: Any, raw: Raw) -> None:
+        """Keep every response: those of stand-ins are right, or agree, by chance at most."""
+        kept = ("kind", "responses", "seed", "resources", "one_per_prompt", "match")
+        raw |= {"by": "all"}
+        for option in [name for name in raw if name not in (*kept, "by")]:
+            del raw[option]
+        self.changes.append("every response in place of a selection: stand-ins are right, or agree, by chance at most")
 
     def _judge(self, config: Any, raw: Raw) -> None:
         self._quick_engine(raw)

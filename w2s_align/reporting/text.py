@@ -23,6 +23,7 @@ SETTING_NAMES = {
     "sampled": "Sampled answers",
     "standard": "Each task's own decoding",
     "labels": "Labels",
+    "order": "Order of the pairs",
 }
 """Names of the usual sampling settings; a setting that a user named keeps its name."""
 BY_NAMES = {"task": "By task", "subject": "By subject", "difficulty": "By difficulty"}

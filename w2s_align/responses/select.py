@@ -6,7 +6,7 @@ rule gives. Only :func:`select_correct` and :func:`select_incorrect` use scores;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
@@ -17,10 +17,13 @@ from w2s_align.pairing.dropped import dropped_rows
 from w2s_align.pairing.selection import extreme, in_random_order, prompts_without, random_draws
 from w2s_align.pairing.settings import Filters
 from w2s_align.records import Response
-from w2s_align.scoring.votes import AnswerKind, final_answers
+from w2s_align.scoring.votes import AnswerKind, Comparison, final_answers
 
 if TYPE_CHECKING:
     import polars as pl
+
+FORMS: dict[Comparison, str] = {"value": "an answer that agrees by value", "text": "an answer that agrees as text"}
+"""Both ways to compare answers, and how their counts are called."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ def select_agreeing(
     *,
     keep: Literal["first", "second", "both"] = "first",
     answer: AnswerKind = "number",
+    compare: Comparison = "value",
+    mark: str | None = None,
     pad_to: int = 0,
     seed: int = 0,
     truncated: bool = False,
@@ -60,6 +65,9 @@ def select_agreeing(
         prompts: The prompts.
         keep: Whose responses to keep: of the ``first``, the ``second``, or ``both`` (two rows per prompt).
         answer: What final answers look like.
+        compare: When two answers are the same: by ``value``, or written alike as in the source (``text``). How many
+            are by either is in the counts.
+        mark: What must stand before a final answer, e.g. ``####``; None to look for one as answer checks do.
         pad_to: When fewer prompts agree, add prompts that disagree, drawn with the seed, up to this number.
         seed: Seed of the padding.
         truncated: Also use responses that were cut at the token limit.
@@ -67,12 +75,15 @@ def select_agreeing(
     import polars as pl
 
     candidates = make_candidates(prompts, [first, second], filters=Filters(truncated=not truncated))
-    answers = pl.Series("answer", pl.from_arrow(final_answers(candidates.responses, answer)))
-    frame = candidates.frame.with_columns(answer=answers.gather(candidates.frame["row"]))
-    frame = frame.unique(["prompt", "source"], keep="first", maintain_order=True)
-    sides = [frame.filter(pl.col("source") == i).select("prompt", "answer", "row") for i in (0, 1)]
+    frame = candidates.frame
+    for form in FORMS:
+        answers = pl.Series(form, pl.from_arrow(final_answers(candidates.responses, answer, mark=mark, compare=form)))
+        frame = frame.with_columns(answers.gather(frame["row"]))
+    frame = frame.unique(["prompt", "source"], keep="first", maintain_order=True).with_columns(answer=compare)
+    sides = [frame.filter(pl.col("source") == i).select("prompt", "answer", "row", "value", "text") for i in (0, 1)]
     both = sides[0].join(sides[1], on="prompt", suffix="_second", maintain_order="left")
-    same = (pl.col("answer") == pl.col("answer_second")) & (pl.col("answer") != "")
+    agree = {name: (pl.col(name) == pl.col(f"{name}_second")) & (pl.col(name) != "") for name in FORMS}
+    same = agree[compare]
     kept = both.filter(same)
     if kept.height < pad_to:
         rest = both.filter(~same)
@@ -94,7 +105,69 @@ def select_agreeing(
         .then(pl.lit("no answer found"))
         .otherwise(pl.lit("answers differ"))
     )
-    return _selected(candidates, rows, lost.with_columns(reason=reason))
+    selected = _selected(candidates, rows, lost.with_columns(reason=reason))
+    agreeing = {words: both.filter(agree[form]).height for form, words in FORMS.items()}
+    return replace(selected, counts=replace(selected.counts, noticed=agreeing))
+
+
+def select_all(responses: pa.Table, prompts: pa.Table) -> Selected:
+    """Keep every usable response: what the other ways of selecting are held against.
+
+    Args:
+        responses: The responses.
+        prompts: The prompts.
+    """
+    import polars as pl
+
+    candidates = make_candidates(prompts, [responses])
+    rows = candidates.frame.select("prompt", "row")
+    return _selected(candidates, rows, prompts_without(rows, candidates).with_columns(reason=pl.lit("no response")))
+
+
+def select_mixed(
+    responses: pa.Table,
+    scores: pa.Table,
+    prompts: pa.Table,
+    *,
+    wrong_share: float,
+    right_at: float = 1.0,
+    scorer: str | None = None,
+    seed: int = 0,
+) -> Selected:
+    """Keep one response of every prompt that has right and wrong ones, so that exactly a share of all is wrong.
+
+    A set with a larger share has the same prompts, and wrong responses wherever one with a smaller share has them: of
+    two sets only the responses that were exchanged differ. Source: https://arxiv.org/abs/2410.20533;
+    docs/methods/guiding_through_complexity.md.
+
+    Args:
+        responses: Several responses per prompt.
+        scores: Their scores (:class:`w2s_align.records.Score`).
+        prompts: The prompts.
+        wrong_share: Share of the prompts whose response is a wrong one; of their number the nearest whole one.
+        right_at: A response is right from this score on.
+        scorer: Which scorer's scores to use, when there are several.
+        seed: Seed of every draw.
+
+    Raises:
+        UserError: A table lacks a column, or the scores are of several scorers.
+    """
+    import polars as pl
+
+    candidates = make_candidates(prompts, [responses], scores, scorer=scorer)
+    frame = in_random_order(candidates.frame, candidates, seed, key=("model", "sample"))
+    frame = frame.with_columns(right=pl.col("score") >= right_at)
+    sides = {right: frame.filter(pl.col("right") == right).unique("prompt", keep="first") for right in (True, False)}
+    both = sides[True].select("prompt", right="row").join(sides[False].select("prompt", wrong="row"), on="prompt")
+    ids = pl.Series("id", pl.from_arrow(candidates.prompts["id"])).gather(both["prompt"])
+    both = both.with_columns(place=random_draws(ids, seed).rank("ordinal") - 1)
+    is_wrong = pl.col("place") < int(wrong_share * both.height + 0.5)
+    rows = both.select("prompt", row=pl.when(is_wrong).then("wrong").otherwise("right")).sort("prompt")
+    reason = pl.lit("no response")
+    for right, lacking in ((True, "all right"), (False, "all wrong")):
+        has = pl.col("prompt").is_in(sides[right]["prompt"].implode())
+        reason = pl.when(has).then(pl.lit(lacking)).otherwise(reason)
+    return _selected(candidates, rows, prompts_without(rows, candidates).with_columns(reason=reason))
 
 
 def select_correct(

@@ -168,12 +168,27 @@ def _boxed(text: str) -> list[str]:
     start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
     if start < 0:
         return []
-    begin, depth = text.index("{", start) + 1, 1
+    begin = text.index("{", start) + 1
+    end = _closing(text, begin)
+    return [] if end is None else [text[begin:end]]
+
+
+def _closing(text: str, begin: int) -> int | None:
+    """Return where the brace closes that is open at ``begin``; None where it stays open."""
+    depth = 1
     for position in range(begin, len(text)):
         depth += {"{": 1, "}": -1}.get(text[position], 0)
         if depth == 0:
-            return [text[begin:position]]
-    return []
+            return position
+    return None
+
+
+def up_to_first_box(text: str) -> str:
+    r"""Return a text up to the end of its first ``\boxed{...}``, thoughts left out; all of it where there is none."""
+    body = answer_part(text)
+    found = re.search(r"\\(?:boxed|fbox)\{", body)
+    end = _closing(body, found.end()) if found else None
+    return body if end is None else body[: end + 1]
 
 
 def _number(text: str) -> str | None:
@@ -342,4 +357,5 @@ __all__ = [
     "parse_number",
     "same_number",
     "stated_answer",
+    "up_to_first_box",
 ]

@@ -36,6 +36,12 @@ def latin_share(text: str) -> float:
     return latin / len(letters) if letters else 1.0
 
 
+def capital_share(text: str) -> float:
+    """Return the share of the letters with two cases that are capitals; 0 for a text without such letters."""
+    cased = [char for char in text if char.upper() != char.lower()]
+    return sum(char == char.upper() for char in cased) / len(cased) if cased else 0.0
+
+
 FEATURES: dict[str, Callable[[str], float]] = {
     "chars": len,
     "words": lambda text: len(words_of(text)),
@@ -45,5 +51,6 @@ FEATURES: dict[str, Callable[[str], float]] = {
     "list_items": lambda text: len(_ITEM.findall(text)),
     "repetition": repeated_share,
     "latin": latin_share,
+    "capitals": capital_share,
 }
 """The features by name, each a function of the text."""

@@ -8,7 +8,9 @@ is trained, labels and is tested with one way of reading, which stands in its co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,11 +33,14 @@ class ItemReader:
             with empty lines between, as a base model without a template reads it.
         view: Which text of each item; None for its messages.
         chat_template_kwargs: Arguments of the chat template.
+        examples: Items with their classes (``text``, ``label``) that stand before every item, in an order that its
+            text decides (arXiv 2410.13215). They are in the configuration, so that a model labels as it was trained.
     """
 
     template: Literal["chat", "plain"] = "chat"
     view: str | None = None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    examples: Sequence[Mapping[str, str]] = ()
 
     @classmethod
     def of(cls, config: Any, tokenizer: Any) -> ItemReader:
@@ -47,7 +52,10 @@ class ItemReader:
 
     def config(self) -> dict[str, Any]:
         """Return the entry of a model's configuration."""
-        return asdict(self)
+        found = asdict(self)
+        if not self.examples:  # configurations of models without examples stay as they were
+            del found["examples"]
+        return found
 
     def ids(self, tokenizer: Any, chats: Sequence[list[Message]]) -> list[list[int]]:
         """Return the token ids of items.
@@ -61,14 +69,24 @@ class ItemReader:
         """
         if not chats:
             return []
+        chats = [self._after_examples(chat) for chat in chats] if self.examples else chats
         if self.template == "plain":
-            texts = ["\n\n".join(message["content"] for message in chat) for chat in chats]
+            texts = [item_text(chat) for chat in chats]
             found: list[list[int]] = tokenizer(texts)["input_ids"]
             return found
         rendered = [self._rendered(tokenizer, chat) for chat in chats]
         # The template has written the special tokens already.
         ids: list[list[int]] = tokenizer(rendered, add_special_tokens=False)["input_ids"]
         return ids
+
+    def _after_examples(self, chat: list[Message]) -> list[Message]:
+        """Put the examples before the first turn of the user, or before the text where nobody asks."""
+        seed = int.from_bytes(hashlib.sha256(item_text(chat).encode()).digest()[:8], "big")
+        order = random.Random(seed).sample(range(len(self.examples)), len(self.examples))
+        shown = "\n\n".join(f"{self.examples[at]['text']}\n{self.examples[at]['label']}" for at in order)
+        first = next((at for at, turn in enumerate(chat) if turn["role"] == "user"), 0)
+        asked = {**chat[first], "content": f"{shown}\n\n{chat[first]['content']}"}
+        return [*chat[:first], asked, *chat[first + 1 :]]
 
     def _rendered(self, tokenizer: Any, chat: list[Message]) -> str:
         before, last = (chat[:-1], chat[-1]["content"]) if chat[-1]["role"] == "assistant" else (chat, "")
@@ -84,6 +102,11 @@ class ItemReader:
                 "Use chats that the template knows, or template: plain.",
             ) from error
         return str(text) + last
+
+
+def item_text(chat: Sequence[Message]) -> str:
+    """Return an item as plain text: its turns, with empty lines between."""
+    return "\n\n".join(message["content"] for message in chat)
 
 
 def item_messages(items: pa.Table, view: str | None = None) -> list[list[Message]]:

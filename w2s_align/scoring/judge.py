@@ -1,4 +1,4 @@
-"""Let a model judge responses: ratings, True or False, or two side by side in both orders.
+"""Let a model judge responses: ratings, True or False, wrong steps, or two side by side in both orders.
 
 Reads prompts and responses, asks through :func:`w2s_align.generation.generate` (any engine; progress survives a kill
 in ``out``), and returns every verdict by itself, the scores made of them, and how reliable they are: ties, flips, and
@@ -7,36 +7,39 @@ answers that could not be read. A verdict that cannot be read counts for nobody.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from w2s_align.errors import UserError
 from w2s_align.generation import Engine, EngineCache, EngineResources, Generation, Sampling, generate, request_seed
-from w2s_align.records import Prompt, to_table
+from w2s_align.records import Prompt, Response, to_table
 from w2s_align.scoring.judge_prompts import (
+    COMPARING,
     JudgeSettings,
     as_text,
     fill,
     read_choice,
     read_rating,
+    read_steps,
     read_verdict,
 )
 from w2s_align.scoring.judge_scores import SAME_TEXT, VERDICTS, Reliability, reliability_of, scores_of
 from w2s_align.scoring.scorer import Outcome
-from w2s_align.scoring.table import Progress, Scores, check_columns
+from w2s_align.scoring.scorers.logprob import LogprobScorer
+from w2s_align.scoring.table import Progress, Scores, check_columns, score
 from w2s_align.scoring.thoughts import answer_part
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DEFAULT_SAMPLING = Sampling(temperature=0, max_tokens=512)
 """Greedy, one verdict per question, as in Weaver (arXiv 2506.18203), with room for some sentences of reasons."""
+LARGEST = 700.0
+"""Largest exponent of a double: a probability below its inverse is 0 in any case."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def judge(
         usable, responses["prompt_id"].take(pa.array(usable, pa.int64())).to_pylist(), strict=True
     ):
         groups.setdefault(prompt_id, []).append(row)
-    if settings.mode == "pairwise":
+    if settings.mode in COMPARING:
         for rows in groups.values():
             if len(rows) == 1:
                 reasons[rows[0]] = "only one response"
@@ -133,9 +136,13 @@ def judge(
         raise UserError(
             "There is nothing to judge.",
             why=f"Of {responses.num_rows} responses: {counts}." if counts else "There are no responses.",
-            fix="A pairwise judge needs two responses to a prompt." if settings.mode == "pairwise" else "",
+            fix="A pairwise judge needs two responses to a prompt." if settings.mode in COMPARING else "",
         )
     generation = None
+    if asked and settings.mode == "logprob":
+        verdicts = _preferences(questions, responses, first_preferred(model, asked, engine or Engine(), out, progress))
+        scores = scores_of(verdicts, responses, reasons, settings, f"judge:{name}")
+        return Judged(verdicts, scores, reliability_of(verdicts, settings), None)
     if asked:
         generation = generate(
             model,
@@ -193,7 +200,7 @@ def _questions(
     for prompt_id, messages in zip(prompts["id"].to_pylist(), prompts["messages"].to_pylist(), strict=True):
         rows = sorted(groups.pop(prompt_id, []), key=names.__getitem__)  # the order of the input does not matter
         shared = {"prompt": as_text(messages)}
-        if settings.mode != "pairwise":
+        if settings.mode not in COMPARING:
             scale = {"low": settings.scale[0], "high": settings.scale[1]}
             for row in rows:
                 for aspect in settings.aspects if settings.mode == "pointwise" else [""]:
@@ -233,6 +240,52 @@ def chosen_pairs(rows: Sequence[int], limit: int | None, seed: int) -> list[tupl
     return sorted(sorted(pairs, key=distance)[:limit], key=pairs.index)
 
 
+def first_preferred(
+    model: str | Path, asked: dict[str, Prompt], engine: Engine, out: Path | None, progress: Progress | None
+) -> dict[str, float]:
+    """Return for each prompt of a judge the probability of A among A and B, from their log-probabilities.
+
+    Both are scored as whole answers, the end of the turn included, with the model's own chat template. A prompt that
+    is too long for the model has none.
+
+    Args:
+        model: The judge.
+        asked: Its prompts by id.
+        engine: ``revision``, ``dtype`` and ``max_model_len`` are used.
+        out: Folder in which finished batches are kept.
+        progress: Called with the answers scored, all answers, and a note.
+    """
+    letters = ("A", "B")
+    answers = [Response(prompt_id, i, "judge", letter) for prompt_id in asked for i, letter in enumerate(letters)]
+    scorer = LogprobScorer(
+        model=str(model), revision=engine.revision, dtype=engine.dtype, max_length=engine.max_model_len
+    )
+    scored = score(to_table(asked.values()), to_table(answers), scorer, progress, out)
+    rows = zip(*(scored.table[column].to_pylist() for column in ("prompt_id", "sample", "value")), strict=True)
+    values = {(prompt_id, sample): value for prompt_id, sample, value in rows if value is not None}
+    return {
+        prompt_id: 1 / (1 + math.exp(min(values[prompt_id, 1] - values[prompt_id, 0], LARGEST)))
+        for prompt_id in asked
+        if (prompt_id, 0) in values and (prompt_id, 1) in values
+    }
+
+
+def _preferences(questions: list[Question], responses: pa.Table, preferred: dict[str, float]) -> pa.Table:
+    """Return one row of :data:`VERDICTS` for each question: the probability of the response that it is about."""
+    rows = []
+    for question in questions:
+        first = 0.5 if question.prompt is None else preferred.get(question.prompt)
+        value = first if first is None or question.shown != "second" else 1 - first
+        if value is None:
+            verdict = "the judge's prompt is too long"
+        elif question.prompt is None:
+            verdict = SAME_TEXT
+        else:
+            verdict = "win" if value > 0.5 else "loss" if value < 0.5 else "tie"
+        rows.append((question, 0, verdict, value, None))
+    return _table(rows, responses)
+
+
 def _verdicts(
     questions: list[Question], responses: pa.Table, generation: Generation | None, settings: JudgeSettings, draws: int
 ) -> pa.Table:
@@ -242,27 +295,35 @@ def _verdicts(
         for batch in generation.batches():
             for row in batch.select(["prompt_id", "sample", "text", "finish_reason"]).to_pylist():
                 answers[row["prompt_id"], row["sample"]] = row
+    rows = [
+        (question, draw, *_read(question, answers, settings, draw))
+        for question in questions
+        for draw in range(draws if question.prompt is not None else 1)
+    ]
+    return _table(rows, responses)
+
+
+def _table(rows: Sequence[tuple[Question, int, str, float | None, str | None]], responses: pa.Table) -> pa.Table:
+    """Return rows of :data:`VERDICTS`, given question, draw, verdict, value and text of each."""
     ids, models, samples = (responses[name].to_pylist() for name in ("prompt_id", "model", "sample"))
     columns: dict[str, list[Any]] = {name: [] for name in VERDICTS.names}
-    for question in questions:
-        for draw in range(draws if question.prompt is not None else 1):
-            verdict, value, text = _read(question, answers, settings, draw)
-            other = question.other
-            row = (
-                ids[question.about],
-                models[question.about],
-                samples[question.about],
-                None if other is None else models[other],
-                None if other is None else samples[other],
-                question.shown,
-                question.aspect,
-                draw,
-                verdict,
-                value,
-                text,
-            )
-            for column, cell in zip(columns.values(), row, strict=True):
-                column.append(cell)
+    for question, draw, verdict, value, text in rows:
+        other = question.other
+        row = (
+            ids[question.about],
+            models[question.about],
+            samples[question.about],
+            None if other is None else models[other],
+            None if other is None else samples[other],
+            question.shown,
+            question.aspect,
+            draw,
+            verdict,
+            value,
+            text,
+        )
+        for column, cell in zip(columns.values(), row, strict=True):
+            column.append(cell)
     return pa.table(columns, schema=VERDICTS)
 
 
@@ -280,12 +341,15 @@ def _read(
         return "the judge failed", None, None
     if settings.mode == "pointwise":
         value = read_rating(text, settings.scale)
+    elif settings.mode == "steps":
+        counted = read_steps(text)
+        value = None if counted is None else 1 - counted[0] / counted[1]
     else:
         value = read_verdict(text) if settings.mode == "verdict" else read_choice(text)
     if value is None:
         cut = answer["finish_reason"] == "length"
         return "cut before the verdict" if cut else "unparsable", None, text
-    if settings.mode == "pointwise":
+    if settings.mode in ("pointwise", "steps"):
         return "rated", value, text
     if settings.mode == "verdict":
         return "right" if value else "wrong", value, text

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from w2s_align.errors import UserError
 from w2s_align.scoring.bradley_terry import bradley_terry
-from w2s_align.scoring.judge_prompts import JudgeSettings
+from w2s_align.scoring.judge_prompts import COMPARING, JudgeSettings
 from w2s_align.scoring.scorer import Assessment, score_table, unscored
 from w2s_align.scoring.table import Scores, check_columns, summarize
 
@@ -43,7 +43,8 @@ which one stood beside it (null when it was judged by itself), ``shown`` whether
 ``aspect``: what was rated. ``draw``: 0 .. n-1, when the judge is asked several times. ``verdict``: ``win``, ``loss``,
 ``tie``, ``same text`` (not asked); ``rated``; ``right``, ``wrong``; or why there is none: ``unparsable``, ``cut before
 the verdict``, ``the judge failed``, ``the judge's prompt is too long``. ``value``: the rating; 1 for right, 0 for
-wrong; 1, 0.5, 0 for win, tie, loss; null when there is none. ``text``: the judge's own words."""
+wrong; the share of right steps; 1, 0.5, 0 for win, tie, loss, with logprob the probability; null when there is none.
+``text``: the judge's own words."""
 
 SAME_TEXT = "same text"
 """The verdict on two equal responses, about which nobody is asked: a tie."""
@@ -150,7 +151,9 @@ def scores_of(
 
     pointwise: the mean over aspects of the mean rating; null where an aspect has no readable rating, as Tülu 3 drops
     rows with parse failures (arXiv 2411.15124, section 5.2). verdict: the share of True. pairwise: the Bradley-Terry
-    strength among the responses of the prompt, in nats; flips and half ties count by their mean, as ties do.
+    strength among the responses of the prompt, in nats; flips and half ties count by their mean, as ties do. steps:
+    the share of right ones. logprob: the mean over comparisons of the probability of the response, itself the mean of
+    both orders; a comparison in which the orders contradict each other counts for nobody.
 
     Args:
         verdicts: Rows of :data:`VERDICTS`.
@@ -159,8 +162,11 @@ def scores_of(
         settings: How it was judged.
         scorer: What ``Score.scorer`` says.
     """
-    found = _strengths(verdicts, settings.prior) if settings.mode == "pairwise" else _means(verdicts, settings)
-    nothing = "no comparison with two readable orders" if settings.mode == "pairwise" else "no readable verdict"
+    if settings.mode == "logprob":
+        found = _preferences(verdicts)
+    else:
+        found = _strengths(verdicts, settings.prior) if settings.mode == "pairwise" else _means(verdicts, settings)
+    nothing = "no comparison with two readable orders" if settings.mode in COMPARING else "no readable verdict"
     columns = [responses[name].to_pylist() for name in ("prompt_id", "model", "sample")]
     assessments = [
         unscored(reason) if reason else found.get(key, unscored(nothing))
@@ -184,7 +190,10 @@ def _means(verdicts: pa.Table, settings: JudgeSettings) -> Found:
     for key, aspects in values.items():
         means = {aspect: sum(given) / len(given) if given else None for aspect, given in aspects.items()}
         usable = [mean for mean in means.values() if mean is not None]
-        if settings.mode == "verdict":
+        if settings.mode == "steps":
+            if usable:
+                found[key] = Assessment(usable[0], f"{1 - usable[0]:.0%} of the steps are wrong")
+        elif settings.mode == "verdict":
             given = aspects[""]
             if given:
                 found[key] = Assessment(means[""], f"True in {sum(given):g} of {len(given)} readable answers")
@@ -195,6 +204,25 @@ def _means(verdicts: pa.Table, settings: JudgeSettings) -> Found:
             detail = ", ".join(f"{aspect} {mean:g}" for aspect, mean in means.items())
             found[key] = Assessment(sum(usable) / len(usable), detail)
     return found
+
+
+FLIPPED = "the order of the two decided"
+"""Why a response has no score under ``logprob`` although it was compared."""
+
+
+def _preferences(verdicts: pa.Table) -> Found:
+    values: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    flipped: set[tuple[str, str, int]] = set()
+    for prompt_id, model, sample, other_model, other_sample, outcome, value in comparisons(verdicts).iter_rows():
+        sides = ((prompt_id, model, sample), (prompt_id, other_model, other_sample))
+        if outcome == "flip":
+            flipped |= {*sides}
+        elif value is not None:
+            for key, own in zip(sides, (value, 1 - value), strict=True):
+                values[key].append(own)
+    means = {key: sum(given) / len(given) for key, given in values.items()}
+    found = {key: Assessment(mean, f"{len(values[key])} comparisons in both orders") for key, mean in means.items()}
+    return {key: unscored(FLIPPED) for key in flipped} | found
 
 
 def _strengths(verdicts: pa.Table, prior: float) -> Found:
@@ -225,7 +253,7 @@ def reliability_of(verdicts: pa.Table, settings: JudgeSettings) -> Reliability:
     asked = sum(n for verdict, n in counts.items() if verdict != SAME_TEXT)
     lost = sum(n for verdict, n in counts.items() if verdict not in (*READABLE, SAME_TEXT))
     unreadable = lost / asked if asked else 0.0
-    if settings.mode != "pairwise":
+    if settings.mode not in COMPARING:
         return Reliability(counts, unreadable)
     import polars as pl
 
@@ -235,7 +263,7 @@ def reliability_of(verdicts: pa.Table, settings: JudgeSettings) -> Reliability:
     asked_pairs = shown.filter(pl.col("shown").is_not_null()).select(KEYS).unique()
     both = table.filter(pl.col("outcome") != "unreadable").join(asked_pairs, on=KEYS, how="semi")
     decided = shown.filter(pl.col("shown").is_not_null() & (pl.col("value") != 0.5))
-    first = (pl.col("shown") == "first") == (pl.col("value") == 1)
+    first = (pl.col("shown") == "first") == (pl.col("value") > 0.5)
     wins: dict[tuple[str, str], float] = defaultdict(float)
     for model, other, value in (
         table.filter(pl.col("value").is_not_null()).select("model", "other_model", "value").iter_rows()

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from w2s_align.errors import UserError
-from w2s_align.records import ClassProbability, Score, to_table
-from w2s_align.scoring.items import ItemReader, item_messages
-from w2s_align.scoring.scorer import Outcome
+from w2s_align.records import Score, to_table
+from w2s_align.scoring.elicit import WordModel, Words
+from w2s_align.scoring.item_models import Classifier, ItemModel
+from w2s_align.scoring.items import item_messages
 
-SCORER = "label"
-"""Name of the scorer in the rows of labels."""
 BLOCK = 2048
 """Items that are labeled before their labels are kept: what a kill can cost."""
-TRAINED_ON = "trained on"
-"""Outcome of a label that a classifier gave an item of its own training."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -38,13 +34,14 @@ def label_items(
     batch_size: int = 64,
     dtype: str = "auto",
     revision: str | None = None,
+    words: Words | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> pa.Table:
     """Give each item the probabilities of the classes.
 
     Args:
-        model: A sequence classifier with at least two labels: a folder, or a hub id.
+        model: A sequence classifier with at least two labels: a folder, or a hub id; with ``words`` a language model.
         items: Rows of ``Prompt.SCHEMA``.
         name: Name of the model in the labels.
         views: Views of the items that the model reads; of several, probabilities are averaged. Default: the one that
@@ -53,13 +50,18 @@ def label_items(
         batch_size: Items in a forward pass; changes no label.
         dtype: Number format; ``auto`` is float32 on a CPU, else the model's own.
         revision: Revision on the hub.
+        words: The words by which a language model is asked for the classes (:mod:`w2s_align.scoring.elicit`).
         folder: Where finished blocks are kept, to go on from.
         progress: Called with items done, items in all and a note.
 
     Raises:
         UserError: The model is no classifier, or an item has no such view.
     """
-    classifier = _Classifier(model, revision, dtype, batch_size)
+    classifier: ItemModel
+    if words is None:
+        classifier = Classifier(model, revision, dtype, batch_size)
+    else:
+        classifier = WordModel(model, revision, dtype, batch_size, words)
     wanted: Sequence[str | None] = views or [classifier.reader.view]
     found = []
     for start in range(0, items.num_rows, BLOCK):
@@ -89,74 +91,6 @@ def _mean(rows: Sequence[list[float] | None]) -> list[float] | None:
     if len(known) < len(rows):
         return None
     return [sum(column) / len(known) for column in zip(*known, strict=True)]
-
-
-class _Classifier:
-    """A classifier, opened in transformers, on a GPU when there is one."""
-
-    def __init__(self, model: str, revision: str | None, dtype: str, batch_size: int) -> None:
-        import torch
-        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-
-        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-        architecture = (config.architectures or ["none"])[0]
-        if not architecture.endswith("ForSequenceClassification") or config.num_labels < 2:
-            raise UserError(
-                f"{model} is not a classifier.",
-                f"It is a {architecture} with {config.num_labels} labels.",
-                "Give the model of a step of kind classifier, or any model for sequence classification.",
-            )
-        self.classes = [str(config.id2label[i]) for i in sorted(config.id2label)]
-        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-        self.reader = ItemReader.of(config, self.tokenizer)
-        self.longest: int = getattr(config, "max_position_embeddings", None) or 2**20
-        self.batch_size = batch_size
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        if dtype == "auto" and self.device == "cpu":
-            dtype = "float32"
-        opened = AutoModelForSequenceClassification.from_pretrained(
-            model, dtype=dtype, revision=revision, trust_remote_code=False
-        )
-        self.model: Any = opened.to(self.device).eval()
-        self.pad: int = next(
-            i for i in (config.pad_token_id, self.tokenizer.pad_token_id, self.tokenizer.eos_token_id) if i is not None
-        )
-        self.model.config.pad_token_id = self.pad  # the class is read at the last token that is not this one
-
-    def probabilities(self, chats: list[list[dict[str, str]]]) -> list[list[float] | None]:
-        """Return the probabilities of the classes, chats x classes; None for what the context cannot hold."""
-        import torch
-
-        ids = self.reader.ids(self.tokenizer, chats)
-        found: list[list[float] | None] = [None] * len(ids)
-        fitting = [row for row in range(len(ids)) if 0 < len(ids[row]) <= self.longest and ids[row][-1] != self.pad]
-        fitting.sort(key=lambda row: len(ids[row]))
-        for start in range(0, len(fitting), self.batch_size):
-            rows = fitting[start : start + self.batch_size]
-            width = max(len(ids[row]) for row in rows)
-            tokens = torch.full((len(rows), width), self.pad)  # items x tokens, filled up on the right
-            mask = torch.zeros((len(rows), width), dtype=torch.long)
-            for place, row in enumerate(rows):
-                tokens[place, : len(ids[row])] = torch.tensor(ids[row])
-                mask[place, : len(ids[row])] = 1
-            with torch.inference_mode():
-                logits = self.model(input_ids=tokens.to(self.device), attention_mask=mask.to(self.device)).logits
-            for row, p in zip(rows, logits.double().softmax(dim=1).cpu().tolist(), strict=True):
-                found[row] = p
-        return found
-
-    def label(self, item: str, name: str, p: list[float] | None, own: Collection[str]) -> Score:
-        """Return the label of an item."""
-        if p is None:
-            return Score(item, 0, name, SCORER, None, outcome=Outcome.TOO_LONG)
-        probabilities: list[ClassProbability] = [
-            {"label": label, "p": value} for label, value in zip(self.classes, p, strict=True)
-        ]
-        best = p.index(max(p))
-        outcome = TRAINED_ON if item in own else None
-        return Score(
-            item, 0, name, SCORER, p[best], answer=self.classes[best], outcome=outcome, probabilities=probabilities
-        )
 
 
 def training_rows(

@@ -60,6 +60,29 @@ def pick_items(
     return set(sorted(keys, key=lambda item: (-keys[item], item))[:number])
 
 
+def sure_items(items: pa.Table, labels: pa.Table | None, least: float) -> set[str]:
+    """Return the ids of the items whose most probable class has more than a probability.
+
+    Args:
+        items: Rows of ``Prompt.SCHEMA``.
+        labels: Labels of them; an item without a label is not taken.
+        least: The probability.
+
+    Raises:
+        UserError: There is none.
+    """
+    ids = set(items["id"].to_pylist())
+    rows = labels.select(["prompt_id", "value"]).to_pylist() if labels is not None else []
+    known = [row for row in rows if row["prompt_id"] in ids and row["value"] is not None]
+    chosen = {row["prompt_id"] for row in known if row["value"] > least}
+    if not chosen:
+        highest = max((row["value"] for row in known), default=0.0)
+        raise UserError(
+            f"No label is surer than {least:g}.", f"The highest of {len(known):,} is {highest:.3f}.", "Lower least."
+        )
+    return chosen
+
+
 def _drawn(value: float, temperature: float, rng: random.Random) -> float:
     """Return a key whose highest values are a draw without replacement in proportion to value^(1 / temperature).
 

@@ -17,16 +17,32 @@ from w2s_align.scoring.answers import extract_answer, normalize_answer, parse_nu
 AnswerKind: TypeAlias = Literal["number", "text"]
 """What a final answer looks like: it steers where it is looked for, see :func:`w2s_align.scoring.extract_answer`."""
 
+Comparison: TypeAlias = Literal["value", "text"]
+"""Whether 1/2 and 0.5 are the same answer, or only answers that are written alike."""
 
-def final_answer(text: str | None, kind: AnswerKind = "number") -> str:
+
+def final_answer(
+    text: str | None, kind: AnswerKind = "number", *, mark: str | None = None, compare: Comparison = "value"
+) -> str:
     """Return the final answer of a response in the form in which answers are counted; "" when it has none.
 
-    Numbers are written in one way (``1,000.0`` as ``1000``), other answers normalized.
+    Args:
+        text: The response.
+        kind: What the answer looks like.
+        mark: The answer is what follows the last of these on its line, e.g. ``####``; without it there is no answer.
+        compare: By ``value`` numbers are written in one way (``1,000.0`` as ``1000``), other answers normalized; as
+            ``text`` all are only normalized.
     """
     if not text:
         return ""
-    found = extract_answer(text, gold="0" if kind == "number" else "text")
-    return "" if found is None else countable(found)
+    if mark is None:
+        found = extract_answer(text, gold="0" if kind == "number" else "text")
+    else:
+        _, there, rest = text.rpartition(mark)
+        found = rest.partition("\n")[0] if there else None
+    if found is None:
+        return ""
+    return countable(found) if compare == "value" else normalize_answer(found)
 
 
 def countable(answer: str) -> str:
@@ -38,9 +54,12 @@ def countable(answer: str) -> str:
     return normalize_answer(answer) if value is None else repr(value)
 
 
-def final_answers(responses: pa.Table, kind: AnswerKind = "number") -> pa.Array:
+def final_answers(
+    responses: pa.Table, kind: AnswerKind = "number", *, mark: str | None = None, compare: Comparison = "value"
+) -> pa.Array:
     """Return the final answer of every response of a table: see :func:`final_answer`."""
-    return pa.array([final_answer(text, kind) for text in responses["text"].to_pylist()], pa.string())
+    texts = responses["text"].to_pylist()
+    return pa.array([final_answer(text, kind, mark=mark, compare=compare) for text in texts], pa.string())
 
 
 def weighted_vote(

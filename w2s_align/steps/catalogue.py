@@ -11,10 +11,13 @@ from w2s_align.steps.diagnose import Diagnose
 from w2s_align.steps.ensemble import Ensemble
 from w2s_align.steps.evaluate import Evaluate
 from w2s_align.steps.evaluate_classifiers import EvaluateClassifiers
+from w2s_align.steps.evaluate_pairs import EvaluatePairs
 from w2s_align.steps.export import Export
 from w2s_align.steps.export_model import ExportModel
 from w2s_align.steps.generate import Generate
+from w2s_align.steps.gold_answers import GoldAnswers
 from w2s_align.steps.half import Half
+from w2s_align.steps.half_pairs import HalfPairs
 from w2s_align.steps.import_chats import ImportChats
 from w2s_align.steps.import_model import ImportModel
 from w2s_align.steps.import_pairs import ImportPairs
@@ -24,6 +27,7 @@ from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.lab_model import LabModelStep
 from w2s_align.steps.label import Label
 from w2s_align.steps.label_errors import LabelErrorsStep
+from w2s_align.steps.label_pairs import LabelPairs
 from w2s_align.steps.likelihood import Likelihood
 from w2s_align.steps.lm_eval import LmEvalStep
 from w2s_align.steps.meta_ranking import MetaRanking
@@ -33,10 +37,12 @@ from w2s_align.steps.preference import Preference
 from w2s_align.steps.prompts import Prompts
 from w2s_align.steps.report import ReportStep
 from w2s_align.steps.score import ScoreStep
+from w2s_align.steps.score_pairs import ScorePairs
 from w2s_align.steps.select import Select
 from w2s_align.steps.shuffle_errors import ShuffleErrors
 from w2s_align.steps.stand_in_model import StandInModel
 from w2s_align.steps.step import Step
+from w2s_align.steps.step_errors import StepErrorsStep
 from w2s_align.steps.task import TaskStep
 from w2s_align.steps.theory import DeltaTheory, SectionsToy, W2SGOracle
 from w2s_align.steps.train import training_steps
@@ -51,6 +57,7 @@ CATALOGUE: dict[str, type[Step]] = {
             Pick,
             TaskStep,
             Generate,
+            GoldAnswers,
             Cut,
             ScoreStep,
             JudgeStep,
@@ -61,10 +68,14 @@ CATALOGUE: dict[str, type[Step]] = {
             Combine,
             BestOf,
             Select,
+            StepErrorsStep,
             DebateStep,
             PairStep,
             LabelErrorsStep,
             ImportPairs,
+            HalfPairs,
+            ScorePairs,
+            LabelPairs,
             Join,
             ImportChats,
             Export,
@@ -75,6 +86,7 @@ CATALOGUE: dict[str, type[Step]] = {
             LmEvalStep,
             Evaluate,
             EvaluateClassifiers,
+            EvaluatePairs,
             ReportStep,
             ImportModel,
             ExportModel,

@@ -84,6 +84,9 @@ class Evaluate(Step):
     {fused: {contrasts: [{plus: $weak, minus: $weaker}]}}, with fused: $student among the arms."""
     scorer: str | ScorerSettings = "auto"
     """Answer check of `prompts`: its name, or {name: ..., options}. auto: the one that fits each prompt's task."""
+    lower_is_better: bool = False
+    """The scorer measures what is bad, e.g. toxicity: its values are compared as 1 - value, or as -value where they
+    are no shares, and the name of the scorer says so."""
     best_of: list[str | ScorerSettings] = []
     """Scorers that choose one of several answers; the gap to "some answer is right" is reported beside it."""
     judge: Annotated[str, Reads(("model",), literal=True)] | None = None
@@ -101,6 +104,7 @@ class Evaluate(Step):
     writes: ClassVar[ArtifactType] = "results"
     version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = ("math-verify", "reasoning-gym", "scipy")
+    renamed: ClassVar[Mapping[str, str]] = {"models": "Name them in arms: {base: model, tuned: $step}."}
 
     def choices(self) -> dict[str, TaskChoice]:
         """Return the tasks with their settings, by name.
@@ -152,6 +156,11 @@ class Evaluate(Step):
         for scorer in (self.scorer, *self.best_of):
             scorer_settings(scorer)
         self._check_arms()
+        if self.lower_is_better and (self.tasks or self.suite):
+            raise UserError(
+                "lower_is_better is about the scorer of your own prompts, and this evaluation has tasks.",
+                fix="Evaluate them in another step.",
+            )
         if self.engine.served_model is not None and len(self.arms) > 1:
             raise UserError(
                 f"engine.served_model is {self.engine.served_model} for all {len(self.arms)} arms.",
@@ -231,6 +240,8 @@ class Evaluate(Step):
         if not own["fusion"]:  # an option that came later is not there unless it is used: older results stay valid
             del own["fusion"]
         own["judging"].pop("gamed")  # where the file lies; its content is part of the identity
+        if not self.lower_is_better:  # an option that came later: what was made without it stays valid
+            del own["lower_is_better"]
         return {**own, "tasks": definitions, "suite": None, "data_dir": None, "judge_resources": None}
 
     def _scorers(self) -> dict[str, str | ScorerSettings]:
@@ -344,10 +355,10 @@ class Evaluate(Step):
         import pyarrow as pa
 
         from w2s_align.evaluation import Arm, ArmRun, evaluate_arms, verdict
+        from w2s_align.evaluation.lower_is_better import turned
 
         evaluated = Evaluated(work.inputs)
         problems = evaluated.problems()
-        tables: list[pa.Table] = []
         arms: list[Arm] = []
         runs = evaluated.runs()
         total, done = sum(len(settings) for arm in runs.values() for settings in arm.values()), 0
@@ -360,9 +371,15 @@ class Evaluate(Step):
                     answers[setting] = self._scored(work, evaluated, arm, index, setting)
                     done += 1
                     work.progress(done, total, f"{arm} {setting}")
-                    tables.append(labeled(answers[setting].scores, arm=arm, run=seed, setting=setting))
                 made.append(ArmRun(seed, answers))
             arms.append(Arm(arm, self.roles.get(arm, "other"), made))
+        arms = turned(arms) if self.lower_is_better else arms
+        tables = [
+            labeled(answers.scores, arm=arm.name, run=run.seed, setting=setting)
+            for arm in arms
+            for run in arm.runs
+            for setting, answers in run.settings.items()
+        ]
         tasks = self.definitions()
         results = evaluate_arms(
             problems,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from w2s_align.artifacts.identity import model_identity, model_name
 from w2s_align.artifacts.keys import digest
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
 from w2s_align.recipe.schema import MODEL, ArtifactType, Machines, PromptsRef, Reads, Reference, Resources, Seed
+from w2s_align.steps.examples import ExampleOptions
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -61,6 +63,9 @@ class Generate(Step):
     recipe's."""
     sampling: Sampling
     """How tokens are drawn. Nothing is taken from the model's own defaults."""
+    examples: ExampleOptions | None = None
+    """Examples before every prompt, as earlier turns: {from: $weak_answers, n: 4, seed: 1} draws responses of a step,
+    {file: examples.jsonl} takes rows of a file."""
     engine: Engine = Engine()
     """What else can change a response: engine, dtype, context length, chat template options."""
     resources: GenerateResources = GenerateResources()
@@ -82,22 +87,29 @@ class Generate(Step):
         name = model if model.startswith("$") else model_name(model)
         return int(digest({"seed": seed, "model": name, **sampling.model_dump(include=DRAWN)})[:8], 16)
 
+    def content(self) -> dict[str, Any]:
+        """Leave out examples that are not there, so that older responses keep their keys."""
+        return {name: value for name, value in super().content().items() if name != "examples" or value is not None}
+
+    def references(self) -> Iterator[Reference]:
+        """Yield the model, the prompts, the step that examples come from, and the models of a fusion."""
+        yield from super().references()
+        for place, model in self._fused().items():
+            yield Reference(tuple(place.split(".")), model, MODEL)
+        yield from self.examples.references() if self.examples is not None else ()
+
     def check(self) -> None:
-        """Refuse a server without an address.
+        """Refuse a server without an address, and examples that cannot be shown.
 
         Raises:
-            UserError: No address is given.
+            UserError: See above.
         """
+        if self.examples is not None:
+            self.examples.check(self.sampling.stop)
         if self.engine.name == "openai":
             from w2s_align.generation.settings import server_address
 
             server_address(self.resources)
-
-    def references(self) -> Iterator[Reference]:
-        """Yield what is generated from, and the models of a fusion."""
-        yield from super().references()
-        for place, model in self._fused().items():
-            yield Reference(tuple(place.split(".")), model, MODEL)
 
     def _fused(self) -> dict[str, str]:
         """Return the models of a fusion by the place that names them."""
@@ -129,7 +141,7 @@ class Generate(Step):
         if not self.model.startswith("$") and self.engine.api != "chat":  # with it, only the model's name is known
             found["model"] = model_identity(self.model, self.engine.revision)
         found |= {place: model_identity(model) for place, model in self._fused().items() if not model.startswith("$")}
-        return found
+        return found | (self.examples.identity() if self.examples is not None else {})
 
     def process(self) -> str | None:
         """Share a process with other generations: importing an engine takes longer than a small model's work."""
@@ -140,6 +152,9 @@ class Generate(Step):
         from w2s_align.generation import FALLBACK, generate, generate_shard
 
         make = generate if work.shard is None else partial(generate_shard, work.shard)
+        examples = self.examples.load(work) if self.examples is not None else None
+        if examples is not None:
+            work.result["examples"] = [asdict(example) for example in examples.shown]
         result = make(
             work.model("model", self.model),
             work.inputs["prompts"].files(),
@@ -147,6 +162,7 @@ class Generate(Step):
             out=work.out,
             model_name=work.sources.get("model", model_name(self.model)),
             seed=self.seed or 0,
+            examples=examples,
             engine=self._engine_here(work),
             resources=self.resources,
             engines=shared_engines(),

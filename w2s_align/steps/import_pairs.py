@@ -35,6 +35,8 @@ class ImportPairs(Step):
     """Configuration of a hub dataset."""
     revision: str | None = None
     """Commit, tag or branch of a hub dataset."""
+    data_dir: str | None = None
+    """Folder of a hub dataset that holds several sets: harmless-base or helpful-base of Anthropic/hh-rlhf."""
     layout: Literal["auto", "pairs", "ratings", "labels", "compared"] = "auto"
     """pairs: chosen and rejected (TRL with explicit or implicit prompt, UltraFeedback-binarized, ShareGPT ranking,
     Argilla, HH-RLHF). ratings: several responses with a number each (distilabel, UltraFeedback). labels: one response
@@ -90,6 +92,8 @@ class ImportPairs(Step):
         content = super().content() | ({"source": path.name} if path.exists() else {})
         if self.turns == "last":  # the option came later: what it does not change keeps its key
             del content["turns"]
+        if self.data_dir is None:  # an option that came later: what was made without it stays valid
+            del content["data_dir"]
         return content
 
     def check(self) -> None:
@@ -164,6 +168,7 @@ class ImportPairs(Step):
             split=self.split,
             config_name=self.config,
             revision=self.revision,
+            data_dir=self.data_dir,
             limit=self.limit,
             stop_on_broken=self.on_broken == "stop",
             task=self.task,

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from w2s_align.artifacts.identity import model_name
+from w2s_align.errors import UserError
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import ArtifactType, Reads, ResponsesRef
 from w2s_align.scoring.judge import DEFAULT_SAMPLING
@@ -42,8 +43,16 @@ class JudgeStep(AskingStep, JudgeSettings):
     writes: ClassVar[ArtifactType] = "scores"
 
     def check(self) -> None:
-        """Refuse options that do not fit together, and what a generation would refuse."""
+        """Refuse options that do not fit together, a judge without log-probabilities where they are needed, and what a
+        generation would refuse.
+        """
         self.refuse_contradictions()
+        if self.mode == "logprob" and self.engine.name not in ("auto", "transformers"):
+            raise UserError(
+                f"mode logprob cannot ask the engine {self.engine.name}.",
+                why="It needs the log-probabilities of both A and B, which transformers computes from the weights.",
+                fix="Leave engine.name out, or use mode: pairwise, which reads a written verdict.",
+            )
         super().check()
 
     def identity(self) -> dict[str, Any]:

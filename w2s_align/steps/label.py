@@ -15,6 +15,7 @@ from w2s_align.artifacts.artifact import Artifact
 from w2s_align.artifacts.identity import model_identity, model_name
 from w2s_align.errors import UserError
 from w2s_align.recipe.schema import ArtifactType, PromptsRef, Reads, Resources
+from w2s_align.scoring.elicit import Words, check_words
 from w2s_align.steps.step import Step
 from w2s_align.steps.work import Work
 
@@ -31,7 +32,7 @@ class Label(Step):
 
     kind: Literal["label"] = "label"
     model: Annotated[str, Reads(("model",), literal=True, named=True)]
-    """The classifier: $step, a folder, or a hub id."""
+    """The classifier: $step, a folder, or a hub id; with words, a language model."""
     items: PromptsRef
     """What is labeled. Gold answers are not read."""
     view: str | list[str] | None = None
@@ -44,12 +45,25 @@ class Label(Step):
     """Number format; auto is float32 on a CPU, else the model's own."""
     revision: str | None = None
     """Revision of a hub model."""
+    words: Words | None = None
+    """Ask a language model, which nobody has trained on the items, for one of these words: {by_class: {"0": "False",
+    "1": "True"}}. A student that learns such labels is the baseline of elicitation without a supervisor."""
     resources: LabelResources = LabelResources()
     """What the step may use of the machine. Default: one GPU."""
 
     writes: ClassVar[ArtifactType] = "scores"
     uses_seed: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+
+    def check(self) -> None:
+        """Refuse words that cannot be told apart."""
+        if self.words is not None:
+            check_words(self.words)
+
+    def content(self) -> dict[str, Any]:
+        """Leave out an option that came later where it is not used."""
+        content = super().content()
+        return {name: value for name, value in content.items() if name != "words" or value is not None}
 
     def identity(self) -> dict[str, Any]:
         """Return the content of a model that no step made."""
@@ -96,6 +110,7 @@ class Label(Step):
             batch_size=self.resources.batch_size,
             dtype=self.dtype,
             revision=self.revision,
+            words=self.words,
             folder=work.out / "blocks",
             progress=work.progress,
         )

@@ -8,6 +8,7 @@ those of ``w2s_align.pairing.RULES``: each is declared in its own file there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, create_model
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 from w2s_align.errors import UserError
 from w2s_align.pairing import RULES, Control, Filters, Rule
 from w2s_align.pairing.rule import Input
+from w2s_align.pairing.weights import Weights, weigh
 from w2s_align.recipe.schema import ArtifactType, Resources, ResponsesRef, ScoresRef
 from w2s_align.records import own_docstring
 from w2s_align.steps.pair_files import LICENSE_OPTIONS, EvaluationRef, evaluation_items, write_pairs
@@ -47,6 +49,10 @@ class _PairStep(Step):
     Burmese), each letter is a word; inflected forms and translations are not recognized in any language."""
     pairs_per_prompt: int = Field(1, ge=1)
     """At most this many pairs of one prompt."""
+    weights: Weights = "none"
+    """What each pair weighs in the loss of dpo, simpo, cpo and reward, from its scores. confidence: 2 (sigmoid of
+    their difference - 1/2), of a reward model (CW-PO, arXiv 2603.04968). preference: the probability that the chosen
+    one is the better one, of scores that are probabilities (rule posterior)."""
     license: str | None = None
     """License of the pairs, for the dataset card; the generators' licenses decide."""
     generator_licenses: dict[str, str] = {}
@@ -64,6 +70,8 @@ class _PairStep(Step):
         """Leave out what the rule does not read or take: another rule, or a new one, does not change its key."""
         own = {*self.rules[self.rule].model_fields, *(read.name for read in self.rules[self.rule].inputs)}
         others = {*_options(self.rules), *_inputs(self.rules)} - own
+        if self.weights == "none":  # an option that came later: what was made without it stays valid
+            others.add("weights")
         return {name: value for name, value in super().content().items() if name not in others}
 
     def check(self) -> None:
@@ -94,9 +102,10 @@ class _PairStep(Step):
     def run(self, work: Work) -> None:
         """Build, audit and write the pairs."""
         gold = [work.inputs[f"gold.{index}"].table() for index in range(len(self.gold))]
+        pairs = self._build(work)
         write_pairs(
             work,
-            self._build(work),
+            replace(pairs, table=weigh(pairs.table, self.weights)),
             gold=join_tables(gold) if gold else None,
             license=self.license,
             generator_licenses=self.generator_licenses,

@@ -5,7 +5,7 @@ Reads items and labels; writes data/prompts.parquet (records.Prompt), in the ord
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,8 +22,11 @@ class Pick(Step):
     kind: Literal["pick"] = "pick"
     items: PromptsRef
     """What is picked from. Gold answers are not read."""
-    number: int = Field(ge=1)
+    number: int | None = Field(None, ge=1)
     """How many."""
+    least: float | None = Field(None, gt=0, le=1)
+    """In place of number: every item whose most probable class has more than this probability (confidence). 0.75 in
+    the open sandbox for weak-to-strong research."""
     by: By = "random"
     """random; confidence: the highest probability of a class first; uncertainty: the highest entropy first, as exact
     labels are bought where a model is least sure."""
@@ -44,10 +47,19 @@ class Pick(Step):
         """
         if self.by != "random" and self.labels is None:
             raise UserError(f"by: {self.by} needs labels.", fix="labels: $step of kind label, or by: random.")
+        if (self.number is None) == (self.least is None):
+            raise UserError("pick takes number or least.", fix="Give one of the two: number: 1000, or least: 0.75.")
+        if self.least is not None and (self.by != "confidence" or self.temperature):
+            raise UserError("least is a probability.", fix="Write by: confidence, without a temperature, or number.")
         if self.by == "random" and (self.labels is not None or self.temperature):
             raise UserError(
                 "by: random reads no labels and has no temperature.", fix="by: uncertainty, or leave them out."
             )
+
+    def content(self) -> dict[str, Any]:
+        """Leave out an option that came later where it is not used."""
+        content = super().content()
+        return {name: value for name, value in content.items() if name != "least" or value is not None}
 
     def process(self) -> str | None:
         """Share a process with other steps that only handle rows."""
@@ -58,11 +70,15 @@ class Pick(Step):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        from w2s_align.scoring.pick import pick_items
+        from w2s_align.scoring.pick import pick_items, sure_items
 
         items = work.inputs["items"].table()
         labels = work.inputs["labels"].table() if "labels" in work.inputs else None
-        chosen = pick_items(items, labels, self.number, self.by, temperature=self.temperature, seed=self.seed or 0)
+        if self.least is not None:
+            chosen = sure_items(items, labels, self.least)
+        else:
+            number = self.number or 0
+            chosen = pick_items(items, labels, number, self.by, temperature=self.temperature, seed=self.seed or 0)
         kept = items.filter(pc.is_in(items["id"], value_set=pa.array(sorted(chosen))))
         work.write(kept, "prompts")
         dropped = {"not_picked": items.num_rows - kept.num_rows}

@@ -34,7 +34,8 @@ class Prompts(Step):
     """Commit, tag or branch of a hub dataset."""
     columns: dict[str, str] = {}
     """Which column holds what: {prompt: question, answer: answer, group: topic}. A prompt is a text or messages.
-    Also system, history (earlier turns) and input (what completes an instruction). Default: the usual names."""
+    Also system, history (earlier turns), input (what completes an instruction), and id: rows with ids of their own
+    stay apart where they ask the same question. Default: the usual names, and no id."""
     template: str | None = None
     """Text around each prompt, with {prompt} in it."""
     limit: int | None = Field(None, ge=1)

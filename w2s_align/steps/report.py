@@ -74,6 +74,9 @@ class ReportStep(Step):
         if results.study == "choice":
             self._write_choice(work, results, verdict)
             return
+        if results.study == "pairs":
+            self._write_pairs(work, results, verdict)
+            return
         names = work.recipe["names"]
         sources = [(names.get(f"{a.kind}/{a.key}", a.manifest["name"]), a) for a in behind(source)]
         samples, total = _samples(source, results, verdict.arm)
@@ -103,6 +106,18 @@ class ReportStep(Step):
             work.result.setdefault("pushed", {})[repository] = pushed
         work.result["verdict"] = verdict.sentence
         work.counts.update(kept=len(samples), problems=total)
+
+    def _write_pairs(self, work: Work, results: Results, verdict: Verdict) -> None:
+        """Write the page of models that order pairs: they write nothing that could be shown as answers."""
+        from w2s_align.reporting.article import write_article
+        from w2s_align.reporting.pairs_page import pairs_article
+
+        if self.push_to_hub:
+            raise UserError("push_to_hub: the page of evaluate_pairs makes no model cards.", fix="Leave it out.")
+        title = self.title or work.recipe["name"]
+        write_article(pairs_article(title, results, verdict, work.recipe["text"]), work.out)
+        work.result["verdict"] = verdict.sentence
+        work.counts.update(kept=len(results.arms), problems=results.problems)
 
     def _write_choice(self, work: Work, results: Results, verdict: Verdict) -> None:
         """Write the page of ways to choose: no model was trained, so there are no cards, curves and pairs."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from w2s_align.evaluation import Results
     from w2s_align.evaluation.run_comparison import RunArms
 
-EVALUATIONS = ("evaluate", "evaluate_classifiers", "best_of")
+EVALUATIONS = ("evaluate", "evaluate_classifiers", "evaluate_pairs", "best_of")
 """Kinds of steps whose results can be compared."""
 
 
@@ -145,6 +145,8 @@ def _arms(run: RunToCompare) -> RunArms:
     if run.results.study == "choice":
         problems: pa.Table = run.artifact.input("responses").prompts().table()
         problems = problems.filter(pc.is_in(problems["id"], scores["prompt_id"].unique()))
+    elif run.results.study == "pairs":
+        problems = run.artifact.table("prompts")
     else:
         problems = Evaluated.of(run.artifact).problems()
 

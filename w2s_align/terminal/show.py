@@ -15,7 +15,7 @@ from rich.table import Table
 
 from w2s_align.artifacts.artifact import Artifact
 from w2s_align.errors import UserError
-from w2s_align.records import turns_text
+from w2s_align.records import PAIR_TERMS, turns_text
 from w2s_align.runs.find import find_target
 from w2s_align.runs.run import Run
 from w2s_align.terminal.compare import EVALUATIONS
@@ -284,7 +284,9 @@ def _pairs(artifact: Artifact, start: int, rows: int) -> RenderableType:
             expand=True,
         )
         sides.add_row(*(printable(turns_text(row[side])) for side in ("chosen", "rejected")))
-        panels.append(Panel(Group(_chat(row["prompt"]) + "\n", sides), title=row["prompt_id"], title_align="left"))
+        terms = ", ".join(f"{name} {row[name]:.3g}" for name in PAIR_TERMS.names if row.get(name) is not None)
+        shown_pair = Group(_chat(row["prompt"]) + "\n", sides)
+        panels.append(Panel(shown_pair, title=row["prompt_id"], title_align="left", subtitle=terms or None))
     rest: list[RenderableType] = []
     if "audit" in artifact.manifest["result"]:
         rest.append(_audit(artifact.manifest["result"]["audit"]))
@@ -320,6 +322,10 @@ def _results(artifact: Artifact, start: int, rows: int) -> RenderableType:
         from w2s_align.reporting.choice_page import choice_table
 
         return choice_table(results)
+    if results.conflicts:
+        from w2s_align.reporting.pairs_page import conflict_table
+
+        return Group(summary_table(results), conflict_table(results))
     return summary_table(results)
 
 

@@ -17,7 +17,7 @@ from transformers.integrations import TensorBoardCallback
 
 from w2s_align.errors import UserError
 from w2s_align.files import write_json
-from w2s_align.training.checkpoints import DONE
+from w2s_align.training.checkpoints import DONE, keep_weights, put_back_weights
 from w2s_align.training.health import Health
 from w2s_align.training.plan import TrainingPlan
 from w2s_align.training.quick_eval import QuickCheck
@@ -59,6 +59,8 @@ class Recorder(TrainerCallback):
         self._begun = time.monotonic()
         health.alarms.extend(state["alarms"])
         self.tokens = 0
+        self.best: dict[str, float] | None = None
+        self.model: Any = None
         self._saved_at = time.monotonic()
         self._sample: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -83,7 +85,7 @@ class Recorder(TrainerCallback):
         """Start the metrics file from what the checkpoint knows, and remember some weights."""
         self._saved_at = time.monotonic()
         self.tokens = state.num_input_tokens_seen
-        self._main = state.is_world_process_zero
+        self._main, self.model = state.is_world_process_zero, model
         if self._main:
             self.file.write_text("".join(_line(row) for row in self.rows))
         for row in self.rows:
@@ -150,12 +152,17 @@ class Recorder(TrainerCallback):
         self.held_out[-1].update(values)
         settings = self.plan.settings
         name = "loss" if settings.quick_task is None else "accuracy"
-        if name not in values or settings.early_stopping is None:
+        if name not in values or (settings.early_stopping is None and settings.keep == "last"):
             return
         rows = [row for row in self.held_out if name in row]
         # The first of equals: what is only kept up has not become better.
         best = min(rows, key=lambda row: row[name]) if name == "loss" else max(rows, key=lambda row: row[name])
         since = len(rows) - 1 - rows.index(best)
+        self.best = best
+        if settings.keep == "best" and best is rows[-1] and self._main:
+            keep_weights(self.plan.out, self.model, state.global_step)
+        if settings.early_stopping is None:
+            return
         if since >= settings.early_stopping and state.global_step < state.max_steps:
             control.should_training_stop = True
             what = "held-out loss was lowest" if name == "loss" else "accuracy on the quick task was highest"
@@ -163,6 +170,21 @@ class Recorder(TrainerCallback):
                 f"Stopped early at step {state.global_step} of {state.max_steps}: the {what} at "
                 f"step {best['step']:.0f} ({best[name]:.4g}; now {values[name]:.4g})."
             )
+
+    def put_back(self, model: Any, steps: int) -> None:
+        """Go back to the weights of the best measurement, where the settings say so.
+
+        Args:
+            model: The trained model.
+            steps: Steps that were trained.
+        """
+        if self.plan.settings.keep == "last" or self.best is None or self.best["step"] == steps:
+            return
+        step = int(self.best["step"])
+        if put_back_weights(self.plan.out, model, step):
+            self.notes.append(f"The saved weights are those after step {step} of {steps}, the best measurement.")
+        else:
+            self.notes.append(f"The weights after step {step}, the best measurement, are lost: the last are saved.")
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Ask for a checkpoint, and measure the quick task, when it is time."""

@@ -9,8 +9,50 @@ from typing import Any
 
 from w2s_align.errors import UserError
 
+BEST = "best.safetensors"
+"""Trained weights of the best measurement, in the output folder."""
 DONE = "complete.json"
 """Marks a checkpoint as whole; a kill may leave one half written."""
+
+
+def keep_weights(out: Path, model: Any, step: int) -> None:
+    """Write the trained weights of a model as those of the best measurement so far.
+
+    Args:
+        out: Output folder of the training.
+        model: The model, whole in this process.
+        step: After which step it was measured.
+    """
+    from safetensors.torch import save_file
+
+    trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    partial = out / f"{BEST}.partial"
+    save_file(trained, partial, metadata={"step": str(step)})
+    partial.replace(out / BEST)
+
+
+def put_back_weights(out: Path, model: Any, step: int) -> bool:
+    """Load the weights of the best measurement; say whether they were there.
+
+    Args:
+        out: Output folder of the training.
+        model: The model.
+        step: The step of that measurement.
+    """
+    import torch
+    from safetensors import safe_open
+
+    file = out / BEST
+    if not file.is_file():
+        return False
+    with safe_open(file, "pt") as opened:
+        if (opened.metadata() or {}).get("step") != str(step):
+            return False
+        names = dict(model.named_parameters())
+        with torch.no_grad():
+            for name in opened.keys():  # noqa: SIM118 - not a dictionary; it cannot be iterated over
+                names[name].copy_(opened.get_tensor(name))
+    return True
 
 
 def last_checkpoint(folder: Path, processes: int, kind: str = "single") -> tuple[Path | None, dict[str, Any]]:

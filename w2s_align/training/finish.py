@@ -10,6 +10,7 @@ from typing import Any
 from w2s_align.files import installed_version
 from w2s_align.training.adapters import merge_adapter
 from w2s_align.training.card import write_card
+from w2s_align.training.checkpoints import BEST
 from w2s_align.training.health import Alarm, Health
 from w2s_align.training.models import save_model, weights_digest
 from w2s_align.training.plan import TrainingPlan
@@ -67,6 +68,7 @@ def finish(plan: TrainingPlan) -> TrainingReport:
     # An adapter on top of a merged one fits no base that anybody has: it is kept merged alone.
     for left in ("checkpoints", "cache", "trained", "start", *(["adapter"] if _from_adapter(plan) else [])):
         shutil.rmtree(plan.out / left, ignore_errors=True)
+    (plan.out / BEST).unlink(missing_ok=True)
     return report
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.records import MESSAGES, Message, Prompt, as_label, is_response, shared_turns
+from w2s_align.records import MESSAGES, PAIR_TERMS, Message, Prompt, as_label, is_response, shared_turns
 
 Source: TypeAlias = str | os.PathLike[str] | pa.Table
 """One set of rows: a Parquet file, a folder of them, or an Arrow table."""
@@ -46,6 +46,28 @@ def read_rows(
     Raises:
         UserError: The source is missing, not Parquet, or lacks a column.
     """
+    table = _open(source)
+    columns = _columns(table.schema.names, needed)
+    for batch in table.to_batches(columns=columns, batch_size=BATCH):
+        if batch.num_rows:
+            yield batch.to_pylist()
+
+
+def pair_terms(rows: Rows) -> list[str]:
+    """Return which columns of ``PAIR_TERMS`` the data have, in any of their sets.
+
+    Args:
+        rows: One set of rows, or several.
+
+    Raises:
+        UserError: A set is missing, or is not Parquet.
+    """
+    found = {name for source in sources_of(rows) for name in _open(source).schema.names}
+    return [name for name in PAIR_TERMS.names if name in found]
+
+
+def _open(source: Source | Sequence[dict[str, Any]]) -> Any:
+    """Open one set of rows as a dataset of Arrow."""
     import pyarrow.dataset as ds
 
     if isinstance(source, (str, os.PathLike)):
@@ -54,15 +76,10 @@ def read_rows(
         if not path.exists() or not files:
             raise UserError(f"{path} has no training data.", "There is no Parquet file.", "Give a .parquet file.")
         try:
-            table = ds.dataset([str(file) for file in files], format="parquet")
+            return ds.dataset([str(file) for file in files], format="parquet")
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"{path} cannot be read as Parquet.", str(error), "Give a Parquet file.") from error
-    else:
-        table = ds.dataset(source if isinstance(source, pa.Table) else pa.Table.from_pylist(list(source)))
-    columns = _columns(table.schema.names, needed)
-    for batch in table.to_batches(columns=columns, batch_size=BATCH):
-        if batch.num_rows:
-            yield batch.to_pylist()
+    return ds.dataset(source if isinstance(source, pa.Table) else pa.Table.from_pylist(list(source)))
 
 
 def _columns(names: list[str], needed: tuple[str, ...]) -> list[str]:
@@ -80,7 +97,7 @@ def _columns(names: list[str], needed: tuple[str, ...]) -> list[str]:
         formats = [["prompt", "completion", "label"], *formats]
     for columns in formats:
         if set(columns) <= set(names):
-            return columns
+            return [*columns, *(name for name in PAIR_TERMS.names if name in names and "chosen" in columns)]
     choices = ", or ".join(" + ".join(columns) for columns in formats)
     raise UserError(
         f"The data has the columns {', '.join(names) or '(none)'}.", f"Needed are {choices}.", "Rename the columns."

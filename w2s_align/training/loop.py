@@ -84,6 +84,7 @@ def train(
     layout = find_layout(launch, resources)
     check_rules(settings, resources, layout)
     with quiet():
+        settings = method.complete(rows, settings, seed)
         start, settings = _open(model, folder, settings, method.head_for(settings), layout)
         encoder = ChatEncoder(start.tokenizer, start.stop_ids, settings.chat_template_kwargs, settings.template_check)
         data = method.prepare(rows, encoder, settings, folder / "cache", seed)
@@ -157,6 +158,7 @@ def train_here(plan: TrainingPlan, progress: Progress | None = None) -> None:
             resume_adapter(trainer.model, checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         model = trainer.accelerator.unwrap_model(trainer.model)
+        recorder.put_back(model, trainer.state.global_step)
         trained = probe_logits(model, plan.data.probes)
         weights = _gathered(trainer, plan)
         if not is_main():

@@ -73,6 +73,7 @@ class Method:
         frozen_as_trained: Whether frozen models are loaded in the precision of trained weights, where all are trained;
             otherwise in that of the arithmetic.
         frozen_passes: Forward passes of frozen models (a reference, a teacher) for each row of a training.
+        complete: Fills in settings that depend on the rows: ``complete(rows, settings, seed)``.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Method:
     library: str = "trl"
     frozen_as_trained: bool = False
     frozen_passes: int = 0
+    complete: Callable[[Rows, Any, int], Any] = lambda rows, settings, seed: settings
 
     def head_for(self, settings: TrainSettings) -> Head:
         """Return what a model with these settings ends in."""

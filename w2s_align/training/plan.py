@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from w2s_align.errors import UserError
 from w2s_align.files import write_json
+from w2s_align.records import PAIR_TERMS
 from w2s_align.training.batching import held_out_choice, held_out_rows, micro_batch, optimizer_steps, recomputes
 from w2s_align.training.counts import RowCounts
 from w2s_align.training.data import TrainingData
@@ -34,7 +35,16 @@ EVALUATIONS = 10
 """Measurements of the held-out loss in a training by default: enough to see where it turns."""
 
 
-LATER: dict[str, Any] = {"reference": None, "turns": "last", "merge_start": True}
+LATER: dict[str, Any] = {
+    "reference": None,
+    "turns": "last",
+    "merge_start": True,
+    "shots": 0,
+    "examples": [],
+    "keep": "last",
+    "conflict": None,
+    "soft_labels": False,
+}
 """Options that came after the first version, with their defaults: where one is not used, it is no part of what makes a
 training this training, and older ones stay valid."""
 
@@ -106,6 +116,11 @@ class TrainingPlan:
     def padded_because(self) -> str | None:
         """Why micro batches are padded, or None when they are not."""
         return why_padded(self.method, self.start.path, self.resources)
+
+    @property
+    def pair_terms(self) -> list[str]:
+        """What the pairs bring to their loss besides their responses: columns of ``records.PAIR_TERMS``."""
+        return [name for name in self.data.dataset().column_names if name in PAIR_TERMS.names]
 
     def split(self) -> tuple[Dataset, Dataset | None]:
         """Return the rows to train on and the held-out rows; the choice does not depend on the seed."""

@@ -49,6 +49,12 @@ def check_rules(settings: TrainSettings, resources: TrainResources, layout: Layo
                 "A base in 4 bits is not shared out among processes.",
                 "Use ddp or zero2: in 4 bits the base is small enough for each process to hold it.",
             )
+    if settings.keep == "best" and layout.shards_weights:
+        raise UserError(
+            f"keep: best cannot be combined with launch: {layout.name}.",
+            "No process holds the whole model that was measured.",
+            "Use launch: single, ddp, zero1 or zero2, or leave keep out.",
+        )
     if adapter and adapter.use_dora and layout.shards_weights:
         raise UserError(
             f"adapter.use_dora cannot be combined with launch: {layout.name}.",

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from w2s_align.errors import UserError
-from w2s_align.records import MESSAGES, Message
+from w2s_align.records import MESSAGES, PAIR_TERMS, Message
 from w2s_align.training.arrow_file import store_rows
 from w2s_align.training.batching import fixed_order
 from w2s_align.training.data import OTHERS, TOKENS, RowCollector, TrainingData
-from w2s_align.training.formats import Rows, chat_of, labeled_of, pair_of
+from w2s_align.training.formats import Rows, chat_of, labeled_of, pair_of, pair_terms
+from w2s_align.training.pair_terms import stored_terms
 from w2s_align.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -64,12 +65,14 @@ def prepare_pairs(
         schema = pa.schema([("chosen_ids", TOKENS), ("rejected_ids", TOKENS), ("start", pa.int32())])
     for side in SIDES:
         schema = schema.append(pa.field(f"{side}_{OTHERS}", SPANS))
+    terms = settings.pair_terms(pair_terms(pairs))
+    schema = pa.schema([*schema, *(PAIR_TERMS.field(name) for name in terms)])
 
     def convert(rows: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
-        split = [pair for row in rows if (pair := pair_of(row, table.dropped))]
-        answers = encoder.encode_turns(*([pair[side] for pair in split] for side in ("prompt", *SIDES)))
+        split = [(pair, row) for row in rows if (pair := pair_of(row, table.dropped))]
+        answers = encoder.encode_turns(*([pair[side] for pair, _ in split] for side in ("prompt", *SIDES)))
         kept: list[dict[str, Any]] = []
-        for pair, sides in zip(split, answers, strict=True):
+        for (pair, row), sides in zip(split, answers, strict=True):
             if sides is None:
                 table.dropped[CHANGED] += 1
                 continue
@@ -81,11 +84,14 @@ def prepare_pairs(
                 made = {"chosen_ids": ids[0], "rejected_ids": ids[1], "start": chosen.start}
                 # Only where there are any: what is stored of other rows stays the same to the byte.
                 others = {f"{name}_{OTHERS}": answer.others for name, answer in zip(SIDES, sides, strict=True)}
-                kept.append({**(made if tokens else pair), **{name: spans for name, spans in others.items() if spans}})
+                more = {name: spans for name, spans in others.items() if spans} | stored_terms(row, terms)
+                kept.append({**(made if tokens else pair), **more})
         return kept
 
     data = store_rows(pairs, schema, ("chosen", "rejected"), convert, encoder, settings, folder, ld_alpha=ld_alpha)
     _refuse_equal(data, data.rows)
+    if "weight" not in terms:
+        _say_unread(pairs, data)
     return data
 
 
@@ -100,6 +106,12 @@ def silence(mask: Any, spans: Sequence[Sequence[Sequence[int]] | None], value: i
     for row, found in enumerate(spans):
         for begin, end in found or ():
             mask[row, begin:end] = value
+
+
+def _say_unread(rows: Rows, data: TrainingData) -> None:
+    """Note weights that this kind of training does not read."""
+    if "weight" in pair_terms(rows):
+        data.notes.append("The pairs carry weights. This kind of training does not read them: every row weighs 1.")
 
 
 def _refuse_equal(data: TrainingData, pairs: int) -> None:
@@ -181,6 +193,7 @@ def prepare_labeled(
     needed = ("completion",)
     key = {"seed": seed, "together": together, "batch_size": settings.batch_size}
     data = store_rows(pairs, schema, needed, convert, encoder, settings, folder, arrange, **key)
+    _say_unread(pairs, data)
     if data.rows % 2 == 0:
         _refuse_equal(data, data.rows // 2)
     classes = [name for name in ("good", "bad") if name in data.lengths]
@@ -238,7 +251,9 @@ def prepare_chats(
                 kept.append({"input_ids": ids, "labels": labels})
         return kept
 
-    return store_rows(rows, schema, ("response",), convert, encoder, settings, folder, **key)
+    data = store_rows(rows, schema, ("response",), convert, encoder, settings, folder, **key)
+    _say_unread(rows, data)
+    return data
 
 
 def _from_the_first_turn(chat: list[Message]) -> tuple[list[Message], list[Message]]:

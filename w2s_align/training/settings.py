@@ -152,6 +152,10 @@ class TrainSettings(Settings):
     early_stopping: int | None = Field(None, gt=0)
     """Stop when the accuracy on the quick task has not risen for so many measurements or, without a quick task, the
     held-out loss has not fallen; null trains to the end."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights are saved. last: those of the last step. best: those of the measurement with the lowest held-out
+    loss, or with the highest accuracy on the quick task. Held-out rows have the labels that are learned: those of a
+    weaker model, where these are; a quick task has gold answers, so that choosing by it is no label-free training."""
     stop_on_alarm: bool = False
     """Stop at the first alarm about the training's health, and keep no model."""
     trl: dict[str, Any] = Field(default_factory=dict)
@@ -159,8 +163,10 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _held_out_is_there(self) -> TrainSettings:
-        for name in ("early_stopping", "evaluate_every"):
-            if getattr(self, name) is not None and not self.held_out and self.quick_task is None:
+        given = {"early_stopping": self.early_stopping, "evaluate_every": self.evaluate_every}
+        given |= {"keep: best": True if self.keep == "best" else None}
+        for name, value in given.items():
+            if value is not None and not self.held_out and self.quick_task is None:
                 raise ValueError(
                     f"{name} needs something to measure: set held_out, e.g. to 0.05, or quick_task: {{prompts: ...}}."
                 )
@@ -224,6 +230,17 @@ class TrainSettings(Settings):
         Raises:
             UserError: With what to use instead.
         """
+
+    def pair_terms(self, there: Sequence[str]) -> list[str]:
+        """Return which further columns of the pairs the loss reads: of weights, soft labels, gold labels.
+
+        Args:
+            there: Which of ``records.PAIR_TERMS`` the pairs have.
+
+        Raises:
+            UserError: One is missing that an option needs, or one is there that the loss cannot take.
+        """
+        return []
 
     def check_micro_batch(self, micro_batch_size: int, processes: int) -> None:
         """Refuse micro batches that would change the method.

@@ -3,6 +3,7 @@
 from w2s_align.pairing.rule import Rule
 from w2s_align.pairing.rules.best_random import BestRandom
 from w2s_align.pairing.rules.best_worst import BestWorst
+from w2s_align.pairing.rules.confirmed import Confirmed
 from w2s_align.pairing.rules.correctness import Correctness
 from w2s_align.pairing.rules.judge import Judge
 from w2s_align.pairing.rules.max_delta import MaxDelta
@@ -19,6 +20,7 @@ RULES: dict[str, type[Rule]] = {
     for rule in (
         ModelOrder,
         SelfOverWeaker,
+        Confirmed,
         ScoreGap,
         Correctness,
         BestWorst,

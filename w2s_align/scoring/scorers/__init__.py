@@ -14,12 +14,13 @@ from w2s_align.scoring.scorer import Scorer
 from w2s_align.scoring.scorers.accepted_answers import ContainsScorer, F1Scorer
 from w2s_align.scoring.scorers.answer_checks import ChoiceScorer, ExactScorer, NumericScorer
 from w2s_align.scoring.scorers.auto import AutoScorer
+from w2s_align.scoring.scorers.class_probability import ClassProbabilityScorer
 from w2s_align.scoring.scorers.code import CodeScorer
 from w2s_align.scoring.scorers.feature import FeatureScorer
 from w2s_align.scoring.scorers.instructions import InstructionsScorer
 from w2s_align.scoring.scorers.lab import LabScorer
 from w2s_align.scoring.scorers.lab_verifier import LabVerifierScorer
-from w2s_align.scoring.scorers.library_checks import MathScorer, ReasoningGymScorer
+from w2s_align.scoring.scorers.library_checks import FirstBoxScorer, MathScorer, ReasoningGymScorer
 from w2s_align.scoring.scorers.logprob import LogprobScorer
 from w2s_align.scoring.scorers.reward import RewardScorer
 from w2s_align.scoring.scorers.self_consistency import SelfConsistencyScorer
@@ -31,6 +32,7 @@ SCORERS: dict[str, type[Scorer]] = {
         NumericScorer,
         ChoiceScorer,
         MathScorer,
+        FirstBoxScorer,
         ReasoningGymScorer,
         LabScorer,
         LabVerifierScorer,
@@ -42,6 +44,7 @@ SCORERS: dict[str, type[Scorer]] = {
         FeatureScorer,
         SelfConsistencyScorer,
         RewardScorer,
+        ClassProbabilityScorer,
         LogprobScorer,
     )
 }

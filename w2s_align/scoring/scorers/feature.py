@@ -15,7 +15,9 @@ class FeatureScorer(Scorer):
     """A countable feature of the text; scores are named ``feature:<feature>``."""
 
     name: Literal["feature"] = "feature"
-    feature: Literal["chars", "words", "lines", "sentences", "sections", "list_items", "repetition", "latin"]
+    feature: Literal[
+        "chars", "words", "lines", "sentences", "sections", "list_items", "repetition", "latin", "capitals"
+    ]
     """What to count: see ``w2s_align.scoring.features``."""
     target: float | None = None
     """Score the closeness to this value, ``-|value - target|``, instead of the value itself."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from w2s_align.errors import missing_package
-from w2s_align.scoring.answers import extract_answer, gold_answer, math_answers
+from w2s_align.scoring.answers import extract_answer, gold_answer, math_answers, up_to_first_box
 from w2s_align.scoring.pool import WorkerPool
 from w2s_align.scoring.scorer import WITHOUT_ANSWER, Assessment, BatchScorer, Outcome, Scorer, unscored
 
@@ -41,10 +41,27 @@ class MathScorer(Scorer):
 
             def score_batch(prompts: pa.Table, responses: pa.Table) -> list[Assessment]:
                 rows = zip(prompts["answer"].to_pylist(), responses["text"].to_pylist(), strict=True)
-                items = [{"gold": gold, "text": text} if gold else None for gold, text in rows]
+                items = [{"gold": gold, "text": self.seen(text)} if gold else None for gold, text in rows]
                 return _check_in(pool, items, Outcome.NO_GOLD)
 
             yield score_batch
+
+    def seen(self, text: str) -> str:
+        """Return the part of a response in which the answer is looked for: all of it."""
+        return text
+
+
+class FirstBoxScorer(MathScorer):
+    r"""The answer in the first \boxed{...} is mathematically equal to the gold answer.
+
+    Beside ``math``, which reads the last box, it tells whether a model solves a problem and then does not stop.
+    """
+
+    name: Literal["first_box"] = "first_box"  # type: ignore[assignment]
+
+    def seen(self, text: str) -> str:
+        """Return a response up to the end of its first box; all of it where it has none."""
+        return up_to_first_box(text)
 
 
 class ReasoningGymScorer(Scorer):

@@ -9,13 +9,15 @@ items are read; step `label` opens it.
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
 from w2s_align.errors import UserError
-from w2s_align.scoring.items import CONFIG, ItemReader
+from w2s_align.records import Settings
+from w2s_align.scoring.items import CONFIG, ItemReader, item_text
 from w2s_align.training.arguments import build_config
 from w2s_align.training.label_losses import BLENDED, OVER_BATCH, LabelLoss, LossName
 from w2s_align.training.method import Inputs, Method
@@ -30,6 +32,15 @@ if TYPE_CHECKING:
 
 SMALLEST_BATCH = 8
 """Rows that a threshold over a batch takes at least: of fewer, a quantile is little more than one of their values."""
+
+
+class Example(Settings):
+    """An item that is shown with its class."""
+
+    text: str
+    """Its text."""
+    label: str
+    """Its class."""
 
 
 class ClassifierSettings(TrainSettings):
@@ -72,6 +83,12 @@ class ClassifierSettings(TrainSettings):
     are."""
     disable_dropout: bool = True
     """Switch off all dropout."""
+    shots: int = Field(0, ge=0, le=64)
+    """Examples before every item, in training and when it labels: so many rows with the labels that are learned (made
+    hard), drawn with the seed and left out of the training; their order is another one for each item (arXiv
+    2410.13215: 2, 16 or 32)."""
+    examples: list[Example] = []
+    """Examples of your own in place of drawn ones: [{text: ..., label: ...}]."""
 
     @field_validator("classes")
     @classmethod
@@ -113,12 +130,16 @@ class ClassifierSettings(TrainSettings):
             )
         if self.train_only == "head" and self.adapter is not None:
             raise ValueError("train_only: head trains no adapter; leave one of the two out")
+        unknown = {example.label for example in self.examples} - set(self.classes)
+        if unknown:
+            raise ValueError(f"an example has the label {min(unknown)!r}, which is none of the classes")
         return self
 
     @property
     def reader(self) -> ItemReader:
         """How items are read."""
-        return ItemReader(self.template, self.view, self.chat_template_kwargs)
+        examples = [example.model_dump() for example in self.examples]
+        return ItemReader(self.template, self.view, self.chat_template_kwargs, examples)
 
     @property
     def head(self) -> Head:
@@ -162,6 +183,44 @@ def padding_token(tokenizer: Any) -> str:
     return str(next(token for token in (tokenizer.pad_token, *named, tokenizer.eos_token) if token is not None))
 
 
+def _complete(rows: Rows, settings: ClassifierSettings, seed: int) -> ClassifierSettings:
+    """Draw the examples that stand before every item.
+
+    Raises:
+        UserError: There are fewer items with a label.
+    """
+    if not settings.shots or settings.examples:
+        return settings
+    from w2s_align.training.formats import read_rows, sources_of
+
+    labeled = [
+        Example(text=item_text(row["prompt"]), label=settings.classes[target.index(max(target))])
+        for source in sources_of(rows)
+        for batch in read_rows(source, ("label",))
+        for row in batch
+        if row["prompt"] and (target := _target(row, settings)) is not None
+    ]
+    if len(labeled) <= settings.shots:
+        raise UserError(
+            f"shots is {settings.shots}, and there are {len(labeled):,} items with a label.",
+            "Examples are left out of the training.",
+            "Lower shots, or give more items.",
+        )
+    return settings.model_copy(update={"examples": random.Random(seed).sample(labeled, settings.shots)})
+
+
+def _check_examples(encoder: ChatEncoder, settings: ClassifierSettings) -> None:
+    """Refuse examples that leave no room for an item."""
+    (ids,) = settings.reader.ids(encoder.tokenizer, [[{"role": "user", "content": ""}]])
+    if settings.examples and settings.max_length is not None and len(ids) >= settings.max_length:
+        raise UserError(
+            f"The {len(settings.examples)} examples before an item take {len(ids):,} tokens; max_length is "
+            f"{settings.max_length:,}.",
+            "No item fits beside them.",
+            "Lower shots, or raise max_length up to the model's context.",
+        )
+
+
 def _prepare(rows: Rows, encoder: ChatEncoder, settings: ClassifierSettings, folder: Path, seed: int) -> TrainingData:
     import pyarrow as pa
 
@@ -172,6 +231,8 @@ def _prepare(rows: Rows, encoder: ChatEncoder, settings: ClassifierSettings, fol
     # The tokenizer is the start model's own object: the saved model tells its padding token by it.
     encoder.tokenizer.pad_token = padding_token(encoder.tokenizer)
     pad, reader = encoder.tokenizer.pad_token_id, settings.reader
+    _check_examples(encoder, settings)
+    shown = {example.text for example in settings.examples}
     schema = pa.schema([("input_ids", TOKENS), ("labels", pa.list_(pa.float64()))])
     shares, gold = [0] * len(settings.classes), False
 
@@ -181,6 +242,10 @@ def _prepare(rows: Rows, encoder: ChatEncoder, settings: ClassifierSettings, fol
         asked = [row for row in batch if row["prompt"]]
         if len(asked) < len(batch):
             table.dropped["incomplete"] += len(batch) - len(asked)
+        if shown:
+            rest = [row for row in asked if item_text(row["prompt"]) not in shown]
+            table.dropped["used_as_example"] += len(asked) - len(rest)
+            asked = rest
         kept = []
         for row, ids in zip(asked, reader.ids(encoder.tokenizer, [row["prompt"] for row in asked]), strict=True):
             target = _target(row, settings)
@@ -272,5 +337,6 @@ METHODS = (
         sides=1,
         logits="none",
         library="transformers",
+        complete=_complete,
     ),
 )

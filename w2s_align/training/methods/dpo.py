@@ -7,6 +7,7 @@ train("Qwen/Qwen2.5-1.5B-Instruct", "pairs.parquet", "out",
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from w2s_align.training.health import Health
 from w2s_align.training.method import Method
 from w2s_align.training.models import open_start, weights_digest
 from w2s_align.training.padding_free import without_padding
+from w2s_align.training.pair_terms import Conflict, dpo_trainer, missing_terms, with_terms
 from w2s_align.training.prepare import SIDES, prepare_pairs, silence
 from w2s_align.training.reference import Reference
 from w2s_align.training.settings import TrainSettings, one_of
@@ -53,6 +55,10 @@ NORMALIZED_LOSSES = frozenset({"sigmoid_norm", "ipo"})
 BATCH_SORTED_LOSSES = frozenset({"aot", "aot_unpaired"})
 """Losses that sort log-ratios within one forward pass, so that the micro batch is part of the method."""
 
+WITHOUT_WEIGHTS = BATCH_SORTED_LOSSES | {"sft", "hinge"}
+"""Losses that take no weight of a pair: a mean over sorted ratios or over tokens is not made of single pairs, and TRL
+multiplies the output of hinge in place, so that it has no gradient (docs/upstream.md)."""
+
 DIFFERENCE_LOSSES = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"})
 """Losses for which TRL accepts another f-divergence than reverse KL."""
 
@@ -87,6 +93,9 @@ class DPOSettings(TrainSettings):
     the base before a first round of tuning. It takes the memory of its weights."""
     disable_dropout: bool = True
     """Switch off all dropout, the adapter's included, so that policy and reference agree at the start."""
+    conflict: Conflict | None = None
+    """Pay the policy for pairs that it orders against the gold labels, by log-probabilities without the reference:
+    {alpha: 0.5}. For research on deception; it takes the loss sigmoid."""
 
     @field_validator("loss")
     @classmethod
@@ -111,11 +120,31 @@ class DPOSettings(TrainSettings):
             raise ValueError(f"{others} has no form for f_divergence_type {self.f_divergence_type}; use reverse_kl.")
         if self.use_weighting and names & BATCH_SORTED_LOSSES:
             raise ValueError("use_weighting cannot be combined with aot losses, which sort the pairs of a batch.")
+        if self.use_weighting and "hinge" in names:
+            raise ValueError("use_weighting cannot be combined with hinge: TRL's loss has no gradient then.")
+        if self.conflict is not None and self.losses != ["sigmoid"]:
+            raise ValueError("conflict takes the loss sigmoid alone.")
         return self
 
     def frozen_models(self) -> dict[str, str | None]:
         """Return a reference that is another model than the start."""
         return {} if self.reference is None else {"reference": self.reference}
+
+    def pair_terms(self, there: Sequence[str]) -> list[str]:
+        """Return ``weight`` where the pairs have weights, and what a conflict reads.
+
+        Raises:
+            UserError: The loss takes no weights, or the pairs lack gold labels.
+        """
+        if "weight" in there and (unweighted := WITHOUT_WEIGHTS & set(self.losses)):
+            raise UserError(
+                f"The pairs carry weights, and the loss {' and '.join(sorted(unweighted))} cannot take them.",
+                fix=f"Use one of {', '.join(name for name in DPO_LOSSES if name not in WITHOUT_WEIGHTS)}; or pairs "
+                "without the column weight.",
+            )
+        if self.conflict is not None and "gold_order" not in there:
+            raise missing_terms("gold_order", "conflict", "Make the pairs by step label_pairs with gold_order: true.")
+        return [name for name in ("weight", "gold_order") if name in there and (name == "weight" or self.conflict)]
 
     @property
     def losses(self) -> list[str]:
@@ -167,7 +196,7 @@ class DPOSettings(TrainSettings):
             The value, or None where it depends on the data (``sft`` in the list, pair weighting, active dropout, a
             reference that is not the start).
         """
-        if "sft" in self.losses or self.use_weighting or not self.disable_dropout or self.reference:
+        if "sft" in self.losses or self.use_weighting or not self.disable_dropout or self.reference or self.conflict:
             return None
         weights = self.loss_weights or [1.0] * len(self.losses)
         return sum(weight * self._start_value(name) for name, weight in zip(self.losses, weights, strict=True))
@@ -207,8 +236,13 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
     if settings.reference is not None:
         arguments["ref_model"] = _other_reference(plan, settings.reference)
         family["reference"] = weights_digest(settings.reference)
+    terms = plan.pair_terms
+    if terms:
+        family["rows"] = plan.data.digest  # TRL names its file after the rows' content, terms included
     reference = Reference.of(plan, family)
     rows, held_out, known = reference.offer(rows, held_out)
+    if settings.conflict and not resources.precompute_ref_log_probs:
+        raise UserError("conflict reads reference log-probabilities.", fix="Leave precompute_ref_log_probs on.")
     config = build_config(
         DPOConfig,
         plan,
@@ -219,24 +253,29 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
         f_divergence_type=settings.f_divergence_type,
         f_alpha_divergence_coef=settings.f_alpha_divergence_coef,
         ld_alpha=settings.ld_alpha,
-        use_weighting=settings.use_weighting,
+        use_weighting=settings.use_weighting or bool(terms),
         discopop_tau=settings.discopop_tau,
         disable_dropout=settings.disable_dropout,
         precompute_ref_log_probs=resources.precompute_ref_log_probs and not known,
         precompute_ref_batch_size=resources.precompute_ref_batch_size,
-        **({"remove_unused_columns": False} if plan.data.several_turns else {}),
+        **({"remove_unused_columns": False} if plan.data.several_turns or terms else {}),
     )
     collator: Any = None
-    if settings.too_long == "truncate" or plan.data.several_turns:
+    if settings.too_long == "truncate" or plan.data.several_turns or terms:
         pad = pad_id(arguments["processing_class"])
         limit = settings.max_length if settings.too_long == "truncate" else None
         collator = DataCollatorForPreference(pad_token_id=pad, max_length=limit)
     if plan.data.several_turns:
         collator = _AssistantOnly(collator)
+    trainer_class: Any = DPOTrainer
+    if terms:
+        trainer_class, collator = dpo_trainer(), with_terms(collator)
     with without_padding("dpo_trainer", pairs=True, on=plan.padded_because is None):
-        trainer = DPOTrainer(
+        trainer = trainer_class(
             args=config, train_dataset=rows, eval_dataset=held_out, data_collator=collator, **arguments
         )
+    if terms:
+        trainer.conflict, trainer.wpo = settings.conflict, settings.use_weighting
     reference.take(trainer)
     return trainer
 
@@ -279,7 +318,7 @@ def _health(plan: TrainingPlan) -> Health:
     assert isinstance(settings, DPOSettings)
     lengths = (plan.data.lengths["chosen"]["mean"], plan.data.lengths["rejected"]["mean"])
     return Health(
-        start_loss=settings.start_loss(),
+        start_loss=None if plan.pair_terms else settings.start_loss(),
         beta=settings.beta,
         check_start=settings.disable_dropout and settings.reference is None,
         exact=plan.dtype == "float32" and not (settings.adapter and settings.adapter.load_in_4bit),

@@ -6,6 +6,7 @@ train("Qwen/Qwen2.5-1.5B-Instruct", "pairs.parquet", "out", SimPOSettings(learni
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -14,6 +15,7 @@ from pydantic import Field, model_validator
 from w2s_align.errors import UserError
 from w2s_align.training.arguments import build_config, pad_id, trainer_arguments
 from w2s_align.training.method import Method
+from w2s_align.training.pair_terms import Conflict, collate_terms, cpo_trainer, missing_terms
 from w2s_align.training.prepare import prepare_pairs
 from w2s_align.training.settings import TrainSettings
 
@@ -39,6 +41,19 @@ class SimPOSettings(TrainSettings):
     """Weight of the negative log-likelihood of the chosen response (CPO-SimPO)."""
     disable_dropout: bool = True
     """Switch off all dropout, the adapter's included."""
+    conflict: Conflict | None = None
+    """Pay the policy for pairs that it orders against the gold labels, by mean log-probabilities: {alpha: 0.5}. For
+    research on deception."""
+
+    def pair_terms(self, there: Sequence[str]) -> list[str]:
+        """Return ``weight`` where the pairs have weights, and what a conflict reads.
+
+        Raises:
+            UserError: See :func:`_weight_alone`; or the pairs lack gold labels.
+        """
+        if self.conflict is not None and "gold_order" not in there:
+            raise missing_terms("gold_order", "conflict", "Make the pairs by step label_pairs with gold_order: true.")
+        return [*_weight_alone(there, self.nll_weight), *(["gold_order"] if self.conflict else [])]
 
 
 class CPOSettings(TrainSettings):
@@ -60,6 +75,28 @@ class CPOSettings(TrainSettings):
         if self.label_smoothing and self.loss != "sigmoid":
             raise ValueError(f"label_smoothing has no effect on {self.loss}; use the loss sigmoid.")
         return self
+
+    def pair_terms(self, there: Sequence[str]) -> list[str]:
+        """Return ``weight`` where the pairs have weights.
+
+        Raises:
+            UserError: See :func:`_weight_alone`.
+        """
+        return _weight_alone(there, self.nll_weight)
+
+
+def _weight_alone(there: Sequence[str], nll_weight: float) -> list[str]:
+    """Return ``weight`` where the pairs have weights.
+
+    Raises:
+        UserError: The loss has a likelihood term, whose mean is over tokens and not over pairs.
+    """
+    if "weight" in there and nll_weight:
+        raise UserError(
+            "The pairs carry weights, and nll_weight adds a mean over tokens, which is not a loss of single pairs.",
+            fix="Set nll_weight: 0, or use pairs without the column weight.",
+        )
+    return ["weight"] if "weight" in there else []
 
 
 class ORPOSettings(TrainSettings):
@@ -102,7 +139,7 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
         "max_length": plan.data.longest,  # null would mean 512; rows were dropped or cut before, and counted
     }
     config: Any
-    trainer: Any = CPOTrainer
+    trainer: Any = cpo_trainer() if plan.pair_terms else CPOTrainer
     if isinstance(settings, ORPOSettings):
         config, trainer = build_config(ORPOConfig, plan, **shared), ORPOTrainer
     elif isinstance(settings, SimPOSettings):
@@ -121,13 +158,16 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
         config.model_init_kwargs.setdefault("device_map", None)
     arguments = trainer_arguments(plan, callbacks)
     rows, held_out = plan.split()
-    return trainer(
+    made = trainer(
         args=config,
         train_dataset=_with_texts(rows),
         eval_dataset=None if held_out is None else _with_texts(held_out),
         data_collator=_Collator(pad_id(arguments["processing_class"])),
         **arguments,
     )
+    if plan.pair_terms:
+        made.conflict = getattr(settings, "conflict", None)
+    return made
 
 
 def _with_texts(rows: Dataset) -> Dataset:
@@ -150,7 +190,7 @@ class _Collator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
-        batch = {}
+        batch: dict[str, Any] = collate_terms(rows)
         for side in ("chosen", "rejected"):
             ids = [row[f"{side}_ids"] for row in rows]
             labels = [[-100] * row["start"] + row[f"{side}_ids"][row["start"] :] for row in rows]

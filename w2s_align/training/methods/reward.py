@@ -8,6 +8,7 @@ random weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from w2s_align.errors import UserError
 from w2s_align.training.arguments import build_config, trainer_arguments
 from w2s_align.training.method import Method
 from w2s_align.training.models import SCORE_HEAD
+from w2s_align.training.pair_terms import Conflict, missing_terms, reward_trainer, with_terms
 from w2s_align.training.prepare import prepare_pairs
 from w2s_align.training.settings import TrainSettings
 
@@ -37,6 +39,31 @@ class RewardModelSettings(TrainSettings):
     turn. Default: the tokenizer's own, or a special token of its vocabulary that is named for padding."""
     disable_dropout: bool = True
     """Switch off all dropout."""
+    soft_labels: bool = False
+    """Learn the probability that the chosen response is the better one, from the column p_pref of the pairs, in place
+    of certain labels: -p log sigmoid(gap) - (1 - p) log sigmoid(-gap)."""
+    conflict: Conflict | None = None
+    """Pay the model for pairs that it orders against the gold labels: {alpha: 0.5}. For research on deception."""
+
+    @field_validator("conflict")
+    @classmethod
+    def _writes_nothing(cls, value: Conflict | None) -> Conflict | None:
+        if value is not None and value.term == "sft":
+            raise ValueError("a reward model writes no responses; use term: reverse")
+        return value
+
+    def pair_terms(self, there: Sequence[str]) -> list[str]:
+        """Return ``weight`` where the pairs have weights, and what soft labels and a conflict read.
+
+        Raises:
+            UserError: The pairs lack one of these.
+        """
+        if self.soft_labels and "p_pref" not in there:
+            raise missing_terms("p_pref", "soft_labels", "Make the pairs by step label_pairs, or leave it out.")
+        if self.conflict is not None and "gold_order" not in there:
+            raise missing_terms("gold_order", "conflict", "Make the pairs by step label_pairs with gold_order: true.")
+        wanted = {"weight": True, "p_pref": self.soft_labels, "gold_order": self.conflict is not None}
+        return [name for name, read in wanted.items() if read and name in there]
 
     @field_validator("quick_task")
     @classmethod
@@ -79,6 +106,7 @@ def _prepare(
 
 def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
     from trl import RewardConfig, RewardTrainer
+    from trl.trainer.reward_trainer import DataCollatorForPreference
 
     settings = plan.settings
     assert isinstance(settings, RewardModelSettings)
@@ -90,9 +118,18 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
         plan,
         center_rewards_coefficient=settings.center_rewards,
         disable_dropout=settings.disable_dropout,
+        **({"remove_unused_columns": False} if plan.pair_terms else {}),
     )
     rows, held_out = plan.split()
-    return RewardTrainer(args=config, train_dataset=rows, eval_dataset=held_out, **arguments)
+    if not plan.pair_terms:
+        return RewardTrainer(args=config, train_dataset=rows, eval_dataset=held_out, **arguments)
+    pad = arguments["processing_class"].pad_token_id
+    collator = with_terms(DataCollatorForPreference(pad_token_id=pad))
+    trainer = reward_trainer()(
+        args=config, train_dataset=rows, eval_dataset=held_out, data_collator=collator, **arguments
+    )
+    trainer.conflict = settings.conflict
+    return trainer
 
 
 METHODS = (
