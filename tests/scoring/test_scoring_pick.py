@@ -8,7 +8,7 @@ import pytest
 
 from w2s_align.errors import UserError
 from w2s_align.records import Prompt, Score, to_table
-from w2s_align.scoring.pick import pick_items
+from w2s_align.scoring.pick import pick_items, sure_items
 from w2s_align.steps.pick import Pick
 
 ITEMS = to_table([Prompt.of(f"item {i}") for i in range(21)])
@@ -63,3 +63,12 @@ def test_what_cannot_be_picked_is_refused():
         Pick(items="$i", number=3, by="confidence").check()
     with pytest.raises(UserError, match="reads no labels"):
         Pick(items="$i", number=3, labels="$l").check()
+
+
+def test_all_items_whose_label_is_sure_enough_are_picked() -> None:
+    items = to_table([Prompt.of(f"item {i}") for i in range(4)])
+    ids = items["id"].to_pylist()
+    rows = [Score(one, 0, "m", "label", p) for one, p in zip(ids, (0.7, 0.75, 0.8, None), strict=True)]
+    assert sure_items(items, to_table(rows), 0.75) == {ids[2]}
+    with pytest.raises(UserError, match=r"No label is surer than 0\.9"):
+        sure_items(items, to_table(rows), 0.9)

@@ -67,10 +67,14 @@ def write_pairs(
 
     audit, counts = pairs.audit(gold, generator_licenses), pairs.counts
     if not pairs.table.num_rows:
+        lost = counts.dropped.get("response", {})
+        cut = 2 * lost.get("truncated", 0) > counts.given.get("response", 0)
         raise UserError(
             f"{work.name} made no pair.",
             why=f"Counts: {in_words(counts.lines())}.",
-            fix="Look at the responses with `w2s show`, loosen the filters, or give more prompts.",
+            fix="Most responses were cut at their limit: raise max_tokens where they are generated."
+            if cut
+            else "Look at the responses with `w2s show`, loosen the filters, or give more prompts.",
         )
     facts = CardFacts(name=work.name, license=license or "other", generator_licenses=audit.licenses)
     export_pairs(pairs.table, work.out, facts, audit=audit, counts=counts)

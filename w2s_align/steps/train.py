@@ -176,7 +176,7 @@ class TrainStep(Step):
         if resources.cache_dir is None and work.cache is not None:
             resources = resources.model_copy(update={"cache_dir": str(work.cache / "reference")})
         settings = self.method.settings
-        options = settings.model_validate(self.model_dump(include=set(settings.model_fields)))
+        options = settings.model_validate(self.model_dump(include=set(settings.model_fields), exclude_unset=True))
         if options.quick_task:
             prompts = str(work.inputs["quick_task.prompts"].path / "data")
             options = options.model_copy(
