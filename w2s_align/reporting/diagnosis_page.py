@@ -51,7 +51,7 @@ def diagnosis_article(
                 "Predicted accuracy, %",
                 [
                     Line(
-                        "predicted",
+                        "",
                         [p.factor for p in predictions],
                         [100 * p.accuracy for p in predictions],
                         "accent",
@@ -65,7 +65,12 @@ def diagnosis_article(
         ],
     )
     rows = [
-        [f"{p.factor:g}", _percent(p.accuracy), f"{_percent(p.low)} to {_percent(p.high)}", f"{p.effective:,.0f}"]
+        [
+            "0 (the student)" if p is student else f"{p.factor:g}",
+            _percent(p.accuracy),
+            f"{_percent(p.low)} to {_percent(p.high)}",
+            f"{p.effective:,.0f}",
+        ]
         + (["too few to say"] if p.unsure else [""])
         for p in (student, *predictions)
     ]
