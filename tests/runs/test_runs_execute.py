@@ -93,6 +93,7 @@ def test_a_failed_step_skips_its_readers_and_nothing_else(tmp_path: Path) -> Non
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_the_same_command_ends_with_the_same_data(tmp_path: Path) -> None:
     undisturbed = content(recipe_from_text(LAB).run(tmp_path / "undisturbed"))
     recipe = tmp_path / "recipe.yaml"
