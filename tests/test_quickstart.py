@@ -100,7 +100,7 @@ LONG = {
     "w2s run smollm2/sentences": "w2s plan smollm2/sentences",  # most of an hour; its report was looked at
     "w2s run on_policy/lab": "w2s plan on_policy/lab",  # some minutes; recipes/on_policy/README.md has what came out
     "w2s run w2sg/lab": "w2s plan w2sg/lab",  # a quarter of an hour; recipes/w2sg/README.md has what came out
-    "w2s run mine.yaml dpo.beta=0.5": "w2s run mine.yaml dpo.beta=0.5 dpo.seeds=[1]",  # three trainings were made above
+    "w2s run mine.yaml dpo.beta=0.5": "w2s run mine.yaml dpo.beta=0.5 dpo.seeds=[1]",  # three seeds: above
     "w2s run delta_learning/qwen3b_over_1b5": "w2s plan delta_learning/qwen3b_over_1b5",  # eight GPUs
     "w2s rehearse delta_learning/qwen3b_over_1b5": "w2s plan delta_learning/qwen3b_over_1b5",  # test_runs_rehearse.py
     "w2s rehearse --all": "w2s plan --help",  # test_runs_rehearse.py
