@@ -10,7 +10,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
 from w2s_align.errors import UserError
 from w2s_align.records import PAIR_TERMS
@@ -28,6 +27,8 @@ def confidence_weight(difference: ArrayLike) -> NDArray[np.float64]:
         difference: Score of the chosen response less that of the rejected one; its sign is not read, so that a
             reversed pair weighs what the pair weighs.
     """
+    from scipy.special import expit  # here: recipes are checked without it
+
     return np.asarray(2 * (expit(np.abs(np.asarray(difference, dtype=float))) - 0.5))
 
 
