@@ -255,6 +255,8 @@ def test_what_cannot_work_is_refused_before_the_first_step(student, weak, tiny, 
     contrasts = [{"plus": plus, "minus": minus}]
     with pytest.raises(ValueError, match="there is nothing to learn"):
         DistillSettings(**STEPS)
+    with pytest.raises(ValueError, match="would be the adapter's base and not its start"):
+        DistillSettings(**STEPS, contrasts=contrasts, merge_start=False)
     with pytest.raises(ValueError, match="batch_size 4 counts responses and must be a multiple of num_generations 3"):
         GRPOSettings(**STEPS, num_generations=3)
     with pytest.raises(ValueError, match="reward has 1 scorers and reward_weights 2 numbers"):

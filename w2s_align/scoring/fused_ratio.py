@@ -16,7 +16,7 @@ import pyarrow as pa
 from w2s_align.errors import UserError
 from w2s_align.families.fusion import Fusion, check_vocabularies
 from w2s_align.scoring.scorer import Outcome
-from w2s_align.scoring.scorers.logprob import Span, span_of
+from w2s_align.scoring.scorers.logprob import Span, padded, span_of
 
 
 @dataclass
@@ -99,14 +99,7 @@ def fused_ratios(
     good.sort(key=lambda entry: len(entry[1][0]))
     for start in range(0, len(good), batch_size):
         some = good[start : start + batch_size]
-        width = max(len(ids) for _, (ids, _) in some)
-        ids = torch.zeros((len(some), width), dtype=torch.long)  # responses x tokens, filled up on the right
-        mask = torch.zeros_like(ids)
-        answer = torch.zeros((len(some), width - 1))  # 1 where the next token belongs to the response
-        for i, (_, (tokens, begin)) in enumerate(some):
-            ids[i, : len(tokens)] = torch.tensor(tokens)
-            mask[i, : len(tokens)] = 1
-            answer[i, begin - 1 : len(tokens) - 1] = 1
+        ids, mask, answer = padded([span for _, span in some])
         with torch.inference_mode():
             logits = {
                 name: one(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, :-1].float()

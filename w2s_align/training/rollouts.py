@@ -56,6 +56,15 @@ class RolloutSettings(TrainSettings):
     """What writes the responses. On GPUs vLLM is faster, in the same process or as a server started by `trl
     vllm-serve`; its other options go into trl: {vllm_...: ...}. Both vLLM ways are TRL's and were never run here."""
 
+    @field_validator("merge_start")
+    @classmethod
+    def _starts_merged(cls, value: bool) -> bool:
+        if not value:
+            raise ValueError(
+                "what the student is held to would be the adapter's base and not its start; leave merge_start out"
+            )
+        return value
+
     @field_validator("too_long")
     @classmethod
     def _nothing_to_cut(cls, value: str) -> str:

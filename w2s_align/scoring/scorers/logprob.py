@@ -134,6 +134,29 @@ def span_of(tokenizer: Any, messages: list[dict[str, str]], text: str, longest: 
     return ids, len(prompt)
 
 
+def padded(spans: Sequence[Span]) -> tuple[Any, Any, Any]:
+    """Return chats as tensors, filled up on the right.
+
+    Args:
+        spans: Of :func:`span_of`.
+
+    Returns:
+        Token ids and attention mask, [chats, tokens], and 1 where the next token belongs to the response, [chats,
+        tokens - 1].
+    """
+    import torch
+
+    width = max(len(tokens) for tokens, _ in spans)
+    ids = torch.zeros((len(spans), width), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    answer = torch.zeros((len(spans), width - 1))
+    for i, (tokens, begin) in enumerate(spans):
+        ids[i, : len(tokens)] = torch.tensor(tokens)
+        mask[i, : len(tokens)] = 1
+        answer[i, begin - 1 : len(tokens) - 1] = 1
+    return ids, mask, answer
+
+
 def _open(
     name: str, revision: str | None, scorer: LogprobScorer
 ) -> tuple[Callable[[Sequence[Span]], list[float]], int]:
@@ -154,15 +177,7 @@ def _open(
         by_length = sorted(range(len(spans)), key=lambda row: len(spans[row][0]))
         for start in range(0, len(spans), scorer.batch_size):
             rows = by_length[start : start + scorer.batch_size]
-            width = max(len(spans[row][0]) for row in rows)
-            ids = torch.zeros((len(rows), width), dtype=torch.long)  # chats x tokens
-            mask = torch.zeros((len(rows), width), dtype=torch.long)
-            answer = torch.zeros((len(rows), width - 1))  # 1 where the next token belongs to the response
-            for i, row in enumerate(rows):
-                tokens, begin = spans[row]
-                ids[i, : len(tokens)] = torch.tensor(tokens)
-                mask[i, : len(tokens)] = 1
-                answer[i, begin - 1 : len(tokens) - 1] = 1
+            ids, mask, answer = padded([spans[row] for row in rows])
             with torch.inference_mode():
                 logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, :-1].float()
                 targets = ids[:, 1:, None].to(device)

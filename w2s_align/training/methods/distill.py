@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from w2s_align.errors import UserError
 from w2s_align.families.fusion import Contrast, check_vocabularies, contrast_models, replace_models
-from w2s_align.training.arguments import build_config, load_arguments
+from w2s_align.training.arguments import build_config
 from w2s_align.training.layout import Layout
 from w2s_align.training.method import Inputs, Method
 from w2s_align.training.models import open_start
@@ -118,15 +118,15 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
     assert isinstance(settings, DistillSettings)
     anchor = settings.teacher or plan.start.path
     contrasts = [(c.alpha, c.plus, c.minus) for c in settings.contrasts]
+    members = {model: open_start(model) for model in [anchor, *settings.models().values()]}
     check_vocabularies(
         {plan.start.source: plan.start.tokenizer.get_vocab()}
-        | {model: open_start(model).tokenizer.get_vocab() for model in settings.models().values()}
+        | {model: opened.tokenizer.get_vocab() for model, opened in members.items()}
     )
-    dtype = load_arguments(plan)["dtype"] if plan.settings.adapter else plan.dtype
     config = AutoConfig.from_pretrained(plan.start.path, trust_remote_code=False)
     student_rows = config.get_text_config().vocab_size
     teacher = load_teacher(
-        anchor, contrasts, lambda model: open_start(model).load(dtype), settings.plausibility, student_rows
+        anchor, contrasts, lambda model: members[model].load(plan.dtype), settings.plausibility, student_rows
     )
     arguments = {
         "teacher_model": teacher,

@@ -74,10 +74,6 @@ class RewardedSettings(RolloutSettings):
             raise ValueError("held_out has no loss to follow here; follow the accuracy: quick_task: {prompts: ...}")
         return self
 
-    def frozen_models(self) -> dict[str, str | None]:
-        """Return the copy of the start that a pull towards it needs; an adapter is switched off instead."""
-        return {"reference": None} if getattr(self, "beta", 0) and self.adapter is None else {}
-
     @property
     def rewards(self) -> list[str | ScorerSettings]:
         """The scorers as a list."""
@@ -105,19 +101,28 @@ class RewardedSettings(RolloutSettings):
             )
 
 
-class GRPOSettings(RewardedSettings):
+class PulledSettings(RewardedSettings):
+    """What is set where rewards pull away from the start model, and a penalty back to it."""
+
+    beta: float = Field(0.0, ge=0)
+    """Strength of the pull towards the start model; 0 keeps no second model."""
+
+    def frozen_models(self) -> dict[str, str | None]:
+        """Return the copy of the start that the pull needs; an adapter is switched off instead."""
+        return {"reference": None} if self.beta and self.adapter is None else {}
+
+
+class GRPOSettings(PulledSettings):
     """Group relative policy optimization and its variants."""
 
     variant: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
     """grpo: loss by response, advantages divided by their group's deviation (arXiv 2402.03300). dr_grpo: neither
     (arXiv 2503.20783). dapo: loss by token, a higher upper clip, cut responses left out (arXiv 2503.14476)."""
-    beta: float = Field(0.0, ge=0)
-    """Strength of the pull towards the start model; 0 keeps no second model."""
     epsilon: float = Field(0.2, gt=0)
     """Probability ratios are clipped at 1 - epsilon and 1 + epsilon."""
 
 
-class RLOOSettings(RewardedSettings):
+class RLOOSettings(PulledSettings):
     """REINFORCE with the mean of the other responses as baseline."""
 
     num_generations: int = Field(4, ge=2)

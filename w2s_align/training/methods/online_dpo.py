@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from w2s_align.training.arguments import build_config
 from w2s_align.training.method import Method
-from w2s_align.training.methods.grpo import PROMPTS, RewardedSettings, prepare_rewarded
+from w2s_align.training.methods.grpo import PROMPTS, PulledSettings, prepare_rewarded
 from w2s_align.training.rewards import check_reward, reward_function
 from w2s_align.training.rollouts import rollout_health, rollout_trainer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from w2s_align.training.plan import TrainingPlan
 
 
-class OnlineDPOSettings(RewardedSettings):
+class OnlineDPOSettings(PulledSettings):
     """Online DPO: two responses to each prompt, of which the better one is chosen; equal ones teach nothing."""
 
     num_generations: Literal[2] = 2
