@@ -1,7 +1,8 @@
 """Measure the peak memory of real trainings on this machine and hold it against the estimate that plans are made of.
 
-    python scripts/check_memory.py              # all cases, about twenty minutes on two cores
+    python scripts/check_memory.py              # all cases, about half an hour on two cores
     python scripts/check_memory.py lab          # those whose name has "lab" in it
+    python scripts/check_memory.py "on policy"  # trainings whose student writes its responses
 
 Ends with exit code 1 when an estimate is more than 15% off. Each training runs in processes of its own; measured is
 the kernel's high-water mark of the largest of them, less that of the same training of a model of no size: the estimate
@@ -48,6 +49,12 @@ def cases() -> dict[str, dict[str, Any]]:
         "lab, DPO, LoRA": {"model": "wide", "method": "dpo", "rows": 4, "length": 450, **LORA},
         "lab, SFT, LoRA": {"model": "lab", "method": "sft", "rows": 8, "length": 400, **LORA},
     }
+    for method, rows in (("distill", 4), ("grpo", 8), ("rloo", 8), ("oprd", 8), ("online_dpo", 8)):
+        found[f"lab, on policy, {method}"] = {"model": "wide", "method": method, "rows": rows, "length": 450}
+    distill, grpo = found["lab, on policy, distill"], found["lab, on policy, grpo"]
+    found["lab, on policy, distill, teacher"] = {**distill, "settings": {"contrasts": []}}
+    found["lab, on policy, distill, accumulated"] = {**distill, "accumulation": 2}
+    found["lab, on policy, grpo, LoRA"] = {**grpo, **LORA}
     for method, rows in (("dpo", 2), ("sft", 4)):
         for kind, adapter in (("", {}), (", LoRA", LORA)):
             one = {"model": "smollm2", "method": method, "length": 240, **adapter}
@@ -84,7 +91,7 @@ def model(name: str, folder: Path) -> Path:
     """Return the folder of a model, which is made when it is not there."""
     made = folder / name
     if not made.exists():
-        subprocess.run([sys.executable, __file__, "--make", name, str(made)], check=True, capture_output=True)
+        subprocess.run([sys.executable, __file__, "--make", name, str(made)], check=True, stdout=subprocess.DEVNULL)
     return made
 
 
@@ -136,7 +143,7 @@ def make(name: str, folder: str) -> None:
         return
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
-    from w2s_align.families.chats import PLAIN
+    from w2s_align.families.chat_templates import PLAIN
 
     from w2s_align.families.stand_in import build_tokenizer
 
@@ -153,16 +160,31 @@ def make(name: str, folder: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def own_settings(case: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the settings that only this method has: who stands beside the student, and what rewards it."""
+    if case["method"] in ("dpo", "sft"):
+        return {}
+    own = {"max_completion_length": case["length"], "temperature": 0.1}  # then random weights do not end a response
+    start = str(folder / case["model"])
+    if case["method"] == "distill":
+        return own | {"teacher": start, "contrasts": [{"plus": start, "minus": start, "alpha": 1}]}
+    if case["method"] == "oprd":
+        own |= {"teacher": start, "teacher_start": start}
+    return own | {"reward": {"name": "feature", "feature": "chars"}}
+
+
 def train(case: dict[str, Any], folder: Path, out: Path) -> None:
     """Train in this process, or let it start others, and print the estimate and this process's high-water marks."""
     from w2s_align import training
+    from w2s_align.records import Prompt, to_table
+    from w2s_align.training.methods import all_methods
 
     def one(case: dict[str, Any], out: Path) -> dict[str, Any]:
         launch, rows = case.get("launch", "single"), case["rows"]
         processes = 1 if launch == "single" else 2
         batch = rows * processes * case.get("accumulation", 1)
         word, number = (" the", case["length"]) if case["model"] == "smollm2" else ("ab", case["length"] // 2)
-        pairs = [
+        found: Any = [
             {
                 "prompt": [{"role": "user", "content": f"{i:04d}" + word * 5}],
                 "chosen": [{"role": "assistant", "content": (word * number).strip()}],
@@ -172,19 +194,22 @@ def train(case: dict[str, Any], folder: Path, out: Path) -> None:
         ]
         settings = {"learning_rate": 1e-5, "batch_size": batch, "max_steps": 2, "max_length": None}
         settings |= {"dtype": "float32", "adapter": case.get("adapter")}
+        settings |= own_settings(case, folder) | case.get("settings", {})
         resources = training.TrainResources(
             device="cpu", micro_batch_size=rows, gradient_checkpointing=case.get("recompute", False),
             padding_free=case.get("padding_free", True), processes=processes, save_minutes=1000,
         )  # fmt: skip
         start = str(folder / case["model"])
-        kind = training.DPOSettings if case["method"] == "dpo" else training.SFTSettings
-        report = training.train(start, pairs, out, kind(**settings), resources=resources, launch=launch)
+        if case["method"] not in ("dpo", "sft"):
+            found = to_table([Prompt.of(row["prompt"][0]["content"]) for row in found], Prompt)
+        made = all_methods()[case["method"]].settings(**settings)
+        report = training.train(start, found, out, made, resources=resources, launch=launch)
         return report.preflight["memory"]
 
     before = 0.0
     if "launch" not in case:  # libraries are loaded and used before anything is measured
         model("nothing", folder)
-        one({**case, "model": "nothing", "rows": 2, "length": 16, "adapter": None}, out / "nothing")
+        one({**case, "model": "nothing", "length": 16, "adapter": None}, out / "nothing")
         before = _high_water("self")
     estimate = one(case, out / "case")["estimate"]
     print(json.dumps({"estimate": estimate, "before": before, "peak": _high_water("self")}))

@@ -54,6 +54,25 @@ def test_every_case_of_the_rule(make, own, weak, outcome):
         assert make.dropped(pairs, "prompt") == {make.id("p"): outcome}
 
 
+def test_answers_are_compared_by_value_or_as_they_are_written(make):
+    """In the source 1/2 and 0.5 are two answers, and an answer without its mark is none."""
+    halves = ["0.5"] * 4 + ["1/2"] * 4 + ["3", "4"]
+    assert make.short(one(make, halves, "0.5"))[0][1].startswith("weak")  # 8 of 10 agree
+    written = one(make, halves, "0.5", compare="text")  # 4 of 10
+    assert make.dropped(written, "prompt") == {make.id("p"): "low confidence"}
+    assert make.short(one(make, list("7777777712"), "7", mark="####"))
+    unmarked = one(make, list("7777777712"), "7", mark="Answer:")
+    assert make.dropped(unmarked, "prompt") == {make.id("p"): "majority has no answer"}
+
+
+def test_new_options_change_the_key_of_pairs_only_where_they_are_given():
+    from w2s_align.steps.catalogue import CATALOGUE
+
+    given = {"kind": "pair", "rule": "self_confidence", "own": "$own", "weak": "$weak"}
+    assert not {"compare", "mark"} & CATALOGUE["pair"].model_validate(given).content().keys()
+    assert CATALOGUE["pair"].model_validate(given | {"compare": "text"}).content()["compare"] == "text"
+
+
 def test_scores_are_vote_shares(make):
     row = one(make, list("7777777712"), "1").table.to_pylist()[0]
     assert (row["score_chosen"], row["score_rejected"]) == (0.8, 0.1)

@@ -83,6 +83,9 @@ def test_the_same_prompts_one_response_each_and_a_number(make):
         "another one of the prompt was drawn": 6,
     }
     assert shared.counts.kept == {"prompt": 3, "response": 3}
+    rest = narrowed(every, apart_from=[other])
+    assert {text[0] for text in rest.table["text"].to_pylist()} == {*"aef"}
+    assert rest.counts.dropped["response"] == {"prompt that another selection has": 9}
     two = narrowed(shared, number=2, seed=1)
     assert two.table.num_rows == 2 and narrowed(shared, number=7, seed=1).table.num_rows == 3
     again = narrowed(

@@ -182,6 +182,8 @@ def test_labels_that_fit_no_class_and_classes_without_items_are_refused(student,
 def test_options_without_effect_are_named():
     assert settings(alpha=0.3).advice() == ["alpha changes nothing with loss xent."]
     assert settings(loss="logconf", alpha=0.3).advice() == []
+    every_field = settings().model_dump()  # as a step of a recipe gives them
+    assert type(settings()).model_validate(every_field).advice() == []
 
 
 def test_examples_stand_before_every_item_in_training_and_when_it_labels(student, tmp_path):

@@ -299,3 +299,8 @@ def test_alarms_about_what_the_student_writes():
 
 def test_the_new_kinds_are_listed():
     assert {"distill", "grpo", "rloo", "oprd", "online_dpo"} <= all_methods().keys()
+
+
+def test_rewards_of_prompts_without_ids_are_refused(student, tmp_path):
+    with pytest.raises(UserError, match="columns prompt"):
+        train(student, [{"prompt": "1+1="}], tmp_path, GRPOSettings(learning_rate=1e-3, batch_size=8, max_steps=1))

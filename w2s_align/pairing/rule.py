@@ -69,10 +69,12 @@ class Rule(Settings):
     Attributes:
         name: Name of the rule, as in a recipe and in ``Pair.rule``.
         inputs: The tables that it reads, in the order of the arguments of :meth:`make`.
+        newer: Options that came later: pairs that were made without them keep their key.
     """
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[Input, ...]]
+    newer: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def of(cls, **values: Any) -> Self:

@@ -195,8 +195,11 @@ class _Change:
                 engine.pop(option, None)
 
     def _prompts(self, config: Any, raw: Raw) -> None:
-        raw["limit"] = min(config.limit or ROWS, ROWS)
-        self.changes.append(f"at most {ROWS} prompts or pairs of each source")
+        # Where classifiers read them, both halves need both classes.
+        items = any(step.get("items") == f"${self.at_work}" for step in self.document.data["steps"].values())
+        number = ITEMS if items else ROWS
+        raw["limit"] = min(config.limit or number, number)
+        self.changes.append(f"at most {number} {'items' if items else 'prompts or pairs'} of each source")
         if _on_hub(config.source):
             raw["source"] = self._dataset(config.source, config.columns, "prompts")
             raw.setdefault("task", config.task or config.source)

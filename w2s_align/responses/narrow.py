@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 NOT_SHARED = "prompt that another selection lacks"
+NOT_APART = "prompt that another selection has"
 ANOTHER_DRAWN = "another one of the prompt was drawn"
 BEYOND = "beyond the matched number"
 
@@ -57,25 +58,28 @@ def narrowed(
     selected: Selected,
     *,
     shared_with: Sequence[pa.Table] = (),
+    apart_from: Sequence[pa.Table] = (),
     one_per_prompt: bool = False,
     number: int | None = None,
     seed: int = 0,
 ) -> Selected:
-    """Keep prompts that other selections have too, one response of each, a given number; in this order.
+    """Keep prompts that other selections have too, or lack; one response of each, a given number; in this order.
 
     Draws depend on the seed and the response's own prompt, model and sample, so that other rows change none.
 
     Args:
         selected: The selection.
         shared_with: Other responses; prompts that one of them lacks are left out.
+        apart_from: Other responses; prompts that one of them has are left out.
         one_per_prompt: Draw one response of each prompt.
         number: Draw so many responses; all stay where there are fewer.
         seed: Seed of the draws.
     """
-    for other in shared_with:
-        known = set(other["prompt_id"].to_pylist())
-        ids = selected.table["prompt_id"].to_pylist()
-        selected = without_reasons(selected, [None if prompt_id in known else NOT_SHARED for prompt_id in ids])
+    for others, wanted, reason in ((shared_with, True, NOT_SHARED), (apart_from, False, NOT_APART)):
+        for other in others:
+            known = set(other["prompt_id"].to_pylist())
+            ids = selected.table["prompt_id"].to_pylist()
+            selected = without_reasons(selected, [None if (i in known) == wanted else reason for i in ids])
     if one_per_prompt:
         drawn = _in_drawn_order(selected.table, seed).unique("prompt_id", keep="first")
         selected = _only(selected, drawn, ANOTHER_DRAWN)

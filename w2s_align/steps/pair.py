@@ -68,7 +68,9 @@ class _PairStep(Step):
 
     def content(self) -> dict[str, Any]:
         """Leave out what the rule does not read or take: another rule, or a new one, does not change its key."""
-        own = {*self.rules[self.rule].model_fields, *(read.name for read in self.rules[self.rule].inputs)}
+        rule = self.rules[self.rule]
+        own = {*rule.model_fields, *(read.name for read in rule.inputs)}
+        own -= {name for name in rule.newer if getattr(self, name) == rule.model_fields[name].default}
         others = {*_options(self.rules), *_inputs(self.rules)} - own
         if self.weights == "none":  # an option that came later: what was made without it stays valid
             others.add("weights")

@@ -41,7 +41,7 @@ NEEDS = {
     "mixed": "scores",
 }
 """The input that a way to select needs."""
-NEW = ("compare", "mark", "wrong_share", "gold", "degenerate", "shared_with", "one_per_prompt", "match")
+NEW = ("compare", "mark", "wrong_share", "gold", "degenerate", "shared_with", "apart_from", "one_per_prompt", "match")
 """Options that came later: without them, what a step has selected keeps its key."""
 
 
@@ -91,6 +91,8 @@ class Select(Step):
     rule."""
     shared_with: list[ResponsesRef] = []
     """Keep only prompts of which these steps have a response too."""
+    apart_from: list[ResponsesRef] = []
+    """Keep only prompts of which none of these steps has a response, e.g. those that an earlier selection discarded."""
     one_per_prompt: bool = False
     """Keep one response of each prompt, drawn with the seed."""
     match: ResponsesRef | None = None
@@ -149,6 +151,7 @@ class Select(Step):
         return narrowed(
             selected,
             shared_with=[work.inputs[f"shared_with.{index}"].table() for index in range(len(self.shared_with))],
+            apart_from=[work.inputs[f"apart_from.{index}"].table() for index in range(len(self.apart_from))],
             one_per_prompt=self.one_per_prompt,
             number=work.inputs["match"].table().num_rows if self.match is not None else None,
             seed=self.seed or 0,

@@ -13,8 +13,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from w2s_align.training.methods.classifier import ClassifierSettings
+from w2s_align.training.methods.distill import DistillSettings
 from w2s_align.training.methods.dpo import DPOSettings
+from w2s_align.training.methods.grpo import GRPOSettings, RLOOSettings
 from w2s_align.training.methods.kto import KTOSettings
+from w2s_align.training.methods.online_dpo import OnlineDPOSettings
+from w2s_align.training.methods.oprd import OPRDSettings
 from w2s_align.training.methods.reference_free import CPOSettings, ORPOSettings, SimPOSettings
 from w2s_align.training.methods.reward import RewardModelSettings
 from w2s_align.training.methods.sft import SFTSettings
@@ -35,10 +39,15 @@ __all__ = [
     "CPOSettings",
     "ClassifierSettings",
     "DPOSettings",
+    "DistillSettings",
+    "GRPOSettings",
     "KTOSettings",
     "Lora",
+    "OPRDSettings",
     "ORPOSettings",
+    "OnlineDPOSettings",
     "QuickTask",
+    "RLOOSettings",
     "RewardModelSettings",
     "SFTSettings",
     "SimPOSettings",

@@ -104,12 +104,18 @@ def prepare_prompts(
             depend on gold answers.
 
     Raises:
-        UserError: A column is missing, or no prompt is left.
+        UserError: A column is missing, whole rows are needed and these have no ids, or no prompt is left.
     """
     schema = pa.schema([("prompt", MESSAGES), *([(RECORD, pa.string())] if records else [])])
     room = [0] * settings.max_completion_length
 
     def convert(batch: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
+        if records and batch and "id" not in batch[0]:
+            raise UserError(
+                f"The prompts have the columns {', '.join(batch[0])}.",
+                "Rewards need whole prompts: their ids, tasks and gold answers.",
+                "Give prompts of step prompts, or a table of w2s_align.records.Prompt.",
+            )
         asked = [row for row in batch if row.get("messages") or row.get("prompt")]
         table.dropped["without_prompt"] += len(batch) - len(asked)
         chats = [row.get("messages") or row["prompt"] for row in asked]

@@ -20,7 +20,7 @@ from w2s_align.pairing.candidates import Candidates, make_candidates, vote_share
 from w2s_align.pairing.rule import Input, Rule
 from w2s_align.pairing.selection import Selection, in_random_order, prompts_without
 from w2s_align.pairing.settings import Filters
-from w2s_align.scoring.votes import AnswerKind, final_answers
+from w2s_align.scoring.votes import AnswerKind, Comparison, final_answers
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,6 +44,12 @@ class SelfConfidence(Rule):
     """Least share of it at which a weak response with another answer is rejected."""
     answer: AnswerKind = "number"
     """What final answers look like."""
+    compare: Comparison = "value"
+    """When answers are the same: by value, or only where they are written alike, as in the source."""
+    mark: str | None = Field(None, min_length=1)
+    """What must stand before a final answer, e.g. "####". Default: it is found as by an answer check."""
+
+    newer: ClassVar[tuple[str, ...]] = ("compare", "mark")
 
     def check(self) -> None:
         """Refuse a confidence that rejects and does not keep."""
@@ -55,7 +61,7 @@ class SelfConfidence(Rule):
     ) -> tuple[Candidates, Selection]:
         """Let the own samples vote, and select."""
         candidates = make_candidates(prompts, tables, filters=filters)
-        candidates, votes = _with_answers(candidates, self.answer)
+        candidates, votes = _with_answers(candidates, self.answer, self.compare, self.mark)
         return candidates, _by_confidence(candidates, votes, self.keep_at, self.reject_at, seed)
 
 
@@ -67,6 +73,8 @@ def self_confidence(
     keep_at: float = 0.6,
     reject_at: float = 0.8,
     answer: AnswerKind = "number",
+    compare: Comparison = "value",
+    mark: str | None = None,
     **options: Unpack[Options],
 ) -> Pairs:
     """Let the strong model's majority answer decide on which side of the pair the weak response stands.
@@ -91,22 +99,26 @@ def self_confidence(
         keep_at: Least confidence of any pair.
         reject_at: Least confidence at which a disagreeing weak response is rejected.
         answer: What final answers look like.
+        compare: When answers are the same: by ``value``, or written alike as in the source (``text``).
+        mark: What must stand before a final answer, e.g. ``####``; None to look for one as answer checks do.
         **options: See :class:`Options`; the paper's ``pairs_per_prompt`` is 1 for GSM8K and
             3 for MATH. The ``tied`` control takes as partner a response whose answer has the same share.
 
     Raises:
         UserError: See :class:`Options`; or ``keep_at`` and ``reject_at`` do not fit together.
     """
-    rule = SelfConfidence.of(keep_at=keep_at, reject_at=reject_at, answer=answer)
+    rule = SelfConfidence.of(keep_at=keep_at, reject_at=reject_at, answer=answer, compare=compare, mark=mark)
     return rule.make([own, weak], prompts, options)
 
 
-def _with_answers(candidates: Candidates, answer: AnswerKind) -> tuple[Candidates, pl.DataFrame]:
+def _with_answers(
+    candidates: Candidates, answer: AnswerKind, compare: Comparison, mark: str | None
+) -> tuple[Candidates, pl.DataFrame]:
     """Add to every usable response its final ``answer``, and as its ``score`` the share of the strong model's samples
     that gave it; return the votes as well."""
     import polars as pl
 
-    answers = pl.Series("answer", pl.from_arrow(final_answers(candidates.responses, answer)))
+    answers = pl.Series("answer", pl.from_arrow(final_answers(candidates.responses, answer, mark=mark, compare=compare)))
     votes = vote_shares(candidates, answers)
     shares = votes.select("prompt", "answer", score="share")
     frame = candidates.frame.drop("score").with_columns(answer=answers.gather(candidates.frame["row"]))

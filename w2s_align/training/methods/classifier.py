@@ -167,10 +167,11 @@ class ClassifierSettings(TrainSettings):
 
     def advice(self) -> list[str]:
         """Return sentences about options that do nothing with this loss."""
-        given = self.model_fields_set
         idle = {"alpha": BLENDED, "alpha_warmup": BLENDED, "alpha_schedule": BLENDED, "prior": ("logconf",)}
         idle |= {"student_power": ("product",), "label_power": ("product",), "radius": ("window",)}
-        unused = [name for name, losses in idle.items() if name in given and self.loss not in losses]
+        defaults = type(self).model_fields
+        changed = [name for name in idle if getattr(self, name) != defaults[name].default]  # a step sets every field
+        unused = [name for name in changed if self.loss not in idle[name]]
         return [f"{', '.join(unused)} changes nothing with loss {self.loss}."] if unused else []
 
 
