@@ -143,8 +143,8 @@ def make(name: str, folder: str) -> None:
         return
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
-    from w2s_align.families.chat_templates import PLAIN
 
+    from w2s_align.families.chat_templates import PLAIN
     from w2s_align.families.stand_in import build_tokenizer
 
     shape = dict(SHAPES[name])

@@ -22,6 +22,7 @@ from w2s_align.estimates.rows import estimate_rows
 from w2s_align.estimates.training import count_rows, estimate_training
 from w2s_align.families import Shape, find_shape, in_cache, shipped_shapes
 from w2s_align.steps.debate import DebateStep
+from w2s_align.steps.decompose import Decompose
 from w2s_align.steps.generate import Generate
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.meta_ranking import MetaRanking
@@ -63,8 +64,8 @@ class _Estimator:
             self.found[name] = _finished(done)
         elif isinstance(config, TrainStep):
             self.found[name] = self._training(name, config)
-        elif isinstance(config, Generate | JudgeStep | MetaRanking | DebateStep):
-            place = {Generate: "prompts", DebateStep: "items"}.get(type(config), "responses")
+        elif isinstance(config, Generate | JudgeStep | MetaRanking | DebateStep | Decompose):
+            place = {Generate: "prompts", DebateStep: "items", Decompose: "prompts"}.get(type(config), "responses")
             asked = self._sources(name, place)
             shape = None if config.engine.name == "openai" else self._shape(name, config.model)
             exact = all(one.exact for one in asked)

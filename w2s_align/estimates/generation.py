@@ -13,6 +13,7 @@ from w2s_align.estimates.gpus import Hardware
 from w2s_align.families import Shape
 from w2s_align.generation.memory import generation_memory
 from w2s_align.steps.debate import DebateStep
+from w2s_align.steps.decompose import Decompose
 from w2s_align.steps.judge import JudgeStep
 from w2s_align.steps.meta_ranking import MetaRanking
 
@@ -31,6 +32,8 @@ def estimate_generation(
     """
     n, responses = config.sampling.n, None
     found = StepEstimate(None if rows is None else rows * n, exact=exact and rows is not None)
+    if rows is not None and isinstance(config, Decompose):
+        found.rows, found.exact = rows * config.at_most, False  # at most
     if rows is not None:
         responses = rows * n * _requests_per_row(config)
         low, high = answer_tokens(config.sampling.max_tokens)
@@ -78,8 +81,11 @@ def _advice(shape: Shape, memory: float, spread: int, longest: int, count: int) 
 def _requests_per_row(config: Any) -> int:
     """Return the requests per row.
 
-    A judge gets one per aspect, or per other response; references take two each, a debate takes its turns.
+    A judge gets one per aspect, or per other response; references take two each, a debate takes its turns, a
+    decomposition one answer and three checks of each sub-problem at most.
     """
+    if isinstance(config, Decompose):
+        return 1 + 3 * config.at_most
     if isinstance(config, DebateStep):
         return config.turns
     if isinstance(config, MetaRanking):

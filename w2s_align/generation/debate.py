@@ -26,6 +26,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from w2s_align.errors import UserError
 from w2s_align.generation.generate import generate
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
+from w2s_align.generation.wording import check_parts
 from w2s_align.records import VIEWS, Message, Prompt, Settings, from_table, to_table
 
 if TYPE_CHECKING:
@@ -77,13 +78,7 @@ class Wording(Settings):
     @classmethod
     def _names_parts(cls, text: str, info: ValidationInfo) -> str:
         parts = PARTS[str(info.field_name)]
-        try:
-            text.format(**dict.fromkeys(parts, ""))
-        except (KeyError, IndexError, ValueError, AttributeError):
-            raise ValueError(f"{text!r} may name {', '.join(f'{{{part}}}' for part in parts)} in braces") from None
-        if f"{{{parts[0]}}}" not in text:
-            raise ValueError(f"{text!r} must name {{{parts[0]}}}")
-        return text
+        return check_parts(text, parts, parts[:1])
 
 
 class DebateSettings(Settings):

@@ -304,6 +304,12 @@ class _Change:
         raw["sampling"] = raw.get("sampling") or {"temperature": 1}
         self._sampling(raw["sampling"])
 
+    def _decompose(self, config: Any, raw: Raw) -> None:
+        raw.clear()
+        source = self._dataset(f"sub-problems of {config.prompts}", {}, "prompts")
+        raw |= {"kind": "prompts", "source": source, "task": "sub-problems", "limit": ROWS, "resources": {"cpus": 1}}
+        self.changes.append("made-up sub-problems: a stand-in takes nothing apart")
+
     def _select(self, config: Any, raw: Raw) -> None:
         """Keep every response: those of stand-ins are right, or agree, by chance at most."""
         kept = ("kind", "responses", "seed", "resources", "one_per_prompt", "match")

@@ -7,6 +7,7 @@ from w2s_align.steps.best_of import BestOf
 from w2s_align.steps.combine import Combine
 from w2s_align.steps.cut import Cut
 from w2s_align.steps.debate import DebateStep
+from w2s_align.steps.decompose import Decompose
 from w2s_align.steps.diagnose import Diagnose
 from w2s_align.steps.ensemble import Ensemble
 from w2s_align.steps.evaluate import Evaluate
@@ -70,6 +71,7 @@ CATALOGUE: dict[str, type[Step]] = {
             Select,
             StepErrorsStep,
             DebateStep,
+            Decompose,
             PairStep,
             LabelErrorsStep,
             ImportPairs,

@@ -92,7 +92,7 @@ class Select(Step):
     shared_with: list[ResponsesRef] = []
     """Keep only prompts of which these steps have a response too."""
     apart_from: list[ResponsesRef] = []
-    """Keep only prompts of which none of these steps has a response, e.g. those that an earlier selection discarded."""
+    """Keep only prompts of which none of these steps has a response: what an earlier selection discarded."""
     one_per_prompt: bool = False
     """Keep one response of each prompt, drawn with the seed."""
     match: ResponsesRef | None = None

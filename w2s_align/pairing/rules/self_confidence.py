@@ -114,11 +114,13 @@ def self_confidence(
 def _with_answers(
     candidates: Candidates, answer: AnswerKind, compare: Comparison, mark: str | None
 ) -> tuple[Candidates, pl.DataFrame]:
-    """Add to every usable response its final ``answer``, and as its ``score`` the share of the strong model's samples
+    """Add to every usable response its final ``answer``, and as ``score`` the share of the strong model's samples
     that gave it; return the votes as well."""
     import polars as pl
 
-    answers = pl.Series("answer", pl.from_arrow(final_answers(candidates.responses, answer, mark=mark, compare=compare)))
+    answers = pl.Series(
+        "answer", pl.from_arrow(final_answers(candidates.responses, answer, mark=mark, compare=compare))
+    )
     votes = vote_shares(candidates, answers)
     shares = votes.select("prompt", "answer", score="share")
     frame = candidates.frame.drop("score").with_columns(answer=answers.gather(candidates.frame["row"]))
