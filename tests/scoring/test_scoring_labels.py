@@ -30,7 +30,10 @@ def test_gold_answers_are_labels_where_there_are_no_others():
 
 
 def test_labels_go_to_their_items_in_the_order_of_the_classes():
-    table = training_rows(ITEMS, labels({IDS[2]: 0.7, IDS[0]: 0.1, IDS[1]: None}), ["0", "1"])
+    given = labels({IDS[2]: 0.7, IDS[0]: 0.1, IDS[1]: None})
+    table = training_rows(ITEMS, given, ["0", "1"])
+    assert table.column_names == ["prompt", "target"]  # gold answers are there for a diagnosis alone
+    assert training_rows(ITEMS, given, ["0", "1"], gold=True)["label"].to_pylist() == ["0", "1", "0", "1"]
     assert table["target"].to_pylist() == [pytest.approx([0.9, 0.1]), None, pytest.approx([0.3, 0.7]), None]
     assert table.column_names == ["prompt", "target"]  # no gold answer is near
 

@@ -214,6 +214,29 @@ def test_examples_that_leave_no_room_are_refused(student, tmp_path):
         settings(examples=[{"text": "a", "label": "2"}])
 
 
+def test_held_out_items_are_measured_against_gold_answers_where_a_recipe_says_diagnostic(student, tmp_path):
+    """Labels are the wrong way round: what is learned from them raises the loss against gold."""
+    rows = []
+    for row in items(48, soft=True):
+        right = "0" if row["target"][0] > 0.5 else "1"
+        rows.append({"prompt": row["prompt"], "target": row["target"][::-1], "label": right})
+    chosen = {"held_out": 16, "evaluate_every": 2, "num_train_epochs": 8}
+    weak = run(student, rows, tmp_path / "weak", **chosen)
+    gold = run(student, rows, tmp_path / "gold", diagnostic=True, **chosen)
+    first, last = (gold.held_out[place]["loss"] for place in (0, -1))
+    assert weak.held_out[-1]["loss"] < weak.held_out[0]["loss"] and last > first + 0.5
+    saved = [
+        (folder / "model" / "model.safetensors").read_bytes() for folder in (tmp_path / "weak", tmp_path / "gold")
+    ]
+    assert saved[0] == saved[1]  # it is measured, not learned
+    assert any("no label-free student" in note for note in gold.notes)
+    unknown = [{**row, "label": None} if place < 4 else row for place, row in enumerate(rows)]
+    report = run(student, unknown, tmp_path / "unknown", diagnostic=True, **{**chosen, "max_steps": 1})
+    assert report.counts.dropped == {"without_gold_answer": 4}
+    with pytest.raises(ValueError, match="diagnostic measures held-out items"):
+        settings(diagnostic=True)
+
+
 def test_the_best_measurement_is_what_is_kept(student, tmp_path):
     from w2s_align.training.verify import probe_logits
 

@@ -94,7 +94,7 @@ def _mean(rows: Sequence[list[float] | None]) -> list[float] | None:
 
 
 def training_rows(
-    items: pa.Table, labels: pa.Table | None, classes: Sequence[str], view: str | None = None
+    items: pa.Table, labels: pa.Table | None, classes: Sequence[str], view: str | None = None, *, gold: bool = False
 ) -> pa.Table:
     """Return items with their labels as rows to train on: ``prompt`` with ``label``, or with ``target``.
 
@@ -103,6 +103,7 @@ def training_rows(
         labels: Rows of ``Score.SCHEMA``; None takes the gold answers, which are not read where there are labels.
         classes: The classes, in the order of targets.
         view: Which view of the items is read.
+        gold: Add the gold answers as ``label`` beside ``target``, for diagnosis.
 
     Returns:
         One row for each item, in their order; its label is null where there is none.
@@ -131,4 +132,5 @@ def training_rows(
             f"There are {len(targets):,} labels.",
             "Let step label read the same items as the classifier that learns from its labels.",
         )
-    return pa.table({"prompt": prompts, "target": pa.array(found, pa.list_(pa.float64()))})
+    table = pa.table({"prompt": prompts, "target": pa.array(found, pa.list_(pa.float64()))})
+    return table.append_column("label", items["answer"]) if gold else table

@@ -39,8 +39,8 @@ class Classifier(TrainStep, ClassifierSettings, method=METHODS[0]):
             [artifact.table() for place, artifact in inputs.items() if place.partition(".")[0] == option]
             for option in ("items", "labels")
         )
-        table = training_rows(join_tables(items), join_tables(labels) if labels else None, self.classes, self.view)
-        return table, Counter()
+        weak = join_tables(labels) if labels else None
+        return training_rows(join_tables(items), weak, self.classes, self.view, gold=self.diagnostic), Counter()
 
 
 STEP = Classifier

@@ -90,7 +90,7 @@ def _columns(names: list[str], needed: tuple[str, ...]) -> list[str]:
     if needed == ("response",):
         formats = [["messages"], ["prompt", "completion"], *formats]
     if needed == ("label",):
-        formats = [["prompt", "target"], ["prompt", "label"]]
+        formats = [["prompt", "target", "label"], ["prompt", "target"], ["prompt", "label"]]
     if needed == ("messages",):
         formats = [list(Prompt.SCHEMA.names), ["messages"], ["prompt"]]
     if needed == ("completion",):

@@ -44,6 +44,7 @@ LATER: dict[str, Any] = {
     "keep": "last",
     "conflict": None,
     "soft_labels": False,
+    "diagnostic": False,
 }
 """Options that came after the first version, with their defaults: where one is not used, it is no part of what makes a
 training this training, and older ones stay valid."""

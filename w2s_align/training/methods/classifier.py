@@ -10,6 +10,7 @@ items are read; step `label` opens it.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -83,6 +84,10 @@ class ClassifierSettings(TrainSettings):
     are."""
     disable_dropout: bool = True
     """Switch off all dropout."""
+    diagnostic: bool = False
+    """Measure held-out items against their gold answers in place of the labels that are learned, also where early
+    stopping or keep: best choose by it: what would be gained if gold were there (arXiv 2312.09390, section 5.1.1).
+    For diagnosis alone: such a student has seen gold answers."""
     shots: int = Field(0, ge=0, le=64)
     """Examples before every item, in training and when it labels: so many rows with the labels that are learned (made
     hard), drawn with the seed and left out of the training; their order is another one for each item (arXiv
@@ -116,6 +121,12 @@ class ClassifierSettings(TrainSettings):
         if isinstance(radius, float | int) and not 0 < radius <= 0.5:
             raise ValueError("radius lies between 0 and 0.5: a probability is that far from 0.5 at most")
         return radius
+
+    @model_validator(mode="after")
+    def _has_something_to_diagnose(self) -> ClassifierSettings:
+        if self.diagnostic and not self.held_out:
+            raise ValueError("diagnostic measures held-out items: set held_out, e.g. to 0.05")
+        return self
 
     @model_validator(mode="after")
     def _fits_the_loss(self) -> ClassifierSettings:
@@ -234,12 +245,13 @@ def _prepare(rows: Rows, encoder: ChatEncoder, settings: ClassifierSettings, fol
     pad, reader = encoder.tokenizer.pad_token_id, settings.reader
     _check_examples(encoder, settings)
     shown = {example.text for example in settings.examples}
-    schema = pa.schema([("input_ids", TOKENS), ("labels", pa.list_(pa.float64()))])
+    targets = ["labels", *(["gold"] if settings.diagnostic else [])]
+    schema = pa.schema([("input_ids", TOKENS), *((name, pa.list_(pa.float64())) for name in targets)])
     shares, gold = [0] * len(settings.classes), False
 
     def convert(batch: list[dict[str, Any]], table: RowCollector) -> list[dict[str, Any]]:
         nonlocal gold
-        gold = gold or "label" in batch[0]
+        gold = gold or "target" not in batch[0]
         asked = [row for row in batch if row["prompt"]]
         if len(asked) < len(batch):
             table.dropped["incomplete"] += len(batch) - len(asked)
@@ -249,14 +261,16 @@ def _prepare(rows: Rows, encoder: ChatEncoder, settings: ClassifierSettings, fol
             asked = rest
         kept = []
         for row, ids in zip(asked, reader.ids(encoder.tokenizer, [row["prompt"] for row in asked]), strict=True):
-            target = _target(row, settings)
+            target, truth = _target(row, settings), _gold(row, settings)
             if target is None:
                 table.dropped["without_label"] += 1
+            elif settings.diagnostic and truth is None:
+                table.dropped["without_gold_answer"] += 1
             elif ids[-1] == pad:
                 table.dropped["ends_in_padding_token"] += 1
             elif table.keep({"label": Answer(ids, len(ids) - 1)}):
                 shares[target.index(max(target))] += 1
-                kept.append({"input_ids": ids, "labels": target})
+                kept.append({"input_ids": ids, "labels": target, **({"gold": truth} if settings.diagnostic else {})})
         return kept
 
     data = store_rows(rows, schema, ("label",), convert, encoder, settings, folder, classes=settings.classes)
@@ -270,6 +284,10 @@ def _prepare(rows: Rows, encoder: ChatEncoder, settings: ClassifierSettings, fol
         )
     if missing:
         data.notes.append(f"No item is most probably of the class {', '.join(missing)}: there is little to learn.")
+    if settings.diagnostic:
+        data.notes.append(
+            "diagnostic: held-out items are measured against gold answers; this is no label-free student."
+        )
     return data
 
 
@@ -289,15 +307,25 @@ def _target(row: dict[str, Any], settings: ClassifierSettings) -> list[float] | 
     else:
         if row["label"] is None:
             return None
-        if str(row["label"]) not in classes:
-            raise UserError(
-                f"The label {row['label']!r} is none of the classes {', '.join(classes)}.",
-                fix="Name all classes: classes: [...], as the items have them for answers.",
-            )
-        target = [float(name == str(row["label"])) for name in classes]
+        target = _certain(row["label"], classes)
     if settings.hard_labels:
         target = [float(place == target.index(max(target))) for place in range(len(target))]
     return [float(p) for p in target]
+
+
+def _gold(row: dict[str, Any], settings: ClassifierSettings) -> list[float] | None:
+    """Return the gold answer of a row as a distribution; None where it has none, or where nobody asked to diagnose."""
+    label = row.get("label") if settings.diagnostic else None
+    return None if label is None else _certain(label, settings.classes)
+
+
+def _certain(label: object, classes: Sequence[str]) -> list[float]:
+    if str(label) not in classes:
+        raise UserError(
+            f"The label {label!r} is none of the classes {', '.join(classes)}.",
+            fix="Name all classes: classes: [...], as the items have them for answers.",
+        )
+    return [float(name == str(label)) for name in classes]
 
 
 def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
@@ -311,6 +339,8 @@ def _trainer(plan: TrainingPlan, callbacks: list[Any]) -> Any:
     tokenizer.pad_token = padding_token(tokenizer)
     set_seed(plan.seed)  # a new head, and an adapter, begin with drawn weights
     rows, held_out = plan.split()
+    if settings.diagnostic and held_out is not None:
+        held_out = held_out.remove_columns("labels").rename_column("gold", "labels")
     arguments = build_config(TrainingArguments, plan, remove_unused_columns=False)
     return LabelTrainer(
         settings.objective,
