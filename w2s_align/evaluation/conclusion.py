@@ -32,7 +32,12 @@ from w2s_align.evaluation.results import Comparison, Estimate, Results
 
 ALPHA = 0.05
 """Adjusted p-values below this count: the level that papers use."""
-HOW = {"greedy": "with greedy decoding", "standard": "with each task's own decoding"}
+HOW = {
+    "greedy": "with greedy decoding",
+    "standard": "with each task's own decoding",
+    "labels": "on the test items",
+    "order": "on the test pairs",
+}
 """Sampling settings in a sentence."""
 
 Status = Literal["improved", "partial", "worse", "no_effect", "undefined", "compared"]
