@@ -19,7 +19,7 @@ from w2s_align.pairing.controls import CONTROLS, Control, reverse, swap_half, ti
 from w2s_align.pairing.counts import Counts, count_dropped
 from w2s_align.pairing.decontaminate import Items, Leaks
 from w2s_align.pairing.dropped import dropped_rows
-from w2s_align.pairing.filters import filter_pairs, match_lengths, with_sides
+from w2s_align.pairing.filters import balance_lengths, filter_pairs, match_lengths, with_sides
 from w2s_align.pairing.prompt_filters import filter_prompts
 from w2s_align.pairing.selection import Selection
 from w2s_align.pairing.settings import Filters
@@ -134,6 +134,9 @@ def make_pairs(rule: str, candidates: Candidates, selection: Selection, options:
     if filters.match_lengths:  # after the cap: it is the pairs that are trained on whose lengths are to match
         capped, unmatched = match_lengths(capped, candidates, filters, seed)
         removed = pl.concat([removed, unmatched], how="diagonal")
+    if filters.balance_lengths:
+        capped, unbalanced = balance_lengths(capped, candidates, filters)
+        removed = pl.concat([removed, unbalanced], how="diagonal")
     lost = _first_reasons(removed).join(
         capped.select("prompt").unique(), on="prompt", how="anti", maintain_order="left"
     )

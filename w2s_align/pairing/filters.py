@@ -6,7 +6,10 @@ by a text filter) are set aside earlier, in ``candidates.py``, because a rule mu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from w2s_align.errors import UserError
 from w2s_align.pairing.candidates import CHUNK_ROWS, Candidates, normalized
@@ -16,6 +19,10 @@ from w2s_align.pairing.shingles import UNSPACED
 
 if TYPE_CHECKING:
     import polars as pl
+
+Floats: TypeAlias = NDArray[np.float64]
+TINY = 1e-12
+"""Shares are ratios of whole numbers: one that equals a cut is kept however it is rounded."""
 
 
 def filter_pairs(pairs: pl.DataFrame, candidates: Candidates, filters: Filters) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -72,6 +79,48 @@ def match_lengths(
     kept = wide.filter("stays").select(pairs.columns)
     lost = wide.filter(~pl.col("stays")).select(*pairs.columns, reason=pl.lit("length match"))
     return kept, lost
+
+
+def balance_lengths(
+    pairs: pl.DataFrame, candidates: Candidates, filters: Filters
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Drop pairs whose rejected side is longer by more than a share of its length: the share that best balances means.
+
+    Step 7 of RLAIF-V as released (docs/methods/claims.md): of the shares r in 0, 0.02, ..., 0.98 the one is taken for
+    which the pairs with ``(rejected - chosen) / rejected <= r`` have the smallest difference of mean lengths, relative
+    to the mean of the rejected sides; of equals the largest, which keeps most. Where the chosen sides are longer in
+    the mean it can do nothing, and drops nothing.
+    """
+    import polars as pl
+
+    wide = with_sides(pairs, candidates)
+    gap = -_gap(wide, filters.length_unit).to_numpy().astype(np.float64)
+    rejected = wide[f"rejected_{filters.length_unit}"].to_numpy().astype(np.float64)
+    stays = np.ones(len(gap), bool)
+    if gap.sum() > 0:
+        part = np.divide(gap, rejected, out=np.full(len(gap), -np.inf), where=rejected > 0)
+        stays = part <= balancing_cut(part, gap, rejected)
+    lost = pairs.filter(~stays).with_columns(reason=pl.lit("length balance", dtype=pl.String))
+    return pairs.filter(stays), lost
+
+
+def balancing_cut(part: Floats, gap: Floats, rejected: Floats) -> float:
+    """Return the share at which cutting pairs balances the mean lengths of both sides best.
+
+    Args:
+        part: By how much the rejected side is longer, as a share of its own length.
+        gap: The same in units of length.
+        rejected: Length of the rejected side.
+    """
+    order = np.argsort(part, kind="stable")
+    gaps, lengths = np.cumsum(gap[order]), np.cumsum(rejected[order])
+    best, found = 0.98, np.inf
+    for cut in np.arange(98, -1, -2) / 100:
+        kept = int(np.searchsorted(part[order], cut + TINY, side="right"))
+        off = abs(gaps[kept - 1]) / lengths[kept - 1] if kept and lengths[kept - 1] else np.inf
+        if off < found - TINY:
+            best, found = float(cut), off
+    return best + TINY
 
 
 def with_sides(pairs: pl.DataFrame, candidates: Candidates) -> pl.DataFrame:

@@ -40,10 +40,13 @@ class Filters(Settings):
     max_length_gap: int | None = Field(default=None, ge=0)
     """Drop pairs whose sides differ by more than this many units of length (Olmo 3: 100 tokens, for chat)."""
     length_unit: Literal["tokens", "chars"] = "tokens"
-    """Unit of max_length_gap and match_lengths. Characters are those after the thoughts; tokens are those that the
-    server counted, thoughts included."""
+    """Unit of max_length_gap, match_lengths and balance_lengths. Characters are those after the thoughts; tokens are
+    those that the server counted, thoughts included."""
     match_lengths: bool = False
     """Drop pairs until, at every size of the length gap, the longer side is chosen as often as the shorter."""
+    balance_lengths: bool = False
+    """Drop pairs whose rejected side is longer by more than a share of its length; that share is chosen from 0, 0.02,
+    ..., 0.98 so that the mean lengths of both sides come closest to each other (RLAIF-V, docs/methods/claims.md)."""
     min_delta: float | None = None
     """Drop pairs with a smaller difference of scores. Pairs without scores are not touched."""
     max_delta: float | None = None

@@ -74,7 +74,10 @@ class _PairStep(Step):
         others = {*_options(self.rules), *_inputs(self.rules)} - own
         if self.weights == "none":  # an option that came later: what was made without it stays valid
             others.add("weights")
-        return {name: value for name, value in super().content().items() if name not in others}
+        content = {name: value for name, value in super().content().items() if name not in others}
+        if not self.filters.balance_lengths:  # this one as well
+            content["filters"] = {k: v for k, v in content["filters"].items() if k != "balance_lengths"}
+        return content
 
     def check(self) -> None:
         """Refuse a rule without its inputs, and inputs and options that the rule does not have."""
