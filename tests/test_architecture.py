@@ -9,6 +9,7 @@ import re
 import tokenize
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -272,6 +273,16 @@ def _is_in_library(name: str) -> bool:
 @cache
 def _is_library(name: str) -> bool:
     return find_spec(name) is not None
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
+def test_what_a_script_imports_is_there(script: Path) -> None:
+    """Most of them are run by slow tests alone, or by hand."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == PACKAGE.name:
+            module = import_module(str(node.module))
+            for name in node.names:
+                assert hasattr(module, name.name) or find_spec(f"{node.module}.{name.name}"), f"line {node.lineno}"
 
 
 def test_nothing_is_mentioned_that_does_not_exist() -> None:
