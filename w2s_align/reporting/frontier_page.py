@@ -20,6 +20,9 @@ from w2s_align.reporting.text import DASH, Words, percent, setting_name
 if TYPE_CHECKING:
     from rich.console import Group
 
+MOST_TICKS = 8
+"""Costs that are all named on the axis; of more the axis chooses."""
+
 NOTE = (
     "* is on the Pareto frontier of its arm: better than everything cheaper by more than "
     f"{100 * LEAST_GAIN:g} points, and no better point within {percent(NEARBY)} of its cost. Costs are in prices of "
@@ -153,7 +156,7 @@ def _table(found: RunComparison, points: Sequence[Priced], setting: str, group: 
 
 
 def _plot(found: RunComparison, points: Sequence[Priced], setting: str) -> Plot | None:
-    """Draw the frontier of every arm, with the points of the first; a panel for each price."""
+    """Draw the frontier of every arm, with all points of the first in its color; a panel for each price."""
     rows = [row for row in found.rows if row.setting == setting and _bought(row)]
     scale = 100 if found.unit == "share" else 1
     panels = []
@@ -168,9 +171,11 @@ def _plot(found: RunComparison, points: Sequence[Priced], setting: str) -> Plot 
                 own = [i for i, cell in enumerate(row.cells) if points[i].group == group and _value(cell) is not None]
                 costs = [points[i].cost for i in own]
                 reached = [scale * (_value(row.cells[i]) or 0) for i in own]
-                lines.append(Line("", costs, reached, "soft", "points"))
+                lines.append(Line("", costs, reached, TONES[0], "points"))
         costs = sorted({point.cost for point in points if point.group == group})
-        panels.append(Panel(f"{group}{unit_title(found.unit)}", lines, "cost", log_x=costs[-1] / costs[0] > 10))
+        ticks = [(cost, f"{cost:,.6g}") for cost in costs] if len(costs) <= MOST_TICKS else []
+        wide = costs[-1] / costs[0] > 10
+        panels.append(Panel(f"{group}{unit_title(found.unit)}", lines, "cost", log_x=wide, ticks=ticks))
     return lines_plot("frontier", "Accuracy over the cost of labels, with the frontier of each arm", panels)
 
 
