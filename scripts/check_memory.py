@@ -52,7 +52,7 @@ def cases() -> dict[str, dict[str, Any]]:
     for method, rows in (("distill", 4), ("grpo", 8), ("rloo", 8), ("oprd", 8), ("online_dpo", 8)):
         found[f"lab, on policy, {method}"] = {"model": "wide", "method": method, "rows": rows, "length": 450}
     distill, grpo = found["lab, on policy, distill"], found["lab, on policy, grpo"]
-    found["lab, on policy, distill, teacher"] = {**distill, "settings": {"contrasts": []}}
+    found["lab, on policy, distill, teacher"] = {**distill, "teacher_alone": True}
     found["lab, on policy, distill, accumulated"] = {**distill, "accumulation": 2}
     found["lab, on policy, grpo, LoRA"] = {**grpo, **LORA}
     for method, rows in (("dpo", 2), ("sft", 4)):
@@ -165,9 +165,11 @@ def own_settings(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     if case["method"] in ("dpo", "sft"):
         return {}
     own = {"max_completion_length": case["length"], "temperature": 0.1}  # then random weights do not end a response
-    start = str(folder / case["model"])
+    start, other = str(folder / case["model"]), str(model("lab", folder))
+    if case.get("teacher_alone"):
+        return own | {"teacher": other}
     if case["method"] == "distill":
-        return own | {"teacher": start, "contrasts": [{"plus": start, "minus": start, "alpha": 1}]}
+        return own | {"teacher": start, "contrasts": [{"plus": start, "minus": other, "alpha": 1}]}
     if case["method"] == "oprd":
         own |= {"teacher": start, "teacher_start": start}
     return own | {"reward": {"name": "feature", "feature": "chars"}}
@@ -194,7 +196,7 @@ def train(case: dict[str, Any], folder: Path, out: Path) -> None:
         ]
         settings = {"learning_rate": 1e-5, "batch_size": batch, "max_steps": 2, "max_length": None}
         settings |= {"dtype": "float32", "adapter": case.get("adapter")}
-        settings |= own_settings(case, folder) | case.get("settings", {})
+        settings |= own_settings(case, folder)
         resources = training.TrainResources(
             device="cpu", micro_batch_size=rows, gradient_checkpointing=case.get("recompute", False),
             padding_free=case.get("padding_free", True), processes=processes, save_minutes=1000,
