@@ -30,6 +30,8 @@ Solution: \boxed{1}
 
 Sub-problem: Unboxed: what is 2?
 Solution: 2
+
+Sub-problem: Unsolved: what is 3?
 """
 
 
@@ -38,9 +40,10 @@ Solution: 2
     [
         ("Sub-problem: a\nSolution: b", [("a", "b")]),
         ("sub-problem 1:\na\na\nsolution 1:\nb\n\nSubproblem 2: c\nSolution 2: d", [("a\na", "b"), ("c", "d")]),
-        ("Sub-problem: a\nSub-problem: c\nSolution: d", [("c", "d")]),
+        ("Sub-problem: a\nSub-problem: c\nSolution: d", [("a", ""), ("c", "d")]),
         ("Sub-problem: a\nSolution: b\nSolution of that is c", [("a", "b\nSolution of that is c")]),
-        ("Sub-problem: a\nSolution:", []),
+        ("Sub-problem: a\nSolution:", [("a", "")]),
+        ("Sub-problem: a", [("a", "")]),
         ("I would rather not.", []),
     ],
 )
@@ -49,7 +52,13 @@ def test_parts_of_an_answer(text: str, parts: list[tuple[str, str]]) -> None:
 
 
 def test_parts_in_markdown() -> None:
-    assert [sub.split(":")[0] for sub, _ in read_parts(DECOMPOSED)] == ["Fine", "Stolen", "Short", "Unboxed"]
+    assert [sub.split(":")[0] for sub, _ in read_parts(DECOMPOSED)] == [
+        "Fine",
+        "Stolen",
+        "Short",
+        "Unboxed",
+        "Unsolved",
+    ]
     assert read_parts(DECOMPOSED)[1][1].startswith("Solution by insight")
 
 
@@ -147,6 +156,7 @@ def test_a_recipe_keeps_what_passes_the_checks_and_says_what_does_not(server: st
         "problem without a solution": 1,
         "no sub-problem in the answer": 1,
         "no boxed result": 1,
+        "no solution": 1,
         "uses what it does not give": 1,
         "too few steps": 1,
         "unreadable check": 1,

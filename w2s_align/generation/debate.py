@@ -16,7 +16,6 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +25,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from w2s_align.errors import UserError
 from w2s_align.generation.generate import generate
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
+from w2s_align.generation.stats import part_of
 from w2s_align.generation.wording import check_parts
 from w2s_align.records import VIEWS, Message, Prompt, Settings, from_table, to_table
 
@@ -191,7 +191,7 @@ def debate(
             engine=engine,
             resources=resources,
             engines=engines,
-            progress=partial(_overall, progress, number, settings.turns) if progress else None,
+            progress=part_of(progress, number, settings.turns),
         ).table()
         texts = dict(zip(made["prompt_id"].to_pylist(), made["text"].to_pylist(), strict=True))
         cut = dict(zip(made["prompt_id"].to_pylist(), made["finish_reason"].to_pylist(), strict=True))
@@ -326,7 +326,3 @@ def _question(item: Prompt, speaker: str, side: str, so_far: Sequence[Turn], set
 
 def _last_replaced(messages: Sequence[Message], text: str) -> list[Message]:
     return [*messages[:-1], {"role": "user", "content": text}]
-
-
-def _overall(progress: Progress, number: int, turns: int, done: int, total: int, note: str = "") -> None:
-    progress(number * total + done, turns * total, note)

@@ -11,8 +11,9 @@ decomposes and checks like this; its prompts are not repeated here, the wording 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from w2s_align.generation.generate import generate
 from w2s_align.generation.settings import Engine, EngineResources, Sampling
+from w2s_align.generation.stats import part_of
 from w2s_align.generation.wording import check_parts
 from w2s_align.records import Prompt, Settings, from_table, to_table
 
@@ -136,10 +138,12 @@ class Decomposed:
             ``group`` the problem's group or id, so that no split takes a family apart; ``meta`` has ``problem`` (its
             id) and ``steps``.
         dropped: Rows of :data:`DROPPED`.
+        counts: Answers that were cut at their token limit.
     """
 
     prompts: pa.Table
     dropped: pa.Table
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,7 @@ class _SubProblem:
     parent: Prompt
     text: str
     solution: str
+    steps: int = 0
 
     def fill(self, template: str) -> Prompt:
         problem = self.parent.messages[-1]["content"]
@@ -186,6 +191,7 @@ def decompose(
         UserError: The model cannot be asked.
     """
     dropped: list[_Dropped] = []
+    counts: Counter[str] = Counter()
 
     def answers(stage: Stage, number: int, prompts: list[Prompt]) -> list[str]:
         if not prompts:
@@ -200,8 +206,9 @@ def decompose(
             engine=engine,
             resources=resources,
             engines=engines,
-            progress=partial(_overall, progress, number, len(PARTS)) if progress else None,
+            progress=part_of(progress, number, len(PARTS)),
         ).table()
+        counts["answers cut at max_tokens"] += made["finish_reason"].to_pylist().count("length")
         texts = dict(zip(made["prompt_id"].to_pylist(), made["text"].to_pylist(), strict=True))
         return [texts.get(prompt.id) or "" for prompt in prompts]
 
@@ -226,33 +233,33 @@ def decompose(
         dropped += reasons
     found = [sub for sub, _ in checked(found, "conditions", 1, partial(_unless_no, yes="uses what it does not give"))]
     counted = checked(found, "steps", 2, partial(_unless_long, least=settings.least_steps))
-    steps = {id(sub): _number(text) for sub, text in counted}
-    left = checked([sub for sub, _ in counted], "variant", 3, partial(_unless_no, yes="a variant"))
+    found = [replace(sub, steps=_number(text) or 0) for sub, text in counted]
     prompts: dict[str, Prompt] = {}
-    for sub, _ in left:
+    for sub, _ in checked(found, "variant", 3, partial(_unless_no, yes="a variant")):
         parent = sub.parent
         prompt = Prompt.of(
             sub.text,
             answer=sub.solution,
             task=parent.task,
             group=parent.group or parent.id,
-            meta={"problem": parent.id, "steps": steps[id(sub)]},
+            meta={"problem": parent.id, "steps": sub.steps},
         )
         if prompts.setdefault(prompt.id, prompt) is not prompt:
             dropped.append((parent.id, sub.text, "the same as another sub-problem", None))
     rows = [dict(zip(DROPPED.names, row, strict=True)) for row in dropped]
-    return Decomposed(to_table(list(prompts.values()), Prompt), pa.Table.from_pylist(rows, schema=DROPPED))
+    left_out = pa.Table.from_pylist(rows, schema=DROPPED)
+    return Decomposed(to_table(list(prompts.values()), Prompt), left_out, {name: n for name, n in counts.items() if n})
 
 
 def read_parts(text: str) -> list[tuple[str, str]]:
-    """Return the sub-problems of an answer, each with its solution; one without a solution is left out."""
+    """Return the sub-problems of an answer, each with its solution; "" where it has none."""
     marks = list(MARK.finditer(text))
     ends = [*(mark.start() for mark in marks), len(text)][1:]
     parts = [(mark[1].lower(), text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)]
     return [
-        (sub, solution)
-        for (name, sub), (other, solution) in pairwise(parts)
-        if name != "solution" and other == "solution" and sub and solution
+        (text, following if other == "solution" else "")
+        for (name, text), (other, following) in pairwise([*parts, ("", "")])
+        if name != "solution" and text
     ]
 
 
@@ -260,10 +267,12 @@ def _read(parent: Prompt, text: str, at_most: int) -> tuple[list[_SubProblem], l
     """Return an answer's sub-problems, and what is left out of it."""
     parts = read_parts(text)
     if not parts:
-        return [], [(parent.id, None, "no sub-problem in the answer", text)]
+        return [], [(parent.id, None, "no sub-problem in the answer" if text else "no answer", text)]
     boxed = [(sub, solution) for sub, solution in parts if r"\boxed{" in solution]
     dropped: list[_Dropped] = [
-        (parent.id, sub, "no boxed result", solution) for sub, solution in parts if r"\boxed{" not in solution
+        (parent.id, sub, "no boxed result" if solution else "no solution", solution)
+        for sub, solution in parts
+        if r"\boxed{" not in solution
     ]
     dropped += [(parent.id, sub, "more than at_most", solution) for sub, solution in boxed[at_most:]]
     return [_SubProblem(parent, sub, solution) for sub, solution in boxed[:at_most]], dropped
@@ -273,22 +282,17 @@ def _unless_no(text: str, yes: str) -> str | None:
     """Return why a sub-problem is left out: the last answer is yes, or there is none."""
     said = ANSWER.findall(text)
     if not said:
-        return "unreadable check"
+        return "unreadable check" if text else "no answer to a check"
     return None if said[-1].lower() == "no" else yes
 
 
 def _unless_long(text: str, least: int) -> str | None:
     number = _number(text)
     if number is None:
-        return "unreadable check"
+        return "unreadable check" if text else "no answer to a check"
     return None if number >= least else "too few steps"
 
 
 def _number(text: str) -> int | None:
     said = COUNT.findall(text)
     return int(said[-1]) if said else None
-
-
-def _overall(progress: Progress, number: int, stages: int, done: int, total: int, note: str = "") -> None:
-    """Report a question's progress as a part of all questions; later ones have fewer rows."""
-    progress(number * total + done, stages * total, note)

@@ -32,6 +32,23 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 """``progress(done, total, note)``: finished and requested responses, and a few words such as the tokens per second."""
 
 
+def part_of(progress: Progress | None, number: int, parts: int) -> Progress | None:
+    """Return what reports one of several generations as a part of all of them, as large as the others.
+
+    Args:
+        progress: Where the whole is reported.
+        number: Which part it is, from 0.
+        parts: How many there are.
+    """
+    if progress is None:
+        return None
+
+    def report(done: int, total: int, note: str = "") -> None:
+        progress(number * total + done, parts * total, note)
+
+    return report
+
+
 class Stats:
     """Notes of a job, those of earlier attempts included.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from w2s_align.artifacts.identity import model_name
 from w2s_align.recipe.schema import Resources
 from w2s_align.steps.generate import Generate, GenerateResources
 from w2s_align.steps.step import Step
 
 if TYPE_CHECKING:
     from w2s_align.generation.settings import Engine, Sampling
+    from w2s_align.steps.work import Work
 
 
 class AskingStep(Step):
@@ -31,6 +33,21 @@ class AskingStep(Step):
             seed=self.seed,
             resources=self.resources,
         )
+
+    def ways(self, work: Work) -> dict[str, Any]:
+        """Return how its questions are asked, as functions that ask a model take it by keyword."""
+        from w2s_align.steps.generate import shared_engines
+
+        return {
+            "sampling": self.sampling,
+            "out": work.out / "asked",
+            "model_name": work.sources.get("model", model_name(self.model)),
+            "seed": self.seed or 0,
+            "engine": self.engine,
+            "resources": self.resources,
+            "engines": shared_engines(),
+            "progress": work.progress,
+        }
 
     def check(self) -> None:
         """Refuse what a generation would refuse."""

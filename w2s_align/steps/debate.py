@@ -74,22 +74,14 @@ class DebateStep(AskingStep, DebateSettings):
     def run(self, work: Work) -> None:
         """Debate, going on from the turns that an earlier try finished."""
         from w2s_align.generation.debate import debate
-        from w2s_align.steps.generate import shared_engines
 
         items = work.inputs["items"].table()
         found = debate(
             work.model("model", self.model),
             items,
             DebateSettings.model_validate(self.model_dump(include=set(DebateSettings.model_fields))),
-            sampling=self.sampling,
             against=_labels(work) if self.against else None,
-            out=work.out / "asked",
-            model_name=work.sources.get("model", model_name(self.model)),
-            seed=self.seed or 0,
-            engine=self.engine,
-            resources=self.resources,
-            engines=shared_engines(),
-            progress=work.progress,
+            **self.ways(work),
         )
         kept, cut = self._fitted(work, items, found)
         if not kept.num_rows:

@@ -10,7 +10,6 @@ import shutil
 from collections import Counter
 from typing import Annotated, ClassVar, Literal
 
-from w2s_align.artifacts.identity import model_name
 from w2s_align.errors import UserError
 from w2s_align.generation.decompose import DecomposeSettings
 from w2s_align.generation.settings import Engine, Sampling
@@ -48,21 +47,13 @@ class Decompose(AskingStep, DecomposeSettings):
         import pyarrow.parquet as pq
 
         from w2s_align.generation.decompose import decompose
-        from w2s_align.steps.generate import shared_engines
 
         problems = work.inputs["prompts"].table()
         found = decompose(
             work.model("model", self.model),
             problems,
             DecomposeSettings.model_validate(self.model_dump(include=set(DecomposeSettings.model_fields))),
-            sampling=self.sampling,
-            out=work.out / "asked",
-            model_name=work.sources.get("model", model_name(self.model)),
-            seed=self.seed or 0,
-            engine=self.engine,
-            resources=self.resources,
-            engines=shared_engines(),
-            progress=work.progress,
+            **self.ways(work),
         )
         dropped = dict(Counter(found.dropped["reason"].to_pylist()))
         if not found.prompts.num_rows:
@@ -74,6 +65,6 @@ class Decompose(AskingStep, DecomposeSettings):
         work.write(found.prompts, "prompts")
         pq.write_table(found.dropped, work.out / "dropped.parquet")
         families = len(set(found.prompts["group"].to_pylist()))
-        work.counts.update(rows_in=problems.num_rows, kept=found.prompts.num_rows, dropped=dropped)
+        work.counts.update(rows_in=problems.num_rows, kept=found.prompts.num_rows, dropped=dropped, **found.counts)
         work.result.update(families=families, sub_problems=found.prompts.num_rows)
         shutil.rmtree(work.out / "asked", ignore_errors=True)

@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from w2s_align.artifacts.identity import model_name
 from w2s_align.errors import UserError
 from w2s_align.generation.settings import Engine, Sampling
 from w2s_align.recipe.schema import ArtifactType, Reads, ResponsesRef
@@ -62,7 +61,6 @@ class JudgeStep(AskingStep, JudgeSettings):
     def run(self, work: Work) -> None:
         """Judge, going on from the answers that an earlier try got."""
         from w2s_align.scoring.judge import judge
-        from w2s_align.steps.generate import shared_engines
 
         sources = [work.inputs[f"responses.{index}"] for index in range(len(self.responses))]
         judged = judge(
@@ -70,14 +68,7 @@ class JudgeStep(AskingStep, JudgeSettings):
             prompts_behind(sources),
             join_tables([source.table() for source in sources]),
             JudgeSettings.model_validate(self.model_dump(include=set(JudgeSettings.model_fields))),
-            sampling=self.sampling,
-            out=work.out / "asked",
-            model_name=work.sources.get("model", model_name(self.model)),
-            seed=self.seed or 0,
-            engine=self.engine,
-            resources=self.resources,
-            engines=shared_engines(),
-            progress=work.progress,
+            **self.ways(work),
         )
         scores = judged.scores
         work.write(judged.verdicts, "verdicts")

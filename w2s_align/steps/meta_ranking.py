@@ -103,20 +103,12 @@ class MetaRanking(AskingStep, MetaRankingSettings):
         """Generate an answer to every question."""
         from w2s_align.generation import generate
         from w2s_align.records import Prompt, to_table
-        from w2s_align.steps.generate import shared_engines
 
         prompts = [Prompt.of(question) for question in questions]
         generation = generate(
             work.model("model", self.model),
             to_table(prompts, Prompt),
-            self.sampling,
-            out=work.out / "asked",
-            model_name=self._name(work),
-            seed=self.seed or 0,
-            engine=self.engine,
-            resources=self.resources,
-            engines=shared_engines(),
-            progress=work.progress,
+            **self.ways(work),
         )
         account = generation.to_json()
         work.warnings += account.pop("warnings")
